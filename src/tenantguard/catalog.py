@@ -1,0 +1,316 @@
+"""Which table is whose, read from the application's MetaData.
+
+Every table is exactly one of: the *registry* of tenants, *scoped* by its tenant column, *shared*
+(all tenants read it, none writes it), *untenanted* (never reached in a tenant's name), or
+*unclassified*, which is an error wherever it matters. The MetaData is read and never changed.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Column, ForeignKeyConstraint, MetaData, Table, UniqueConstraint
+from sqlalchemy.sql.expression import FromClause, TableClause
+from sqlalchemy.types import Integer, String, TypeEngine, Uuid
+
+from tenantguard.context import TenantId
+from tenantguard.errors import ConfigurationError, UnknownTenantError
+
+__all__ = ["SETTING", "Catalog", "Entry", "IdentityLookup", "Kind", "Roles"]
+
+SETTING = "tenantguard.tenant"
+"""The transaction-local PostgreSQL setting that carries the tenant."""
+
+_SYSTEM_SCHEMAS = frozenset({"pg_catalog", "information_schema"})
+_MAX_TEXT_ID = 8192
+
+
+class Kind(Enum):
+    """Whose a table is."""
+
+    REGISTRY = "registry"
+    SCOPED = "scoped"
+    SHARED = "shared"
+    UNTENANTED = "untenanted"
+    UNCLASSIFIED = "unclassified"
+    SYSTEM = "system"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One table's classification.
+
+    *column* is the column whose value names the tenant: the tenant column of a scoped table, the
+    primary key of the registry, else None.
+    """
+
+    name: str
+    schema: str | None
+    kind: Kind
+    reason: str
+    table: Table | None = None
+    column: Column[Any] | None = None
+
+    @property
+    def fullname(self) -> str:
+        """The table's name with its schema, unquoted, for messages."""
+        return f"{self.schema}.{self.name}" if self.schema else self.name
+
+    @property
+    def guarded(self) -> bool:
+        """Whether the rows belong to tenants."""
+        return self.column is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """The PostgreSQL roles the generated SQL speaks of.
+
+    Attributes:
+        application: Logs in for the application; reads and writes rows, owns nothing.
+        owner: Owns the tables; cannot log in.
+        maintenance: Sees all rows through a policy of its own; cannot log in and is never granted
+            to *application*.
+        support: Acts for one tenant at a time, read only.
+        backup: Reads everything for `pg_dump` (BYPASSRLS); never used by the application.
+    """
+
+    application: str = "tenantguard_app"
+    owner: str = "tenantguard_owner"
+    maintenance: str = "tenantguard_maintenance"
+    support: str = "tenantguard_support"
+    backup: str = "tenantguard_backup"
+
+    def __post_init__(self) -> None:
+        names = (self.application, self.owner, self.maintenance, self.support, self.backup)
+        if len(set(names)) != len(names) or not all(names):
+            raise ConfigurationError("Roles: each of the five roles needs a name of its own.")
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityLookup:
+    """A sign-in question that is asked before the tenant is known.
+
+    The answer to one *key* is the user's primary key, tenant and secret (a password hash), and
+    nothing else. The database function is called *function*.
+    """
+
+    table: Table
+    key: Column[Any]
+    identity: Column[Any]
+    tenant: Column[Any]
+    secret: Column[Any]
+    function: str
+
+
+@dataclass(slots=True)
+class Catalog:
+    """The classification of every table in *metadata*.
+
+    Args:
+        metadata: The application's tables.
+        tenants: Name of the registry table, with its schema if it has one.
+        tenant_column: Name of the tenant column in the database.
+        tenant_columns: The same for tables that differ, by table name.
+        shared: Table name to the reason why all tenants may read it.
+        untenanted: Table name to the reason why no tenant needs it.
+    """
+
+    metadata: MetaData
+    tenants: str
+    tenant_column: str = "tenant_id"
+    tenant_columns: Mapping[str, str] = field(default_factory=dict)
+    shared: Mapping[str, str] = field(default_factory=dict)
+    untenanted: Mapping[str, str] = field(default_factory=dict)
+    lookups: list[IdentityLookup] = field(default_factory=list)
+    _entries: dict[tuple[str | None, str], Entry] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[Entry]:
+        """Yield an entry for every table, parents before children."""
+        for table in self.metadata.sorted_tables:
+            yield self.entry(table)
+
+    def check(self) -> None:
+        """Raise a `ConfigurationError` unless the configuration fits the MetaData.
+
+        Unclassified tables are not an error here: they are refused where they are used.
+        """
+        registry = self.registry
+        declared = {**self.shared, **self.untenanted, **dict.fromkeys(self.tenant_columns, "-")}
+        for name, reason in declared.items():
+            if not reason.strip():
+                raise ConfigurationError(f"Table {name!r} is declared without a reason.")
+        for name in {*self.shared, *self.tenant_columns}:
+            if name not in self.metadata.tables:
+                raise ConfigurationError(
+                    f"Table {name!r} is declared to the guard, but the MetaData does not have it. "
+                    "Correct the name, or import the module that defines the model first."
+                )
+        twice = set(self.shared) & set(self.untenanted)
+        if twice:
+            raise ConfigurationError(
+                f"Table {min(twice)!r} is declared both shared and untenanted; choose one."
+            )
+        for entry in self:
+            column = entry.column
+            if column is not None and _affinity(column.type) is not _affinity(self.tenant_type):
+                raise ConfigurationError(
+                    f"Column {entry.fullname}.{column.name} has another type than the primary key "
+                    f"of {registry.fullname}; a tenant column has the registry's type."
+                )
+
+    @property
+    def registry(self) -> Entry:
+        """The registry's entry."""
+        return self.entry(self._registry_table())
+
+    @property
+    def tenant_type(self) -> TypeEngine[Any]:
+        """The SQLAlchemy type of a tenant id."""
+        return _single_key(self._registry_table()).type
+
+    def entry(self, table: FromClause) -> Entry:
+        """Return the classification of *table*, found by schema and name.
+
+        A lightweight `table()` or a Table of another MetaData gets the entry of the table it names.
+        """
+        if not isinstance(table, TableClause):
+            raise ConfigurationError("Only tables are classified.")
+        schema = getattr(table, "schema", None)
+        key = (schema, table.name)
+        found = self._entries.get(key)
+        if found is None:
+            found = self._classify(schema, table.name)
+            if found.kind is not Kind.UNCLASSIFIED:
+                self._entries[key] = found
+        return found
+
+    def canonical(self, given: TenantId) -> TenantId:
+        """Return *given* as the registry's primary key would hold it.
+
+        Raises:
+            UnknownTenantError: If *given* is not of the registry's type.
+        """
+        try:
+            return _CANONICAL[_affinity(self.tenant_type)](given, self.tenant_type)
+        except (ValueError, TypeError, KeyError):
+            raise UnknownTenantError(
+                "The tenant's id does not have the type of the primary key of "
+                f"{self.registry.fullname}. Pass the id as the registry has it, or its text."
+            ) from None
+
+    def _registry_table(self) -> Table:
+        table = self.metadata.tables.get(self.tenants)
+        if table is None:
+            raise ConfigurationError(
+                f"The registry table {self.tenants!r} is not in the MetaData. Name it in "
+                "TenantGuard(tenants=…), or import the module that defines it first."
+            )
+        return table
+
+    def _classify(self, schema: str | None, name: str) -> Entry:
+        fullname = f"{schema}.{name}" if schema else name
+        if schema in _SYSTEM_SCHEMAS:
+            return Entry(name, schema, Kind.SYSTEM, "PostgreSQL's own catalog")
+        table = self.metadata.tables.get(fullname)
+        if fullname == self.tenants and table is not None:
+            column = _single_key(table)
+            return Entry(name, schema, Kind.REGISTRY, "the registry of tenants", table, column)
+        if fullname in self.shared:
+            return Entry(name, schema, Kind.SHARED, self.shared[fullname], table)
+        if fullname in self.untenanted:
+            return Entry(name, schema, Kind.UNTENANTED, self.untenanted[fullname], table)
+        wanted = self.tenant_columns.get(fullname, self.tenant_column)
+        column = _column_named(table, wanted)
+        if column is not None:
+            return Entry(name, schema, Kind.SCOPED, f"column {wanted}", table, column)
+        if fullname in self.tenant_columns:
+            raise ConfigurationError(
+                f"Table {fullname!r} has no column {wanted!r}, which tenant_columns names."
+            )
+        return Entry(name, schema, Kind.UNCLASSIFIED, f"no column {wanted}, not declared", table)
+
+
+def _column_named(table: Table | None, name: str) -> Column[Any] | None:
+    if table is None:
+        return None
+    return next((column for column in table.columns if column.name == name), None)
+
+
+def _single_key(table: Table) -> Column[Any]:
+    keys = list(table.primary_key.columns)
+    if len(keys) != 1:
+        raise ConfigurationError(
+            f"The registry table {table.fullname!r} needs a primary key of exactly one column."
+        )
+    return keys[0]
+
+
+def _affinity(type_: TypeEngine[Any]) -> type[TypeEngine[Any]]:
+    affinity: type[TypeEngine[Any]] | None = type_._type_affinity  # noqa: SLF001  (no public name)
+    for supported in _CANONICAL:
+        if affinity is not None and issubclass(affinity, supported):
+            return supported
+    raise ConfigurationError(
+        "A tenant id is a UUID, an integer or a text; the registry's primary key is none of them."
+    )
+
+
+def _canonical_uuid(given: TenantId, type_: TypeEngine[Any]) -> TenantId:
+    if isinstance(given, int):
+        raise TypeError
+    value = given if isinstance(given, UUID) else UUID(given)
+    return value if getattr(type_, "as_uuid", True) else str(value)
+
+
+def _canonical_int(given: TenantId, _type: TypeEngine[Any]) -> TenantId:
+    if isinstance(given, str):
+        if given != str(int(given)):
+            raise ValueError
+        return int(given)
+    if isinstance(given, UUID):
+        raise TypeError
+    return given
+
+
+def _canonical_text(given: TenantId, type_: TypeEngine[Any]) -> TenantId:
+    text = str(given) if isinstance(given, UUID) else given
+    length = getattr(type_, "length", None) or _MAX_TEXT_ID
+    if not isinstance(text, str) or not text or "\0" in text or len(text) > length:
+        raise ValueError
+    text.encode("utf-8")
+    return text
+
+
+_CANONICAL: dict[type[TypeEngine[Any]], Any] = {
+    Uuid: _canonical_uuid,
+    Integer: _canonical_int,
+    String: _canonical_text,
+}
+
+
+def parent_keys(table: Table) -> Iterator[ForeignKeyConstraint]:
+    """Yield the foreign keys of *table*, ordered by name and columns."""
+    yield from sorted(
+        table.foreign_key_constraints,
+        key=lambda key: (str(key.name or ""), [column.name for column in key.columns]),
+    )
+
+
+def has_unique_key(column: Column[Any]) -> bool:
+    """Return whether *column* alone is unique in its table."""
+    table = column.table
+    return bool(
+        column.unique
+        or [column] == list(table.primary_key.columns)
+        or any(
+            isinstance(constraint, UniqueConstraint) and [column] == list(constraint.columns)
+            for constraint in getattr(table, "constraints", ())
+        )
+        or any(
+            index.unique and [column] == list(index.columns)
+            for index in getattr(table, "indexes", ())
+        )
+    )

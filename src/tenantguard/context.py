@@ -1,0 +1,122 @@
+"""Who acts, for which tenant, and why.
+
+The active tenant lives in a context variable, so it follows threads started through
+`contextvars.copy_context`, asyncio tasks and generators exactly as Python defines it: a plain new
+thread starts with no tenant.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from uuid import UUID
+
+from tenantguard.errors import ConfigurationError, CrossTenantError, TenantNotSetError
+
+__all__ = [
+    "ActiveTenant",
+    "TenantId",
+    "active_tenant",
+    "current_tenant",
+    "in_system_access",
+    "system_context",
+    "tenant_context",
+]
+
+TenantId = UUID | int | str
+"""A tenant's id, of the type of the registry's primary key."""
+
+
+class ActiveTenant:
+    """The tenant of the current context.
+
+    *given* is what the caller passed; the guard stores the canonical value here on first use, so
+    that it is computed once per context and not once per statement.
+    """
+
+    __slots__ = ("canonical", "given", "owner")
+
+    def __init__(self, given: TenantId) -> None:
+        self.given = given
+        self.canonical: TenantId | None = None
+        self.owner: object = None
+
+    def __repr__(self) -> str:
+        return "<ActiveTenant>"
+
+
+_tenant: ContextVar[ActiveTenant | None] = ContextVar("tenantguard_tenant", default=None)
+_system_reason: ContextVar[str | None] = ContextVar("tenantguard_system_reason", default=None)
+
+active_tenant = _tenant.get
+"""The current context's `ActiveTenant`, or None."""
+
+
+@contextmanager
+def tenant_context(tenant: TenantId) -> Iterator[None]:
+    """Act for *tenant* inside the block.
+
+    Works in synchronous and asynchronous code. Blocks may be nested; an open transaction or session
+    of the outer tenant refuses to be used inside the inner block.
+
+    Args:
+        tenant: The id as the registry's primary key has it, or its canonical text.
+
+    Raises:
+        ConfigurationError: If *tenant* is not a UUID, an int or a non-empty str.
+        CrossTenantError: If system access is active.
+    """
+    if isinstance(tenant, bool) or not isinstance(tenant, UUID | int | str) or tenant == "":
+        raise ConfigurationError(
+            "tenant_context() takes a UUID, an int or a non-empty str. "
+            "A request without a tenant must be refused, not run with an empty one."
+        )
+    if _system_reason.get() is not None:
+        raise CrossTenantError(
+            "tenant_context() inside system_access(): leave system access before acting for a tenant."
+        )
+    token = _tenant.set(ActiveTenant(tenant))
+    try:
+        yield
+    finally:
+        _tenant.reset(token)
+
+
+def current_tenant() -> TenantId:
+    """Return the active tenant's id as it was given to `tenant_context`.
+
+    Raises:
+        TenantNotSetError: If no tenant is active.
+    """
+    active = _tenant.get()
+    if active is None:
+        raise TenantNotSetError(
+            "No tenant is active. Wrap the work in `with tenant_context(tenant_id):`, "
+            "or let the framework adapter resolve it from the request."
+        )
+    return active.given
+
+
+@contextmanager
+def system_context(reason: str) -> Iterator[None]:
+    """Mark the block as system access; no tenant can be active in it.
+
+    Raises:
+        ConfigurationError: If *reason* is empty.
+        CrossTenantError: If a tenant is active.
+    """
+    if not reason.strip():
+        raise ConfigurationError('system_access() needs a reason, such as reason="nightly billing".')
+    if _tenant.get() is not None:
+        raise CrossTenantError(
+            "system_access() inside tenant_context(): leave the tenant before acting for the system."
+        )
+    token = _system_reason.set(reason)
+    try:
+        yield
+    finally:
+        _system_reason.reset(token)
+
+
+def in_system_access() -> bool:
+    """Return whether system access is active."""
+    return _system_reason.get() is not None

@@ -1,0 +1,4 @@
+"""The demonstration: an embedded PostgreSQL, two practices and the Flask example.
+
+Needs the extra `demo`. Nothing of it is meant for production.
+"""

@@ -1,0 +1,1 @@
+"""Adapters, one a framework: they translate requests and errors, and decide nothing."""

@@ -1,0 +1,201 @@
+"""Flask: each request runs as the tenant that the resolver names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from contextvars import Context, ContextVar, copy_context
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+from flask import Flask, current_app, request, session
+from werkzeug.exceptions import Forbidden, NotFound
+
+from tenantguard.context import ActiveTenant
+from tenantguard.errors import (
+    ConfigurationError,
+    CrossTenantError,
+    TenantGuardError,
+    TenantNotSetError,
+    UnknownTenantError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from flask.typing import ResponseReturnValue
+
+    from tenantguard.guard import TenantGuard
+    from tenantguard.resolvers import Resolver
+
+__all__ = ["FlaskGuard"]
+
+_View = TypeVar("_View", bound="Callable[..., Any]")
+_MARK = "_tenantguard_public"
+
+# The request that entered a tenant, by its WSGI environment, and how to leave it again.
+_entered: ContextVar[tuple[WSGIEnvironment, ExitStack] | None] = ContextVar(
+    "tenantguard_flask", default=None
+)
+
+
+class FlaskGuard:
+    """Run each request of *app* as the tenant that *resolver* names.
+
+    It acts as a `before_request` function, in Flask's order: set it up after a redirect to the
+    sign-in page and before anything that reads tenant data.
+
+    Args:
+        app: The application; later with `init_app` in an application factory.
+        guard: The application's guard.
+        resolver: Turns the request into a tenant id; None is answered with 403. Ready ones are in
+            `tenantguard.resolvers`.
+        public: Endpoints that run before a tenant is known, without one. See also `public()`.
+
+    Raises:
+        ConfigurationError: If *app* already has a `FlaskGuard`, or no guard was given.
+    """
+
+    def __init__(
+        self,
+        app: Flask | None = None,
+        guard: TenantGuard | None = None,
+        *,
+        resolver: Resolver,
+        public: Collection[str] = ("static",),
+    ) -> None:
+        self._guard = guard
+        self._resolve = resolver
+        self._public = frozenset([public] if isinstance(public, str) else public)
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask, guard: TenantGuard | None = None) -> None:
+        """Attach to *app*; *guard* may be given here instead of at construction."""
+        guard = guard or self._guard
+        if guard is None:
+            raise ConfigurationError("FlaskGuard needs the guard: FlaskGuard(app, guard, …).")
+        if "tenantguard" in app.extensions:
+            raise ConfigurationError("The app already has a FlaskGuard; one app has one tenant.")
+        app.extensions["tenantguard"] = self
+        app.before_request(partial(self._enter, guard))
+        # Flask runs these in reverse order: the app's own still see the tenant.
+        app.teardown_request_funcs.setdefault(None, []).insert(0, _leave)
+        app.register_error_handler(CrossTenantError, _not_found)
+        app.register_error_handler(TenantNotSetError, _forbidden)
+        app.register_error_handler(UnknownTenantError, _forbidden)
+        app.wsgi_app = _own_context(app.wsgi_app)  # type: ignore[assignment, method-assign]
+
+    def public(self, view: _View) -> _View:
+        """Declare that *view* runs before a tenant is known, without one."""
+        setattr(view, _MARK, True)
+        return view
+
+    def _enter(self, guard: TenantGuard) -> None:
+        if self._needs_none():
+            return
+        tenant = self._resolve(_request_view())
+        if tenant is None:
+            if request.routing_exception is None:
+                raise Forbidden
+            return  # No view runs for an unknown URL; its 404 may be shown to anybody.
+        scope = ExitStack()
+        scope.enter_context(guard.tenant_context(tenant))
+        scope.callback(_entered.reset, _entered.set((request.environ, scope)))
+
+    def _needs_none(self) -> bool:
+        rule = request.url_rule
+        view = current_app.view_functions.get(rule.endpoint) if rule else None
+        return rule is not None and (
+            rule.endpoint in self._public
+            or getattr(view, _MARK, False)
+            or (request.method == "OPTIONS" and getattr(rule, "provide_automatic_options", False))
+        )
+
+
+def _leave(_error: BaseException | None) -> None:
+    entered = _entered.get()
+    # A copied request context, in a thread or nested, ends without ending the request itself.
+    if entered is not None and entered[0] is request.environ:
+        entered[1].close()
+
+
+def _not_found(error: TenantGuardError) -> ResponseReturnValue:
+    current_app.logger.warning("Refused: %s", error)
+    return current_app.handle_http_exception(NotFound())
+
+
+def _forbidden(error: TenantGuardError) -> ResponseReturnValue:
+    current_app.logger.warning("Refused: %s", error)
+    return current_app.handle_http_exception(Forbidden())
+
+
+@dataclass(frozen=True, slots=True)
+class _RequestView:
+    host: str
+    path: str
+    headers: Mapping[str, str]
+    session: Mapping[str, Any]
+
+
+def _request_view() -> _RequestView:
+    host = urlsplit(f"//{request.host}").hostname or ""
+    return _RequestView(host, request.path, _Headers(), session)
+
+
+class _Headers(Mapping[str, str]):
+    """The request's headers; werkzeug's own are no `Mapping` (iterating yields pairs)."""
+
+    def __getitem__(self, name: str) -> str:
+        return request.headers[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(request.headers.keys())
+
+    def __len__(self) -> int:
+        return len(request.headers)
+
+
+def _own_context(app: WSGIApplication) -> WSGIApplication:
+    """Give each request a context of its own that starts without a tenant.
+
+    Whatever goes wrong at teardown, the worker's thread keeps nothing. The body is produced in the
+    same context, which is what `stream_with_context` needs.
+    """
+
+    def run(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        context = Context()
+        for variable, value in copy_context().items():
+            if variable is not _entered and not isinstance(value, ActiveTenant):
+                context.run(variable.set, value)
+        body = context.run(app, environ, start_response)
+        wrapper = environ.get("wsgi.file_wrapper")
+        # The server sends a file by its descriptor, and recognises it by its class.
+        if isinstance(wrapper, type) and isinstance(body, wrapper):
+            return body
+        return _Body(body, context)
+
+    return run
+
+
+class _Body:
+    """A response's body, produced in the request's own context."""
+
+    def __init__(self, body: Iterable[bytes], context: Context) -> None:
+        self._body = body
+        self._context = context
+        self._chunks = context.run(iter, body)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        return self._context.run(next, self._chunks)
+
+    def close(self) -> None:
+        close = getattr(self._body, "close", None)
+        if close is not None:
+            self._context.run(close)

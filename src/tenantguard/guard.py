@@ -2,22 +2,66 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from collections import Counter, OrderedDict
+from contextlib import contextmanager
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Literal, cast
 
+from sqlalchemy import Engine, event
+
+from tenantguard import rls
+from tenantguard.binding import Binding, bind_engine, registry_query
 from tenantguard.catalog import Catalog, Roles
+from tenantguard.context import (
+    TenantId,
+    active_tenant,
+    in_system_access,
+    system_context,
+    tenant_context,
+)
+from tenantguard.errors import (
+    ConfigurationError,
+    CrossTenantError,
+    PolicyDriftError,
+    TenantNotSetError,
+    UnsafeRoleError,
+)
+from tenantguard.identity import IdentityQuery, declare_lookup
+from tenantguard.scoping import Scope, attach, forget_compiled, watch_sessions
+from tenantguard.scoping.observer import Observer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
-    from sqlalchemy import Engine, MetaData
+    from sqlalchemy import MetaData
 
-__all__ = ["TenantGuard"]
+__all__ = ["Mode", "TenantGuard"]
 
 Mode = Literal["off", "observe", "enforce"]
 
+_KNOWN_TENANTS = 10_000
+_GUARDED = "_tenantguard"
+
 
 class TenantGuard:
-    """The tenant isolation of one application."""
+    """The tenant isolation of one application.
+
+    Args:
+        metadata: The application's tables; read, never changed.
+        tenants: The registry table: one row a tenant, primary key of one column.
+        tenant_column: Name of the tenant column in the database.
+        tenant_columns: The same for tables that differ, by table name.
+        shared: Tables that all tenants read and none writes, each with the reason.
+        untenanted: Tables that no tenant needs, each with the reason.
+        roles: Names of the PostgreSQL roles.
+        mode: `enforce`; `observe` binds the tenant, counts and logs, but changes and refuses
+            nothing; `off` does nothing at all.
+        system_engine: An engine of a login of its own, for `system_access`.
+
+    Raises:
+        ConfigurationError: If a role has no name of its own or the mode is unknown. What depends on
+            the MetaData is checked by `protect`, when all models are imported.
+    """
 
     def __init__(
         self,
@@ -32,6 +76,8 @@ class TenantGuard:
         mode: Mode = "enforce",
         system_engine: Engine | None = None,
     ) -> None:
+        if mode not in ("off", "observe", "enforce"):
+            raise ConfigurationError("TenantGuard(mode=…) takes 'off', 'observe' or 'enforce'.")
         self.catalog = Catalog(
             metadata,
             tenants,
@@ -41,5 +87,211 @@ class TenantGuard:
             dict(untenanted or {}),
         )
         self.roles = roles or Roles()
-        self.mode = mode
-        self.system_engine = system_engine
+        self.mode: Mode = mode
+        self.observations = Observer()
+        self.counts: Counter[str] = Counter()
+        self._known: OrderedDict[str, None] = OrderedDict()
+        self._known_lock = Lock()
+        self._system_engine = system_engine
+        if system_engine is not None:
+            event.listen(system_engine, "checkout", _require_system_access)
+
+    def __repr__(self) -> str:
+        return f"<TenantGuard tenants={self.catalog.tenants!r} mode={self.mode!r}>"
+
+    # -- tenants ------------------------------------------------------------------------------
+
+    @contextmanager
+    def tenant_context(self, tenant: TenantId) -> Iterator[None]:
+        """Act for *tenant* inside the block; a malformed id is refused at once.
+
+        Raises:
+            UnknownTenantError: If *tenant* does not have the type of the registry's primary key.
+        """
+        with tenant_context(self.catalog.canonical(tenant)):
+            yield
+
+    @contextmanager
+    def system_access(self, *, reason: str) -> Iterator[Engine]:
+        """Yield the system engine; inside the block no tenant can be active.
+
+        Raises:
+            ConfigurationError: If the guard has no system engine, or *reason* is empty.
+            CrossTenantError: If a tenant is active.
+        """
+        if self._system_engine is None:
+            raise ConfigurationError(
+                "system_access() needs TenantGuard(system_engine=…): an engine of a login of its "
+                "own that is granted the maintenance role."
+            )
+        with system_context(reason):
+            self.counts["system_access"] += 1
+            yield self._system_engine
+
+    def identity_lookup(
+        self, model: Any, *, by: str, secret: str = "password_hash"
+    ) -> IdentityQuery:
+        """Declare the one question that sign-in asks before a tenant is known.
+
+        `tenantguard rls sql` then contains a function that answers one key of *by* with the row's
+        primary key, tenant and secret, and nothing else.
+
+        Args:
+            model: A mapped class or Table with a tenant column.
+            by: The column asked for; unique over all tenants.
+            secret: The column with the password's hash.
+
+        Raises:
+            ConfigurationError: If a column is missing, or *by* is not unique.
+        """
+        lookup = declare_lookup(self.catalog, model, by=by, secret=secret)
+        self.catalog.lookups.append(lookup)
+        return IdentityQuery(lookup, self.counts)
+
+    # -- engines ------------------------------------------------------------------------------
+
+    def protect(self, target: Any, *, show_parameters: bool = False) -> None:
+        """Put the first and second lock onto *target*. Calling it again changes nothing.
+
+        Args:
+            target: An Engine, AsyncEngine, sessionmaker, or Flask-SQLAlchemy's `db` (inside an
+                application context).
+            show_parameters: Let SQLAlchemy's errors and logs show parameters, values included.
+
+        Raises:
+            ConfigurationError: If *target* is not protectable, its driver is not supported, the
+                configuration does not fit the MetaData, or another guard protects it already.
+        """
+        if self.mode == "off":
+            return
+        self.catalog.check()
+        for engine in _engines(target):
+            self._protect_engine(engine, show_parameters=show_parameters)
+
+    def _protect_engine(self, engine: Engine, *, show_parameters: bool) -> None:
+        owner = getattr(engine.dialect, _GUARDED, None)
+        if owner is self:
+            return
+        if owner is not None:
+            raise ConfigurationError(
+                "Another TenantGuard protects this engine already. One engine has one guard."
+            )
+        if engine is self._system_engine:
+            raise ConfigurationError(
+                "The system engine cannot be protected: it exists to act without a tenant."
+            )
+        self._bind(engine)
+        self._scope(engine)
+        setattr(engine.dialect, _GUARDED, self)
+        engine.hide_parameters = not show_parameters
+
+    def _bind(self, engine: Engine) -> None:
+        observe = self.observations if self.mode == "observe" else None
+        registry = self.catalog.registry
+        binding = Binding(
+            tenant=self._tenant_text,
+            unknown=lambda tenant: tenant not in self._known,
+            seen=self._remember,
+            registry_query=registry_query(registry.table, registry.column),
+            observe=observe,
+        )
+        bind_engine(engine, binding, verify=self._verify)
+
+    def _scope(self, engine: Engine, *, text_allowed: bool = True) -> None:
+        scope = Scope(
+            catalog=self.catalog,
+            tenant=self._tenant,
+            text_allowed=lambda: text_allowed,
+            observe=self.observations if self.mode == "observe" else None,
+        )
+        attach(engine.dialect, scope)
+        engine.clear_compiled_cache()
+        forget_compiled()
+        watch_sessions()
+        event.listen(engine, "handle_error", _translate)
+
+    def _verify(self, connection: Any, first: bool) -> None:  # noqa: FBT001  (a callback's argument)
+        """Raise unless the second lock holds for *connection*'s role."""
+        check = rls.verify if first else rls.verify_role
+        findings = check(connection, self.catalog, self.roles)
+        if not findings:
+            return
+        if self.mode == "observe":
+            for finding in findings:
+                self.observations(finding.code, finding.message)
+            return
+        text = "; ".join(f"{finding.message} Mend: {finding.mend}" for finding in findings[:5])
+        more = f" … and {len(findings) - 5} more" if len(findings) > 5 else ""  # noqa: PLR2004
+        unsafe = any(finding.table is None for finding in findings)
+        error = UnsafeRoleError if unsafe else PolicyDriftError
+        raise error(f"Row-level security does not hold on this connection: {text}{more}")
+
+    def _tenant(self) -> TenantId:
+        active = active_tenant()
+        if active is None:
+            if in_system_access():
+                raise CrossTenantError(
+                    "A protected engine was used inside system_access(). Use the engine that "
+                    "system_access() yields."
+                )
+            raise TenantNotSetError(
+                "Tenant data was asked for and no tenant is active. Wrap the work in "
+                "`with tenant_context(tenant_id):`, or let the framework adapter resolve it."
+            )
+        if active.owner is not self:
+            active.canonical = self.catalog.canonical(active.given)
+            active.owner = self
+        return cast("TenantId", active.canonical)
+
+    def _tenant_text(self) -> str | None:
+        return None if active_tenant() is None else str(self._tenant())
+
+    def _remember(self, tenant: str) -> None:
+        with self._known_lock:
+            self._known[tenant] = None
+            if len(self._known) > _KNOWN_TENANTS:
+                self._known.popitem(last=False)
+
+
+def _require_system_access(*_: Any) -> None:
+    if not in_system_access():
+        raise CrossTenantError(
+            "The system engine was used outside system_access(). Wrap the work in "
+            "`with guard.system_access(reason=…) as engine:`."
+        )
+
+
+def _translate(context: Any) -> None:
+    """Turn PostgreSQL's refusals into ours; its own text would show the row."""
+    code = getattr(context.original_exception, "sqlstate", None)
+    compiled = getattr(context.execution_context, "compiled", None)
+    if code == "42501" and "row-level security" in str(context.original_exception):
+        raise CrossTenantError(
+            "PostgreSQL's row-level security refused to write a row of another tenant."
+        ) from None
+    if code == "22012" and getattr(compiled, "guards_upsert", False):
+        raise CrossTenantError(
+            "ON CONFLICT hit a row of another tenant. Name a unique key that contains the tenant."
+        ) from None
+
+
+def _engines(target: Any) -> list[Engine]:
+    if isinstance(target, Engine):
+        return [target]
+    if isinstance(getattr(target, "sync_engine", None), Engine):
+        return [target.sync_engine]
+    options = getattr(target, "kw", None)
+    if isinstance(options, dict):
+        found = [options.get("bind"), *(options.get("binds") or {}).values()]
+        engines = [engine for bind in found if bind is not None for engine in _engines(bind)]
+        if engines:
+            return engines
+    engines_by_bind = getattr(target, "engines", None)
+    if engines_by_bind:
+        return [engine for bind in engines_by_bind.values() for engine in _engines(bind)]
+    raise ConfigurationError(
+        "protect() takes an Engine, an AsyncEngine, a sessionmaker that has a bind, or "
+        "Flask-SQLAlchemy's db inside an application context."
+    )
+
+

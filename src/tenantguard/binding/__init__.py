@@ -1,0 +1,11 @@
+"""Telling PostgreSQL the tenant, on the driver's own BEGIN: one file a driver.
+
+The driver's connection class is replaced by one that appends the tenant to the command with which
+it starts a transaction anyway. So there is no additional round trip, and whatever runs on that
+connection runs for the tenant: SQLAlchemy's statements, raw cursors and COPY alike.
+"""
+
+from tenantguard.binding.engine import bind_engine
+from tenantguard.binding.state import Binding, registry_query
+
+__all__ = ["Binding", "bind_engine", "registry_query"]

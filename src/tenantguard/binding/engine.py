@@ -1,0 +1,83 @@
+"""Attaching the binding to an engine's connections: when they are made, taken and returned."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import event
+
+from tenantguard.binding.state import SNAPSHOT_QUERY, Binding, ConnectionState
+from tenantguard.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import Engine
+
+__all__ = ["bind_engine"]
+
+
+def bind_engine(engine: Engine, binding: Binding, *, verify: Callable[[Any, bool], None]) -> None:
+    """Bind the tenant to every transaction on *engine*'s connections.
+
+    Args:
+        engine: An engine of a supported driver. Connections already in its pool are closed.
+        binding: What to send, and what to refuse.
+        verify: Called with a driver connection and whether it is the engine's first, before its
+            first use; raises when the connection must not be used.
+
+    Raises:
+        ConfigurationError: If the driver is not supported.
+    """
+    connection_class = _connection_class(engine)
+    verified = False
+
+    def connect(_dialect: Any, _record: Any, args: Any, params: Any) -> Any:
+        return connection_class.connect(*args, **params)
+
+    def check_out(connection: Any, _record: Any, _proxy: Any) -> None:
+        nonlocal verified
+        if not isinstance(connection, connection_class):
+            raise ConfigurationError(
+                "A protected engine got a connection that tenantguard did not make. Remove "
+                "create_engine(creator=…) and `do_connect` listeners that return connections; "
+                "pass connect_args instead."
+            )
+        if connection.tenantguard is None:
+            verify(connection, not verified)
+            verified = True
+            connection.tenantguard = ConnectionState(binding, _snapshot(connection))
+        state = connection.tenantguard
+        if not connection.autocommit and connection.info.transaction_status:
+            binding.refuse_open_transaction()
+        state.checked_out = state.dirty = True
+
+    def check_in(connection: Any, _record: Any) -> None:
+        # The connection is None when it was invalidated.
+        if connection is not None and connection.tenantguard is not None:
+            connection.tenantguard.checked_out = False
+
+    event.listen(engine, "do_connect", connect)
+    event.listen(engine, "checkout", check_out)
+    event.listen(engine, "checkin", check_in)
+    engine.dispose()
+
+
+def _snapshot(connection: Any) -> list[tuple[str, str]]:
+    with connection.cursor() as cursor:
+        cursor.execute(SNAPSHOT_QUERY)
+        settings: list[tuple[str, str]] = cursor.fetchall()
+    connection.rollback()
+    return settings
+
+
+def _connection_class(engine: Engine) -> Any:
+    if engine.dialect.name == "postgresql" and engine.dialect.driver == "psycopg":
+        from tenantguard.binding import psycopg as driver  # noqa: PLC0415  (an optional extra)
+
+        driver.check_driver()
+        return driver.TenantConnection
+    raise ConfigurationError(
+        f"tenantguard cannot bind a tenant with {engine.dialect.name}+{engine.dialect.driver} yet; "
+        "use postgresql+psycopg."
+    )

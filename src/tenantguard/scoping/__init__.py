@@ -1,0 +1,12 @@
+"""The first lock: statements are scoped to the tenant before they are sent.
+
+`attach` gives one engine's dialect a compiler that adds the tenant predicate to everything it
+compiles, and an execution context that refuses what cannot be scoped. `watch_sessions` pins
+sessions to their tenant and checks what a flush would write.
+"""
+
+from tenantguard.scoping.execution import attach, forget_compiled
+from tenantguard.scoping.scope import Scope, scope_of
+from tenantguard.scoping.sessions import watch_sessions
+
+__all__ = ["Scope", "attach", "forget_compiled", "scope_of", "watch_sessions"]

@@ -1,0 +1,331 @@
+"""The compiler that writes the tenant predicate into every statement.
+
+The predicate is part of the compiled text, so SQLAlchemy's statement cache keeps working; only the
+tenant's value is filled in at each execution, in `construct_params`. Whether a statement is scoped
+never depends on the tenant that was active when it was compiled.
+
+The hooks used here are partly private to SQLAlchemy. `scoping_compiler` checks that each exists, and
+a table that reaches the output without its predicate placed is an error: a change in SQLAlchemy
+makes statements fail, not leak.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import TYPE_CHECKING, Any, cast
+
+from sqlalchemy import and_
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.elements import BindParameter, ColumnClause, Grouping, TextClause
+
+from tenantguard.catalog import Entry, Kind
+from tenantguard.errors import ConfigurationError, UnscopedStatementError
+from tenantguard.scoping.reads import Leaf, Reads, nullable_leaves, where_leaves
+from tenantguard.scoping.writes import Writes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from sqlalchemy import Column
+    from sqlalchemy.sql.elements import ColumnElement
+    from sqlalchemy.sql.expression import FromClause, TableClause
+
+    from tenantguard.scoping.scope import Scope
+
+__all__ = ["TenantCompiler", "scoping_compiler"]
+
+_HOOKS = (
+    "_compose_select_body",
+    "construct_params",
+    "visit_column",
+    "visit_delete",
+    "visit_insert",
+    "visit_join",
+    "visit_on_conflict_do_update",
+    "visit_table",
+    "visit_textclause",
+    "visit_update",
+)
+
+# A name, a dotted name or a plain literal, optionally with a direction: text that can only name
+# what the statement already reads.
+_HARMLESS_TEXT = re.compile(
+    r"""\s*(\*|\d+(\.\d+)?|'[^'\\]*'|"?[a-z_]\w*"?(\."?[a-z_]\w*"?){0,2})
+        (\s+(asc|desc))?(\s+nulls\s+(first|last))?\s*""",
+    re.IGNORECASE | re.VERBOSE,
+)
+
+# Functions of PostgreSQL that run a text as SQL; a call is as opaque as the text itself.
+_TEXT_FUNCTIONS = frozenset(
+    {
+        "cursor_to_xml",
+        "database_to_xml",
+        "dblink",
+        "dblink_exec",
+        "query_to_xml",
+        "query_to_xml_and_xmlschema",
+        "query_to_xmlschema",
+        "schema_to_xml",
+        "set_config",
+        "table_to_xml",
+        "ts_stat",
+    }
+)
+
+
+class TenantCompiler(SQLCompiler):
+    """Mixed in before a dialect's own statement compiler by `scoping_compiler`."""
+
+    tenantguard: Scope
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.tenant_bind: BindParameter[Any] | None = None
+        self.has_text = False
+        self.guards_upsert = False
+        self.touches_tenants = False
+        self.writes = Writes()
+        self._placed: Counter[int] = Counter()
+        self._inline: set[int] = set()
+        super().__init__(*args, **kwargs)
+
+    # -- executions ---------------------------------------------------------------------------
+
+    def construct_params(self, params: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Fill in the tenant, after everything else, so that no parameter can overrule it."""
+        values = super().construct_params(params, *args, **kwargs)
+        if self.touches_tenants and self.tenantguard.observe is None:
+            tenant = self.tenantguard.tenant()
+            extracted = args[0] if args else kwargs.get("extracted_parameters")
+            self.writes.check(self, params or {}, extracted, self.tenantguard, tenant)
+            names = self.bind_names
+            for bind in (self.tenant_bind, *self.writes.stamps):
+                if bind is not None and bind in names:
+                    values[names[bind]] = tenant
+        return values
+
+    # -- reads --------------------------------------------------------------------------------
+
+    def _compose_select_body(
+        self, text: str, select: Any, compile_state: Any, columns: Any, froms: Any, *args: Any
+    ) -> str:
+        select = _with_where(select, self._place(where_leaves(froms)))
+        return cast(
+            "str",
+            super()._compose_select_body(text, select, compile_state, columns, froms, *args),
+        )
+
+    def visit_join(self, join: Any, *args: Any, **kwargs: Any) -> str:
+        """Render a join; a LEFT JOIN's right side is scoped in its ON."""
+        reads = nullable_leaves(join)
+        reads.where = [leaf for leaf in reads.where if id(leaf.source) not in self._inline]
+        reads.inline = [leaf for leaf in reads.inline if id(leaf.source) not in self._inline]
+        predicates = self._place(reads)
+        if predicates:
+            join = _clone(join, onclause=and_(*predicates, *_closed([join.onclause])))
+        return cast("str", super().visit_join(join, *args, **kwargs))
+
+    def visit_table(self, table: TableClause, *args: Any, **kwargs: Any) -> str:
+        """Render a table's name; one whose predicate was not placed is an error."""
+        rendered = cast("str", super().visit_table(table, *args, **kwargs))
+        if not kwargs.get("asfrom"):
+            return rendered
+        alias = kwargs.get("enclosing_alias")
+        aliased = alias is not None and alias.element is table
+        source = alias if aliased else table
+        if id(source) in self._inline:
+            self._inline.discard(id(source))
+            return self._filtered(table, rendered, aliased=aliased)
+        if not self._placed[id(source)]:
+            raise UnscopedStatementError(
+                f"Table {table.name!r} stands where tenantguard cannot scope it. "
+                "Rewrite the statement as a plain select, join, update or delete."
+            )
+        self._placed[id(source)] -= 1
+        return rendered
+
+    def _place(self, reads: Reads) -> list[ColumnElement[bool]]:
+        """Note that *reads* are scoped; return the predicates their statement has to take."""
+        for leaf in reads.inline:
+            if self._entry(leaf.table).guarded and self.tenantguard.observe is None:
+                self._inline.add(id(leaf.source))
+            else:
+                self._placed[id(leaf.source)] += 1
+        predicates = []
+        for leaf in reads.where:
+            self._placed[id(leaf.source)] += 1
+            predicate = self._predicate(leaf)
+            if predicate is not None:
+                predicates.append(predicate)
+        return predicates
+
+    def _predicate(self, leaf: Leaf) -> ColumnElement[bool] | None:
+        entry = self._entry(leaf.table)
+        if entry.column is None or self.tenantguard.observe is not None:
+            return None
+        column: ColumnClause[Any] = ColumnClause(
+            entry.column.name, self.tenantguard.catalog.tenant_type, _selectable=leaf.source
+        )
+        return column == self._tenant()
+
+    def _filtered(self, table: TableClause, rendered: str, *, aliased: bool) -> str:
+        """Return *rendered*, a table's name, as a filtered sub-select under the same name."""
+        column = cast("Column[Any]", self._entry(table).column)
+        name = self.preparer.format_table(table)
+        given = rendered[len(name) :]
+        suffix = given if aliased or given else f" AS {self.preparer.quote(table.name)}"
+        predicate = f"{self.preparer.quote(column.name)} = {self.process(self._tenant())}"
+        return f"(SELECT * FROM {name} WHERE {predicate}){suffix}"
+
+    def _entry(self, table: TableClause) -> Entry:
+        """Return the table's classification, refusing what no tenant's statement may touch."""
+        entry = self.tenantguard.catalog.entry(table)
+        if entry.kind is Kind.SYSTEM:
+            return entry
+        self.touches_tenants = True
+        if self.tenantguard.observe is not None:
+            return entry
+        if entry.kind is Kind.UNCLASSIFIED:
+            raise UnscopedStatementError(
+                f"Table {entry.fullname!r} is not classified: {entry.reason}. Give it the tenant "
+                "column, or declare it in TenantGuard(shared=…) or (untenanted=…) with a reason. "
+                "`tenantguard tables` lists all of them."
+            )
+        if entry.kind is Kind.UNTENANTED:
+            raise UnscopedStatementError(
+                f"Table {entry.fullname!r} is declared untenanted and is never reached in a "
+                "tenant's name. Use system_access(reason=…)."
+            )
+        return entry
+
+    def _tenant(self) -> BindParameter[Any]:
+        if self.tenant_bind is None:
+            # The value stays None outside an execution of ours, and `= NULL` finds no row.
+            self.tenant_bind = BindParameter(
+                "tenantguard_tenant",
+                None,
+                type_=self.tenantguard.catalog.tenant_type,
+                unique=True,
+                required=False,
+            )
+        return self.tenant_bind
+
+    # -- writes -------------------------------------------------------------------------------
+
+    def visit_insert(self, insert_stmt: Any, *args: Any, **kwargs: Any) -> str:
+        """Render an INSERT whose tenant column takes the active tenant."""
+        entry = self._writable(insert_stmt.table)
+        if entry.column is not None and self.tenantguard.observe is None:
+            insert_stmt = self.writes.stamped_insert(self, insert_stmt, entry.column, kwargs)
+        return cast("str", super().visit_insert(insert_stmt, *args, **kwargs))
+
+    def visit_on_conflict_do_update(self, on_conflict: Any, **kwargs: Any) -> str:
+        """Render DO UPDATE so that hitting another tenant's row is an error, not a silent no-op."""
+        table = self.stack[-1]["selectable"].table
+        entry = self._entry(table)
+        if entry.column is not None and self.tenantguard.observe is None:
+            on_conflict = self.writes.guarded_upsert(on_conflict, table, entry.column, self._tenant())
+            self.guards_upsert = True
+        # PostgreSQL's dialect has this visitor; the base class does not.
+        return cast("str", super().visit_on_conflict_do_update(on_conflict, **kwargs))  # type: ignore[misc]
+
+    def visit_update(self, update_stmt: Any, *args: Any, **kwargs: Any) -> str:
+        """Render an UPDATE of the tenant's rows only, which leaves the tenant column as it is."""
+        return self._visit_change(update_stmt, args, kwargs, super().visit_update)
+
+    def visit_delete(self, delete_stmt: Any, *args: Any, **kwargs: Any) -> str:
+        """Render a DELETE of the tenant's rows only."""
+        return self._visit_change(delete_stmt, args, kwargs, super().visit_delete)
+
+    def _visit_change(self, statement: Any, args: Any, kwargs: Any, render: Any) -> str:
+        entry = self._writable(statement.table)
+        state = statement._compile_state_factory(statement, self, **kwargs)  # noqa: SLF001
+        target = state.statement.table
+        others = [source for source in state._extra_froms if source is not target]  # noqa: SLF001
+        predicates = self._place(where_leaves([target, *others]))
+        if entry.column is not None and self.tenantguard.observe is None and state.isupdate:
+            self.writes.keep_tenant(self, state, entry.column)
+        state.statement = _with_where(state.statement, predicates)
+        return cast("str", render(_compiled_as(statement, state), *args, **kwargs))
+
+    def _writable(self, table: FromClause) -> Entry:
+        entry = self._entry(cast("TableClause", table))
+        if entry.kind in (Kind.REGISTRY, Kind.SHARED) and self.tenantguard.observe is None:
+            raise UnscopedStatementError(
+                f"Table {entry.fullname!r} ({entry.kind.value}) is read only in a tenant's name. "
+                "Use system_access(reason=…) to write it."
+            )
+        return entry
+
+    # -- text ---------------------------------------------------------------------------------
+
+    def visit_textclause(self, textclause: TextClause, *args: Any, **kwargs: Any) -> str:
+        """Render a text, and note that the statement has one."""
+        self._note_text(textclause.text)
+        return cast("str", super().visit_textclause(textclause, *args, **kwargs))
+
+    def visit_tstring(self, tstring: Any, *args: Any, **kwargs: Any) -> str:
+        """Render a template string, and note it (SQLAlchemy 2.1 and later)."""
+        self.has_text = True
+        return cast("str", super().visit_tstring(tstring, *args, **kwargs))
+
+    def visit_column(self, column: ColumnClause[Any], *args: Any, **kwargs: Any) -> str:
+        """Render a column, and note a literal one, which is text."""
+        if column.is_literal:
+            self._note_text(column.name)
+        return cast("str", super().visit_column(column, *args, **kwargs))
+
+    def visit_function(self, func: Any, *args: Any, **kwargs: Any) -> str:
+        """Render a function call, and note one that runs text as SQL."""
+        if func.name.lower() in _TEXT_FUNCTIONS:
+            self.has_text = True
+        return cast("str", super().visit_function(func, *args, **kwargs))
+
+    def get_statement_hint_text(self, hint_texts: Sequence[str]) -> str:
+        """Render statement hints, and note them: they are text at the statement's end."""
+        self.has_text = True
+        return cast("str", super().get_statement_hint_text(hint_texts))
+
+    def _note_text(self, text: str) -> None:
+        if not _HARMLESS_TEXT.fullmatch(text):
+            self.has_text = True
+
+
+def scoping_compiler(base: type[SQLCompiler], scope: Scope) -> type[TenantCompiler]:
+    """Return *base* with the tenant predicate compiled in for *scope*.
+
+    Raises:
+        ConfigurationError: If this version of SQLAlchemy lacks a hook that scoping needs.
+    """
+    hooks = [hook for hook in _HOOKS if hook != "visit_on_conflict_do_update"]
+    missing = [hook for hook in hooks if not callable(getattr(base, hook, None))]
+    if missing:
+        raise ConfigurationError(
+            f"This version of SQLAlchemy has no compiler hook {missing[0]}; "
+            "tenantguard supports sqlalchemy>=2.0.30,<2.2."
+        )
+    return type(f"Tenant{base.__name__}", (TenantCompiler, base), {"tenantguard": scope})
+
+
+def _closed(criteria: Iterable[Any]) -> list[Any]:
+    """Put *criteria* into parentheses, so that no OR in a text reaches past the predicate."""
+    clauses = [clause for clause in criteria if clause is not None]
+    return [Grouping(and_(*clauses))] if clauses else []
+
+
+def _with_where(statement: Any, predicates: list[ColumnElement[bool]]) -> Any:
+    if not predicates:
+        return statement
+    where = (*predicates, *_closed(statement._where_criteria))  # noqa: SLF001
+    return _clone(statement, _where_criteria=where)
+
+
+def _compiled_as(statement: Any, state: Any) -> Any:
+    """Return a copy of *statement* that compiles with *state* instead of making a new one."""
+    return _clone(statement, _compile_state_factory=lambda *_, **__: state)
+
+
+def _clone(element: Any, **attributes: Any) -> Any:
+    copy = element.__class__.__new__(element.__class__)
+    copy.__dict__ = {**element.__dict__, **attributes}
+    return copy

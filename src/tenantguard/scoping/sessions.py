@@ -1,0 +1,184 @@
+"""Sessions serve one tenant, and a flush writes that tenant's objects only.
+
+A session is pinned when it first takes a connection of a protected engine. From then on its
+identity map refuses to hand out objects to another tenant, also where no SQL is sent.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import event, inspect
+from sqlalchemy.orm import Session
+from sqlalchemy.orm.exc import UnmappedColumnError
+
+from tenantguard.catalog import Kind
+from tenantguard.errors import CrossTenantError, TenantNotSetError, UnknownTenantError
+from tenantguard.scoping.scope import Scope, scope_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sqlalchemy import Connection
+    from sqlalchemy.orm import Mapper
+
+    from tenantguard.context import TenantId
+
+__all__ = ["watch_sessions"]
+
+_pinned_classes: dict[type[Any], type[Any]] = {}
+
+
+def watch_sessions() -> None:
+    """Watch every `Session`; those on engines without a guard are left alone."""
+    if not event.contains(Session, "after_begin", _pin):
+        event.listen(Session, "after_begin", _pin)
+        event.listen(Session, "before_flush", _check_flush)
+
+
+class _Pinned:
+    """Mixed into the class of a session's identity map while it holds a tenant's objects."""
+
+    tenantguard: Scope
+    tenantguard_tenant: TenantId
+
+    def _check(self) -> None:
+        if self.tenantguard.tenant() != self.tenantguard_tenant:
+            raise _other_tenant()
+
+    def __getitem__(self, key: Any) -> Any:
+        self._check()
+        return super().__getitem__(key)  # type: ignore[misc]  # the identity map comes next
+
+    def __contains__(self, key: Any) -> bool:
+        self._check()
+        return bool(super().__contains__(key))  # type: ignore[misc]
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        self._check()
+        return super().get(key, default)  # type: ignore[misc]
+
+    def values(self) -> Any:
+        self._check()
+        return super().values()  # type: ignore[misc]
+
+
+def _pin(session: Session, _transaction: Any, connection: Connection) -> None:
+    scope = scope_of(connection.dialect)
+    if scope is None or scope.observe is not None:
+        return
+    identity_map: Any = session.identity_map
+    if isinstance(identity_map, _Pinned):
+        identity_map._check()  # noqa: SLF001  (the mixin's own method)
+        return
+    try:
+        tenant = scope.tenant()
+    except TenantNotSetError:
+        return
+    base = type(identity_map)
+    identity_map.tenantguard = scope
+    identity_map.tenantguard_tenant = tenant
+    identity_map.__class__ = _pinned_class(base)
+
+
+def _pinned_class(base: type[Any]) -> type[Any]:
+    if base not in _pinned_classes:
+        _pinned_classes[base] = type(f"Pinned{base.__name__}", (_Pinned, base), {})
+    return _pinned_classes[base]
+
+
+def _check_flush(session: Session, _context: Any, _instances: Any) -> None:
+    scope = _session_scope(session)
+    if scope is None or scope.observe is not None:
+        return
+    for obj in session.new:
+        _stamp(scope, obj)
+    for obj in (*session.dirty, *session.deleted):
+        _check_unchanged(scope, obj)
+
+
+def _session_scope(session: Session) -> Scope | None:
+    identity_map = session.identity_map
+    if isinstance(identity_map, _Pinned):
+        return identity_map.tenantguard
+    objects: Iterable[Any] = (*session.new, *session.dirty, *session.deleted)
+    for obj in objects:
+        scope = scope_of(session.get_bind(type(obj)).dialect)
+        if scope is not None:
+            return scope
+    return None
+
+
+def _stamp(scope: Scope, obj: Any) -> None:
+    """Give a new object the active tenant, and refuse one that claims another."""
+    key = _tenant_key(scope, inspect(obj).mapper)
+    if key is None:
+        return
+    value = getattr(obj, key)
+    if value is None:
+        setattr(obj, key, scope.tenant())
+    else:
+        _require_own(scope, obj, value)
+
+
+def _check_unchanged(scope: Scope, obj: Any) -> None:
+    """Refuse an object that was loaded as another tenant's, or is about to become one.
+
+    Both values are compared: a foreign object that was re-attached and given the own tenant would
+    otherwise be stolen.
+    """
+    state = inspect(obj)
+    key = _tenant_key(scope, state.mapper)
+    if key is None:
+        return
+    history = state.attrs[key].history
+    for value in (*history.deleted, *history.unchanged, *history.added):
+        if value is not None:
+            _require_own(scope, obj, value)
+    if history.deleted and history.deleted[0] is not None and None in history.added:
+        raise _changed(obj)
+
+
+def _require_own(scope: Scope, obj: Any, value: Any) -> None:
+    tenant = scope.tenant()
+    try:
+        own = value == tenant or scope.canonical(value) == tenant
+    except UnknownTenantError:
+        own = False
+    if not own:
+        raise CrossTenantError(
+            f"A {type(obj).__name__} of another tenant is in this session's flush. Objects are "
+            "written under the tenant they were loaded for, and never change it."
+        )
+
+
+def _tenant_key(scope: Scope, mapper: Mapper[Any]) -> str | None:
+    """Return the attribute that holds *mapper*'s tenant, or None if it has none of its own."""
+    if mapper not in scope.tenant_keys:
+        scope.tenant_keys[mapper] = _find_tenant_key(scope, mapper)
+    return scope.tenant_keys[mapper]
+
+
+def _find_tenant_key(scope: Scope, mapper: Mapper[Any]) -> str | None:
+    for table in mapper.tables:
+        entry = scope.catalog.entry(table)
+        if entry.column is None or entry.kind is not Kind.SCOPED:
+            continue
+        try:
+            return mapper.get_property_by_column(entry.column).key
+        except UnmappedColumnError:  # the model leaves the column to the compiled statement
+            continue
+    return None
+
+
+def _changed(obj: Any) -> CrossTenantError:
+    return CrossTenantError(
+        f"The tenant of a {type(obj).__name__} was changed; it never changes after insert."
+    )
+
+
+def _other_tenant() -> CrossTenantError:
+    return CrossTenantError(
+        "This session already served another tenant. Use one session a tenant, or call "
+        "session.close() before the next."
+    )

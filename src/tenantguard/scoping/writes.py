@@ -1,0 +1,247 @@
+"""What a statement may write into the tenant column: the active tenant, and nothing else.
+
+The column always takes a bind parameter of ours. What the caller supplied for it is kept aside and
+compared at each execution, so that a wrong value is an error instead of being silently replaced.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Integer, and_, cast, literal, null, select
+from sqlalchemy.sql.elements import BindParameter, ColumnClause, Grouping, Null
+
+from tenantguard.catalog import Kind
+from tenantguard.errors import CrossTenantError, UnknownTenantError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sqlalchemy import Column
+    from sqlalchemy.sql.elements import ColumnElement
+
+    from tenantguard.context import TenantId
+    from tenantguard.scoping.compiler import TenantCompiler
+    from tenantguard.scoping.scope import Scope
+
+__all__ = ["Writes"]
+
+
+@dataclass(slots=True)
+class Writes:
+    """The tenant values that one compiled statement writes.
+
+    Attributes:
+        stamps: Bind parameters that take the active tenant in VALUES or SET.
+        supplied: Bind parameters that the caller gave for the tenant column.
+        keys: Names under which an execution's parameters may carry the tenant column.
+        table: Name of the table, for messages.
+    """
+
+    stamps: list[BindParameter[Any]] = field(default_factory=list)
+    supplied: list[BindParameter[Any]] = field(default_factory=list)
+    keys: set[str] = field(default_factory=set)
+    table: str = ""
+
+    def check(
+        self,
+        compiler: TenantCompiler,
+        params: Mapping[str, Any],
+        extracted: Sequence[BindParameter[Any]] | None,
+        scope: Scope,
+        tenant: TenantId,
+    ) -> None:
+        """Raise `CrossTenantError` unless each supplied value is None or *tenant*."""
+        for key in self.keys:
+            self._compare(params.get(key), scope, tenant)
+        if self.supplied:
+            current = _current_values(compiler, extracted)
+            for bind in self.supplied:
+                value = params.get(bind.key, current.get(bind.key, bind).effective_value)
+                self._compare(value, scope, tenant)
+
+    def stamped_insert(
+        self, compiler: TenantCompiler, statement: Any, column: Column[Any], kwargs: Any
+    ) -> Any:
+        """Return *statement* with the tenant column taking the active tenant."""
+        self.table = column.table.name
+        kwargs = {key: value for key, value in kwargs.items() if key != "visiting_cte"}
+        state = statement._compile_state_factory(statement, compiler, **kwargs)  # noqa: SLF001
+        compiled = state.statement
+        if compiled.select is not None:
+            names, source = self._stamped_select(compiler, compiled, column)
+            state.statement = _clone(compiled, select=source, _select_names=names)
+            state._dict_parameters = dict.fromkeys(names, null())  # noqa: SLF001
+        elif state._has_multi_parameters:  # noqa: SLF001
+            state._multi_parameters = [  # noqa: SLF001
+                self._stamped_row(compiler, row, column)
+                for row in state._multi_parameters  # noqa: SLF001
+            ]
+            state._dict_parameters = state._multi_parameters[0]  # noqa: SLF001
+        else:
+            state._dict_parameters = self._stamped_row(  # noqa: SLF001
+                compiler,
+                state._dict_parameters or {},  # noqa: SLF001
+                column,
+            )
+            state._no_parameters = False  # noqa: SLF001
+        return _clone(statement, _compile_state_factory=lambda *_, **__: state)
+
+    def keep_tenant(self, compiler: TenantCompiler, state: Any, column: Column[Any]) -> None:
+        """Let SET write nothing but the active tenant into the tenant column."""
+        self.table = column.table.name
+        row = state._dict_parameters or {}  # noqa: SLF001
+        named = {key for key in (column.key, column.name) if key in (compiler.column_keys or ())}
+        if named or any(_names(key, column) for key in row):
+            state._dict_parameters = self._stamped_row(compiler, row, column)  # noqa: SLF001
+            state._no_parameters = False  # noqa: SLF001
+            ordered = getattr(state, "_ordered_values", None)
+            if ordered is not None:
+                state._ordered_values = list(state._dict_parameters.items())  # noqa: SLF001
+
+    def guarded_upsert(
+        self, on_conflict: Any, table: Any, column: Column[Any], tenant: BindParameter[Any]
+    ) -> Any:
+        """Return *on_conflict* that fails on another tenant's row and keeps the tenant column.
+
+        The division is by zero exactly where the row in conflict is another tenant's; the error is
+        translated when it arrives.
+        """
+        self.table = column.table.name
+        if any(_names(key, column) for key, _ in _pairs(on_conflict.update_values_to_set)):
+            self._refuse_expressions(on_conflict, column)
+        target: ColumnClause[Any] = ColumnClause(column.name, column.type, _selectable=table)
+        mine = literal(1) / cast(Grouping(target == tenant), Integer) == literal(1)
+        where = on_conflict.update_whereclause
+        return _clone(
+            on_conflict, update_whereclause=mine if where is None else and_(mine, Grouping(where))
+        )
+
+    def _refuse_expressions(self, on_conflict: Any, column: Column[Any]) -> None:
+        for key, value in _pairs(on_conflict.update_values_to_set):
+            if not _names(key, column):
+                continue
+            if isinstance(value, BindParameter):
+                self.supplied.append(value)
+            elif not _is_own_column(value, column):
+                raise self._expression_error()
+
+    def _stamped_row(
+        self, compiler: TenantCompiler, row: Mapping[Any, Any], column: Column[Any]
+    ) -> dict[Any, Any]:
+        others = {key: value for key, value in row.items() if not _names(key, column)}
+        for key, value in row.items():
+            if _names(key, column):
+                self._take_supplied(value)
+        named = {key for key in (column.key, column.name) if key in (compiler.column_keys or ())}
+        self.keys |= named
+        if named and compiler.column_keys is not None:
+            compiler.column_keys = [key for key in compiler.column_keys if key not in named]
+        return {**others, column: self._stamp(column)}
+
+    def _take_supplied(self, value: Any) -> None:
+        if isinstance(value, BindParameter):
+            self.supplied.append(value)
+        elif isinstance(value, Null):
+            return
+        elif hasattr(value, "__clause_element__") or hasattr(value, "_compiler_dispatch"):
+            raise self._expression_error()
+        else:
+            self.supplied.append(BindParameter(None, value, unique=True))
+
+    def _stamped_select(
+        self, compiler: TenantCompiler, insert: Any, column: Column[Any]
+    ) -> tuple[list[str], Any]:
+        names = [getattr(name, "key", name) for name in insert._select_names]  # noqa: SLF001
+        source = insert.select.subquery()
+        columns = list(source.c)
+        for index, name in enumerate(names):
+            if name in (column.key, column.name):
+                self._check_selected(compiler, insert.select, index, column)
+        kept = [
+            (name, selected)
+            for name, selected in zip(names, columns, strict=True)
+            if name not in (column.key, column.name)
+        ]
+        stamped = select(*(selected for _, selected in kept), self._stamp(column))
+        return [*(name for name, _ in kept), column.key], stamped
+
+    def _check_selected(
+        self, compiler: TenantCompiler, source: Any, index: int, column: Column[Any]
+    ) -> None:
+        """Refuse a selected tenant that is neither a value nor some scoped table's own tenant."""
+        selected = list(source.selected_columns)[index]
+        while hasattr(selected, "element") and not isinstance(selected, BindParameter):
+            selected = selected.element
+        if isinstance(selected, BindParameter):
+            self.supplied.append(selected)
+            return
+        table = getattr(selected, "table", None)
+        base = getattr(table, "element", table)
+        if base is not None and getattr(base, "__visit_name__", "") == "table":
+            entry = compiler.tenantguard.catalog.entry(base)
+            own = entry.column is not None and entry.column.name == selected.name
+            if own and entry.kind in (Kind.SCOPED, Kind.REGISTRY):
+                return
+        raise self._expression_error()
+
+    def _stamp(self, column: Column[Any]) -> BindParameter[Any]:
+        stamp: BindParameter[Any] = BindParameter(
+            column.key, None, type_=column.type, unique=True, required=False
+        )
+        self.stamps.append(stamp)
+        return stamp
+
+    def _compare(self, value: Any, scope: Scope, tenant: TenantId) -> None:
+        if value is None or value == tenant:
+            return
+        try:
+            same = scope.canonical(value) == tenant
+        except UnknownTenantError:
+            same = False
+        if not same:
+            raise CrossTenantError(
+                f"A row of {self.table!r} was given another tenant than the active one. Leave the "
+                "tenant column out; it is filled from the context and never changes afterwards."
+            )
+
+    def _expression_error(self) -> CrossTenantError:
+        return CrossTenantError(
+            f"The tenant column of {self.table!r} was given an SQL expression. Leave it out; it is "
+            "filled from the context."
+        )
+
+
+def _pairs(values: Any) -> list[tuple[Any, Any]]:
+    return list(values.items()) if hasattr(values, "items") else list(values)
+
+
+def _names(key: Any, column: Column[Any]) -> bool:
+    """Return whether *key* of a values dictionary means *column*."""
+    if isinstance(key, str):
+        return key in (column.key, column.name)
+    return getattr(key, "name", None) == column.name and (
+        getattr(getattr(key, "table", None), "name", None) == column.table.name
+    )
+
+
+def _is_own_column(value: Any, column: Column[Any]) -> bool:
+    """Return whether *value* is `excluded.tenant` or the row's own tenant."""
+    return isinstance(value, ColumnClause) and value.name == column.name
+
+
+def _current_values(
+    compiler: TenantCompiler, extracted: Sequence[BindParameter[Any]] | None
+) -> dict[str, BindParameter[Any]]:
+    """Map the binds that were there when the statement was cached to those of this execution."""
+    if extracted is None or compiler.cache_key is None:
+        return {}
+    originals = compiler.cache_key[1]
+    return {old.key: new for old, new in zip(originals, extracted, strict=True)}
+
+
+def _clone(element: Any, **attributes: Any) -> Any:
+    copy = element.__class__.__new__(element.__class__)
+    copy.__dict__ = {**element.__dict__, **attributes}
+    return copy

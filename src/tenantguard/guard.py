@@ -31,7 +31,7 @@ from tenantguard.scoping import Scope, attach, forget_compiled, watch_sessions
 from tenantguard.scoping.observer import Observer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from sqlalchemy import MetaData
 
@@ -180,22 +180,21 @@ class TenantGuard:
             raise ConfigurationError(
                 "The system engine cannot be protected: it exists to act without a tenant."
             )
-        self._bind(engine)
+        self._bind(engine, verify=self._verify)
         self._scope(engine)
         setattr(engine.dialect, _GUARDED, self)
         engine.hide_parameters = not show_parameters
 
-    def _bind(self, engine: Engine) -> None:
-        observe = self.observations if self.mode == "observe" else None
+    def _bind(self, engine: Engine, *, verify: Callable[[Any, bool], None]) -> None:
         registry = self.catalog.registry
         binding = Binding(
             tenant=self._tenant_text,
             unknown=lambda tenant: tenant not in self._known,
             seen=self._remember,
             registry_query=registry_query(registry.table, registry.column),
-            observe=observe,
+            observe=self.observations if self.mode == "observe" else None,
         )
-        bind_engine(engine, binding, verify=self._verify)
+        bind_engine(engine, binding, verify=verify)
 
     def _scope(self, engine: Engine, *, text_allowed: bool = True) -> None:
         scope = Scope(

@@ -1,0 +1,20 @@
+"""The second lock: row-level security, generated from the models, applied and verified."""
+
+from tenantguard.rls.apply import apply
+from tenantguard.rls.finding import Finding
+from tenantguard.rls.generate import down_sql, generate, sql
+from tenantguard.rls.plan import plan
+from tenantguard.rls.step import Step
+from tenantguard.rls.verify import verify, verify_role
+
+__all__ = [
+    "Finding",
+    "Step",
+    "apply",
+    "down_sql",
+    "generate",
+    "plan",
+    "sql",
+    "verify",
+    "verify_role",
+]

@@ -1,0 +1,145 @@
+"""From the catalog to SQL: every step, in the order in which they are run."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from sqlalchemy import table as named_table
+
+from tenantguard.catalog import Kind as TableKind
+from tenantguard.errors import ConfigurationError
+from tenantguard.rls.grants import grant_steps
+from tenantguard.rls.keys import composite_keys, key_steps
+from tenantguard.rls.lookups import lookup_steps
+from tenantguard.rls.names import target_of
+from tenantguard.rls.policies import policy_steps, switch_steps
+from tenantguard.rls.roles import role_steps, schema_steps
+from tenantguard.rls.step import Phase
+from tenantguard.rls.structure import structure_steps
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from tenantguard.catalog import Catalog, Entry, Roles
+    from tenantguard.rls.keys import CompositeKey
+    from tenantguard.rls.step import Step
+
+__all__ = [
+    "LOCK_TIMEOUT",
+    "down_sql",
+    "entries",
+    "generate",
+    "preamble",
+    "script",
+    "sql",
+    "table_steps",
+    "transactions",
+]
+
+LOCK_TIMEOUT = "3s"
+"""How long a transaction waits for a lock: while it waits, every other statement queues behind."""
+
+
+def generate(catalog: Catalog, roles: Roles, *, create_roles: bool = False) -> list[Step]:
+    """Return every step that *catalog* asks for, in order; the same models give the same steps.
+
+    Raises:
+        ConfigurationError: If a table is unclassified, or a foreign key cannot carry the tenant.
+    """
+    catalog.check()
+    known = entries(catalog)
+    _refuse_unclassified(known, catalog)
+    composites = composite_keys(catalog)
+    steps = list(role_steps(roles)) if create_roles else []
+    steps.extend(schema_steps(known, roles))
+    for entry in known:
+        steps.extend(table_steps(entry, catalog, roles, composites))
+    steps.extend(lookup_steps(catalog, roles))
+    return sorted(steps, key=lambda step: step.phase)
+
+
+def preamble(phase: Phase) -> tuple[str, ...]:
+    """Return the settings of a transaction of *phase*."""
+    waits = f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"
+    if phase in {Phase.STRUCTURE, Phase.KEYS}:
+        # A statement that policies would restrict then fails instead of seeing less.
+        return (waits, "SET LOCAL row_security = off")
+    return (waits,)
+
+
+def table_steps(
+    entry: Entry, catalog: Catalog, roles: Roles, composites: list[CompositeKey]
+) -> Iterator[Step]:
+    """Yield the steps of one table."""
+    yield from structure_steps(entry, composites)
+    if entry.kind is TableKind.SCOPED:
+        yield from key_steps(entry, catalog, composites)
+    yield from policy_steps(entry, roles)
+    if entry.guarded:
+        yield from switch_steps(entry)
+    yield from grant_steps(entry, roles)
+
+
+def entries(catalog: Catalog) -> list[Entry]:
+    """Return every table's entry, ordered by schema and name, declared unknown ones included."""
+    tables = catalog.metadata.tables
+    found = [catalog.entry(table) for table in tables.values()]
+    for fullname in catalog.untenanted:
+        if fullname not in tables:
+            schema, _, name = fullname.rpartition(".")
+            found.append(catalog.entry(named_table(name, schema=schema or None)))
+    return sorted(found, key=target_of)
+
+
+def transactions(steps: Iterable[Step]) -> Iterator[list[Step]]:
+    """Yield *steps* in groups that are one transaction each."""
+    for _, group in groupby(steps, key=lambda step: (step.phase, step.target)):
+        yield list(group)
+
+
+def sql(catalog: Catalog, roles: Roles, *, create_roles: bool = False) -> str:
+    """Return a script that puts the second lock on a database that has the tables.
+
+    Raises:
+        ConfigurationError: As `generate`.
+    """
+    steps = generate(catalog, roles, create_roles=create_roles)
+    return "".join(
+        script(group, [line for step in group for line in step.up]) for group in transactions(steps)
+    )
+
+
+def down_sql(catalog: Catalog, roles: Roles) -> str:
+    """Return a script that removes what `sql` made, and neither tables, columns nor roles.
+
+    Privileges that PUBLIC had before are not given back, and a tenant column stays NOT NULL.
+
+    Raises:
+        ConfigurationError: As `generate`.
+    """
+    steps = generate(catalog, roles)[::-1]
+    return "".join(
+        script(group, [line for step in group for line in step.down])
+        for group in transactions(steps)
+    )
+
+
+def script(group: list[Step], statements: list[str]) -> str:
+    """Return the transaction that runs *statements* of one *group* of steps."""
+    if not statements:
+        return ""
+    phase, title = group[0].phase, group[0].table or "cluster"
+    lines = ["BEGIN", *preamble(phase), *statements, "COMMIT"]
+    comment = title.replace("\n", " ")
+    return f"-- {comment}: {phase.name.lower()}\n" + ";\n".join(lines) + ";\n\n"
+
+
+def _refuse_unclassified(known: list[Entry], catalog: Catalog) -> None:
+    names = [entry.fullname for entry in known if entry.kind is TableKind.UNCLASSIFIED]
+    if names:
+        raise ConfigurationError(
+            f"Unclassified tables: {', '.join(names)}. Give each a column "
+            f"{catalog.tenant_column!r} (see `tenantguard migrate sql TABLE`), name its column in "
+            "tenant_columns=, or declare it with a reason in shared= or untenanted=."
+        )

@@ -1,0 +1,168 @@
+"""Which steps are missing, or differ, in a database."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tenantguard.catalog import Kind as TableKind
+from tenantguard.errors import ConfigurationError
+from tenantguard.rls.compare import State, remaining
+from tenantguard.rls.forms import SEARCH_PATH, Shape, shape_of, stored_forms
+from tenantguard.rls.generate import entries, generate
+from tenantguard.rls.grants import granted_roles
+from tenantguard.rls.names import target_of
+from tenantguard.rls.state import (
+    read_functions,
+    read_roles,
+    read_schemas,
+    read_structure,
+    read_tables,
+    read_type_names,
+)
+from tenantguard.rls.step import Grants, Key, Kind, Lookup, Policy, Step, Value
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from sqlalchemy import Connection
+
+    from tenantguard.catalog import Catalog, Roles
+    from tenantguard.rls.state import Facts, Run
+    from tenantguard.rls.step import Target
+
+__all__ = ["plan"]
+
+_SET_NULL_COLUMNS = 150000
+
+
+def plan(
+    connection: Connection, catalog: Catalog, roles: Roles, *, create_roles: bool = False
+) -> list[Step]:
+    """Return the steps that the database of *connection* still needs; none, if all are there.
+
+    What needs an empty temporary table to compare is done in a savepoint that is rolled back.
+
+    Raises:
+        ConfigurationError: If a table is unclassified, or a table, a column or a role that the
+            steps need is missing, or the server is too old for one of them.
+    """
+    steps = generate(catalog, roles, create_roles=create_roles)
+    savepoint = connection.begin_nested()
+    try:
+        state = _read(_runner(connection), steps, catalog, roles, create_roles=create_roles)
+    finally:
+        savepoint.rollback()
+    missing = [rest for step in steps if (rest := remaining(step, state)) is not None]
+    if state.version < _SET_NULL_COLUMNS:
+        _refuse_set_null(missing)
+    return missing
+
+
+def _runner(connection: Connection) -> Run:
+    options = {"no_parameters": True}
+
+    def run(statement: str) -> Sequence[Any]:
+        result = connection.exec_driver_sql(statement, execution_options=options)
+        return result.fetchall() if result.returns_rows else ()
+
+    return run
+
+
+def _read(
+    run: Run, steps: list[Step], catalog: Catalog, roles: Roles, *, create_roles: bool
+) -> State:
+    run(f"SET LOCAL search_path = {SEARCH_PATH}")
+    version, existing = read_roles(run, (*granted_roles(roles), roles.owner))
+    if not create_roles:
+        _refuse_missing_roles(set(granted_roles(roles)) - existing)
+    columns = {
+        target_of(entry): entry.column.name if entry.column is not None else ""
+        for entry in entries(catalog)
+    }
+    tables = read_tables(run, columns)
+    _refuse_missing_tables(catalog, tables)
+    lookups = [step for step in steps if isinstance(step.wanted, Lookup)]
+    return State(
+        version=version,
+        roles=existing,
+        confined=frozenset({roles.application, roles.support}),
+        granted=granted_roles(roles),
+        tables=tables,
+        structure=read_structure(run, columns, _named_sequences(steps)),
+        schemas=read_schemas(run, granted_roles(roles)),
+        functions=read_functions(run, [(step.target[0], step.name) for step in lookups]),
+        types=read_type_names(run, _types(lookups)),
+        forms=_forms(run, steps, tables),
+    )
+
+
+def _forms(run: Run, steps: Iterable[Step], tables: dict[Target, Facts]) -> dict[Shape, str | None]:
+    shapes: dict[Shape, str] = {}
+    for step in steps:
+        wanted = step.wanted
+        if isinstance(wanted, Policy):
+            shapes[shape_of(wanted, tables[step.target])] = step.table
+        elif step.kind is Kind.DEFAULT and isinstance(wanted, Value):
+            type_ = tables[step.target]["type"]
+            shapes[Shape(wanted.column, type_, wanted.text, default=True)] = step.table
+    forms = stored_forms(run, shapes)
+    for shape, table in shapes.items():
+        if forms[shape] is None:
+            raise ConfigurationError(
+                f"The tenant column of {table} is {shape.type} in the database, and another "
+                "type in the models. Change either; a tenant column has the type of the "
+                "registry's key."
+            )
+    return forms
+
+
+def _types(lookups: Iterable[Step]) -> list[str]:
+    return [
+        name for step in lookups if isinstance(step.wanted, Lookup) for name in step.wanted.types
+    ]
+
+
+def _named_sequences(steps: Iterable[Step]) -> dict[Target, tuple[str, ...]]:
+    return {
+        step.target: step.wanted.named_sequences
+        for step in steps
+        if isinstance(step.wanted, Grants)
+    }
+
+
+def _refuse_missing_roles(missing: set[str]) -> None:
+    if missing:
+        raise ConfigurationError(
+            f"The database has no roles {', '.join(sorted(missing))}. Create them with "
+            "`tenantguard rls apply --create-roles`, or name your own in Roles(…)."
+        )
+
+
+def _refuse_missing_tables(catalog: Catalog, tables: dict[Target, Facts]) -> None:
+    for entry in entries(catalog):
+        facts = tables.get(target_of(entry))
+        if facts is None and entry.table is not None:
+            raise ConfigurationError(
+                f"The database has no table {'.'.join(target_of(entry))}. Run the application's "
+                "migrations first, or correct the table's schema in the models."
+            )
+        if facts is not None and entry.column is not None and facts["type"] is None:
+            advice = (
+                f"`tenantguard migrate sql {entry.fullname}` shows how to add it."
+                if entry.kind is TableKind.SCOPED
+                else "Run the application's migrations first."
+            )
+            raise ConfigurationError(
+                f"Table {entry.fullname} has no column {entry.column.name!r} in the database. "
+                f"{advice}"
+            )
+
+
+def _refuse_set_null(missing: Iterable[Step]) -> None:
+    for step in missing:
+        if isinstance(step.wanted, Key) and step.wanted.on_delete.startswith("SET"):
+            raise ConfigurationError(
+                f"Foreign key {step.name} of {step.table} needs ON DELETE {step.wanted.on_delete}"
+                ", and before PostgreSQL 15 only the whole key can be emptied, the tenant "
+                "included. Upgrade the server, or use ON DELETE CASCADE or RESTRICT."
+            )

@@ -1,0 +1,197 @@
+"""Whether the connection's role can get past row-level security."""
+
+# ruff: noqa: S608  (statements are put together from constants and escaped literals)
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tenantguard.catalog import SETTING
+from tenantguard.rls.finding import Finding
+from tenantguard.rls.forms import SEARCH_PATH
+from tenantguard.rls.generate import entries
+from tenantguard.rls.names import literal, quote, target_of
+from tenantguard.rls.state import as_recordset, ask
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tenantguard.catalog import Catalog, Roles
+    from tenantguard.rls.state import Facts, Run
+
+__all__ = ["role_findings"]
+
+# Membership counts however it was granted: a role that does not inherit can still SET ROLE, and one
+# that only administers can grant itself the rest.
+_REACH = """
+    WITH RECURSIVE reach(oid, start) AS (
+        SELECT r.oid, r.rolname FROM pg_catalog.pg_roles r
+        WHERE r.rolname IN (current_user, session_user)
+        UNION
+        SELECT m.roleid, e.start
+        FROM pg_catalog.pg_auth_members m JOIN reach e ON e.oid = m.member)"""
+
+# Roles of PostgreSQL that can become superuser through the server's files and programs.
+_SERVER_ROLES = "('pg_execute_server_program', 'pg_write_server_files', 'pg_read_server_files')"
+
+
+def role_findings(run: Run, catalog: Catalog, roles: Roles) -> list[Finding]:
+    """Return what makes the session's roles unsafe. One statement.
+
+    The transaction's search path is fixed on the way, so that later questions are spelled alike.
+    """
+    guarded = [
+        {"s": target_of(entry)[0], "t": target_of(entry)[1]}
+        for entry in entries(catalog)
+        if entry.guarded
+    ]
+    facts = ask(run, _question(guarded, roles))
+    return [
+        *_attributes(facts),
+        *_memberships(facts, roles),
+        *_ownership(facts, roles),
+        *_settings(facts),
+    ]
+
+
+def _question(guarded: list[Facts], roles: Roles) -> str:
+    return f"""{_REACH}
+    SELECT json_build_object(
+        'path', pg_catalog.set_config('search_path', '{SEARCH_PATH}', true),
+        'version', pg_catalog.current_setting('server_version_num')::int,
+        'current', current_user, 'session', session_user,
+        'bound', coalesce(pg_catalog.current_setting('{SETTING}', true), '') <> '',
+        'is_application', (SELECT coalesce(bool_or(pg_catalog.pg_has_role(a.oid, 'USAGE')), false)
+            FROM pg_catalog.pg_roles a WHERE a.rolname = {literal(roles.application)}),
+        'reach', (SELECT json_agg(json_build_object('role', r.rolname, 'start', e.start,
+                'super', r.rolsuper, 'bypass', r.rolbypassrls, 'create', r.rolcreaterole,
+                'server', r.rolname IN {_SERVER_ROLES}))
+            FROM reach e JOIN pg_catalog.pg_roles r ON r.oid = e.oid),
+        'owned', (SELECT coalesce(json_agg(json_build_object('s', w.s, 't', w.t, 'role', r.rolname,
+                'start', e.start)), '[]')
+            FROM {as_recordset(guarded, "s text, t text")}
+            JOIN pg_catalog.pg_namespace n ON n.nspname = w.s
+            JOIN pg_catalog.pg_class k ON k.relnamespace = n.oid AND k.relname = w.t
+            JOIN reach e ON e.oid = k.relowner JOIN pg_catalog.pg_roles r ON r.oid = e.oid),
+        'defaults', (SELECT coalesce(json_agg(json_build_object(
+                'role', r.rolname, 'database', d.datname)), '[]')
+            FROM pg_catalog.pg_db_role_setting s
+            LEFT JOIN pg_catalog.pg_roles r ON r.oid = s.setrole
+            LEFT JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase
+            WHERE (s.setrole = 0 OR r.rolname IN (current_user, session_user))
+              AND (s.setdatabase = 0 OR d.datname = current_database())
+              AND EXISTS (SELECT FROM unnest(s.setconfig) c
+                  WHERE lower(split_part(c, '=', 1)) = '{SETTING}'))
+    )::text"""
+
+
+def _attributes(facts: Facts) -> Iterator[Finding]:
+    for role in _once(facts):
+        if role["role"] != role["start"]:
+            continue
+        name = role["role"]
+        if role["super"]:
+            yield Finding(
+                "role-superuser",
+                None,
+                f"The connection's role {name!r} is a superuser, which no policy restricts.",
+                f"Connect as a role of its own, or: ALTER ROLE {quote(name)} NOSUPERUSER",
+            )
+        elif role["bypass"]:
+            yield Finding(
+                "role-bypassrls",
+                None,
+                f"The connection's role {name!r} has BYPASSRLS.",
+                f"ALTER ROLE {quote(name)} NOBYPASSRLS",
+            )
+        if role["create"] and not role["super"] and facts["version"] < 160000:  # noqa: PLR2004
+            yield Finding(
+                "role-createrole",
+                None,
+                f"The connection's role {name!r} has CREATEROLE, and before PostgreSQL 16 can "
+                "grant itself any role.",
+                f"ALTER ROLE {quote(name)} NOCREATEROLE",
+            )
+    if not facts["is_application"]:
+        yield Finding(
+            "role-not-application",
+            None,
+            f"The connection's role {facts['current']!r} is not the application's role and does "
+            "not inherit from it, so the policies do not apply to it.",
+            "Connect as the role named in Roles(application=…), or grant that role to this one.",
+        )
+
+
+def _memberships(facts: Facts, roles: Roles) -> Iterator[Finding]:
+    wider = {
+        roles.maintenance: "the maintenance role, which sees all tenants",
+        roles.backup: "the backup role, which sees all tenants",
+        roles.owner: "the owner's role",
+    }
+    start_is_super = {role["start"] for role in _once(facts) if role["super"]}
+    for role in _once(facts):
+        name, start = role["role"], role["start"]
+        direct = name == start
+        what = wider.get(name)
+        if what is None and not direct:
+            what = _dangerous(role)
+        if what is None or (direct and start in start_is_super):
+            continue
+        yield Finding(
+            "role-reaches",
+            None,
+            f"The connection's role {start!r} is {what}."
+            if direct
+            else f"The connection's role {start!r} is a member of {name!r}: {what}. "
+            "Injected SQL can SET ROLE to it.",
+            "Connect as a role of its own."
+            if direct
+            else f"REVOKE {quote(name)} FROM {quote(start)} (or from the role in between)",
+        )
+
+
+def _dangerous(role: Facts) -> str | None:
+    if role["super"]:
+        return "a superuser"
+    if role["bypass"]:
+        return "a role with BYPASSRLS"
+    if role["server"]:
+        return "a role that can become superuser"
+    return None
+
+
+def _ownership(facts: Facts, roles: Roles) -> Iterator[Finding]:
+    for owned in facts["owned"]:
+        table = f"{owned['s']}.{owned['t']}"
+        yield Finding(
+            "role-owns-table",
+            table,
+            f"The connection's role {owned['start']!r} owns {table}, itself or through "
+            f"{owned['role']!r}, and can turn its policies off.",
+            f"ALTER TABLE {quote(owned['s'])}.{quote(owned['t'])} OWNER TO {quote(roles.owner)}",
+        )
+
+
+def _settings(facts: Facts) -> Iterator[Finding]:
+    for default in facts["defaults"]:
+        role, database = default["role"], default["database"]
+        where = f"ROLE {quote(role)}" if role else "ROLE ALL"
+        where += f" IN DATABASE {quote(database)}" if database else ""
+        yield Finding(
+            "setting-default",
+            None,
+            f"The setting {SETTING} has a default, so a session that is bound to no tenant acts "
+            "for one.",
+            f"ALTER {where} RESET {SETTING}",
+        )
+    if facts["bound"]:
+        yield Finding(
+            "setting-bound",
+            None,
+            f"The setting {SETTING} is not empty at the start of the session.",
+            f"Remove {SETTING} from postgresql.conf and from the connection's options.",
+        )
+
+
+def _once(facts: Facts) -> list[Facts]:
+    return sorted(facts["reach"], key=lambda role: (role["start"], role["role"]))

@@ -1,0 +1,139 @@
+"""One change to the database: what it does, how it is undone, and how it is recognised."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "Grants",
+    "Key",
+    "Kind",
+    "Lookup",
+    "Phase",
+    "Policy",
+    "Step",
+    "Target",
+    "Value",
+    "Wanted",
+]
+
+Target = tuple[str, str]
+"""Schema and name."""
+
+
+class Phase(IntEnum):
+    """The order of transactions; within a phase, each table has one of its own.
+
+    Keys come before protection: under FORCE the owner's VALIDATE sees no rows and succeeds.
+    """
+
+    CLUSTER = 0
+    SCHEMAS = 1
+    STRUCTURE = 2
+    KEYS = 3
+    PROTECTION = 4
+    LOOKUPS = 5
+
+
+class Kind(Enum):
+    """What a step makes."""
+
+    ROLE = "role"
+    SCHEMA = "schema"
+    NOT_NULL = "not null"
+    DEFAULT = "default"
+    INDEX = "index"
+    UNIQUE = "unique key"
+    FOREIGN_KEY = "foreign key"
+    POLICY = "policy"
+    ENABLE = "enable"
+    FORCE = "force"
+    GRANTS = "grants"
+    LOOKUP = "lookup"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A policy FOR ALL on *column*, to *role*; *expression* is both USING and WITH CHECK."""
+
+    role: str
+    permissive: bool
+    expression: str
+    column: str
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """The columns of an index, a unique key or, with *parent*, a foreign key."""
+
+    columns: tuple[str, ...]
+    parent: Target | None = None
+    parent_columns: tuple[str, ...] = ()
+    on_delete: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Grants:
+    """Privileges by role, on the table and on the sequences of its columns; PUBLIC has none."""
+
+    table: Mapping[str, frozenset[str]]
+    sequences: Mapping[str, frozenset[str]]
+    named_sequences: tuple[str, ...] = ()
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A role, a schema, a switch, or an expression for *column*."""
+
+    text: str
+    column: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """A function with *body*; *types* are its key's and its result columns'."""
+
+    body: str
+    owner: str
+    caller: str
+    types: tuple[str, ...]
+
+
+Wanted = Policy | Key | Grants | Value | Lookup
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A change that makes one thing.
+
+    Attributes:
+        phase: Which round of transactions it belongs to.
+        target: Schema and name of the table; ("", "") for roles, (schema, "") for schemas.
+        kind: What is made.
+        name: The name of what is made.
+        up: Statements that make it.
+        down: Statements that remove exactly that.
+        wanted: What the planner compares with the database.
+    """
+
+    phase: Phase
+    target: Target
+    kind: Kind
+    name: str
+    up: tuple[str, ...]
+    down: tuple[str, ...]
+    wanted: Wanted
+
+    @property
+    def table(self) -> str:
+        """The table's name with its schema, unquoted, for messages."""
+        return ".".join(part for part in self.target if part)
+
+    def __str__(self) -> str:
+        return " ".join(part for part in (self.table, self.kind.value, self.name) if part)

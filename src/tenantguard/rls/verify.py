@@ -1,0 +1,177 @@
+"""Whether the second lock holds, asked as the application's own role.
+
+At most four statements, however many tables there are, in a transaction that is rolled back.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tenantguard.catalog import Kind as TableKind
+from tenantguard.rls.finding import Finding
+from tenantguard.rls.forms import Shape, same_policy, shape_of, stored_forms
+from tenantguard.rls.generate import entries
+from tenantguard.rls.names import qualified, quote, target_of
+from tenantguard.rls.policies import APPLICATION_POLICIES, POLICY_NAMES, wanted_policies
+from tenantguard.rls.role import role_findings
+from tenantguard.rls.session import rolled_back
+from tenantguard.rls.state import read_tables
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tenantguard.catalog import Catalog, Entry, Roles
+    from tenantguard.rls.state import Facts, Run
+    from tenantguard.rls.step import Policy
+
+__all__ = ["verify", "verify_role"]
+
+_APPLY = "Run `tenantguard rls apply` with the owner's address."
+_WRITES = {"INSERT", "UPDATE", "DELETE"}
+_NEVER = {"TRUNCATE", "REFERENCES", "TRIGGER"}
+
+
+def verify(connection: Any, catalog: Catalog, roles: Roles) -> list[Finding]:
+    """Return everything that keeps the second lock from holding on *connection*; none is good.
+
+    Args:
+        connection: A DBAPI connection with no transaction open. It is left idle.
+        catalog: The application's tables.
+        roles: The roles the policies speak of.
+    """
+    known = [entry for entry in entries(catalog) if entry.kind is not TableKind.UNCLASSIFIED]
+    with rolled_back(connection) as run:
+        findings = role_findings(run, catalog, roles)
+        columns = {
+            target_of(each): each.column.name if each.guarded and each.column is not None else ""
+            for each in known
+        }
+        tables = read_tables(run, columns)
+        superuser = any(finding.code == "role-superuser" for finding in findings)
+        for entry in known:
+            facts = tables.get(target_of(entry))
+            findings.extend(_switches(entry, facts))
+            # A superuser has every privilege; one finding says so.
+            if facts is not None and not superuser:
+                findings.extend(_privileges(entry, facts))
+        findings.extend(_policies(run, known, tables, roles))
+    return findings
+
+
+def verify_role(connection: Any, catalog: Catalog, roles: Roles) -> list[Finding]:
+    """Return what makes *connection*'s role unsafe, in one statement of `verify`'s."""
+    with rolled_back(connection) as run:
+        return role_findings(run, catalog, roles)
+
+
+def _switches(entry: Entry, facts: Facts | None) -> Iterator[Finding]:
+    if not entry.guarded:
+        return
+    name = ".".join(target_of(entry))
+    if facts is None or facts["type"] is None:
+        missing = "table" if facts is None else "tenant column"
+        yield Finding(
+            f"{missing.replace('tenant ', '')}-missing",
+            name,
+            f"The database has no {missing} for {name}, or the role cannot see it.",
+            "Run the application's migrations, then `tenantguard rls apply`.",
+        )
+        return
+    if not facts["enabled"]:
+        yield Finding(
+            "rls-not-enabled", name, f"Row-level security is not enabled on {name}.", _APPLY
+        )
+    if not facts["forced"]:
+        yield Finding(
+            "rls-not-forced", name, f"Row-level security is not forced on {name}'s owner.", _APPLY
+        )
+
+
+def _privileges(entry: Entry, facts: Facts) -> Iterator[Finding]:
+    excess = sorted(_refused(entry) & set(facts["privileges"]))
+    if excess:
+        name = ".".join(target_of(entry))
+        yield Finding(
+            "privilege-excess",
+            name,
+            f"The application may {', '.join(excess)} on {name}, which is {entry.kind.value}.",
+            _APPLY,
+        )
+
+
+def _refused(entry: Entry) -> set[str]:
+    if entry.kind is TableKind.UNTENANTED:
+        return _NEVER | _WRITES | {"SELECT"}
+    return _NEVER if entry.kind is TableKind.SCOPED else _NEVER | _WRITES
+
+
+def _policies(
+    run: Run, known: list[Entry], tables: dict[Any, Facts], roles: Roles
+) -> Iterator[Finding]:
+    found = {
+        target_of(entry): (entry, tables[target_of(entry)])
+        for entry in known
+        if entry.guarded and tables.get(target_of(entry), {}).get("type")
+    }
+    wanted = {
+        target: {name: wanted_policies(entry, roles)[name] for name in APPLICATION_POLICIES}
+        for target, (entry, _) in found.items()
+    }
+    shapes = [
+        shape_of(policy, found[target][1])
+        for target in wanted
+        for policy in wanted[target].values()
+    ]
+    try:
+        forms = stored_forms(run, shapes)
+    except Exception as error:  # noqa: BLE001  (any driver's error; the reason is its class)
+        yield Finding(
+            "could-not-compare",
+            None,
+            f"The policies could not be compared with the models ({type(error).__name__}): "
+            "this needs a temporary table.",
+            "Verify on the primary server, with GRANT TEMPORARY ON DATABASE … to the "
+            "application's role.",
+        )
+        return
+    for target, (_, facts) in found.items():
+        for name, policy in wanted[target].items():
+            yield from _policy(target, name, policy, facts, forms)
+        yield from _strangers(target, facts)
+
+
+def _policy(
+    target: tuple[str, str],
+    name: str,
+    policy: Policy,
+    facts: Facts,
+    forms: dict[Shape, str | None],
+) -> Iterator[Finding]:
+    table = ".".join(target)
+    stored = facts["policies"].get(name)
+    expected = forms[shape_of(policy, facts)]
+    if expected is None:
+        yield Finding(
+            "could-not-compare",
+            table,
+            f"The tenant column of {table} has another type in the database than in the models.",
+            "Change either type, then run `tenantguard rls apply`.",
+        )
+    elif stored is None:
+        yield Finding("policy-missing", table, f"Policy {name} on {table} is missing.", _APPLY)
+    elif not same_policy(stored, policy, expected):
+        yield Finding(
+            "policy-changed", table, f"Policy {name} on {table} is not the generated one.", _APPLY
+        )
+
+
+def _strangers(target: tuple[str, str], facts: Facts) -> Iterator[Finding]:
+    for name, stored in sorted(facts["policies"].items()):
+        if name not in POLICY_NAMES and stored["permissive"] and stored["applies"]:
+            yield Finding(
+                "policy-extra",
+                ".".join(target),
+                f"Policy {name!r} on {'.'.join(target)} also applies to the application. The "
+                "restrictive policy still holds; this one was not generated.",
+                f"DROP POLICY {quote(name)} ON {qualified(target)}",
+            )

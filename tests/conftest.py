@@ -42,7 +42,7 @@ def server_version(server: URL) -> int:
 
 
 @pytest.fixture(scope="session")
-def new_database(server: URL, server_version: int) -> Iterator[Callable[[], URL]]:
+def new_database(server: URL) -> Iterator[Callable[[], URL]]:
     """Makes fresh databases, which are dropped at the end; each URL is a superuser's."""
     with ExitStack() as stack:
 
@@ -53,7 +53,6 @@ def new_database(server: URL, server_version: int) -> Iterator[Callable[[], URL]
                 host=str(server.query.get("host") or server.host),
                 port=server.port or 5432,
                 dbname=name,
-                version=server_version // 10000,
                 password=server.password,
             )
             stack.enter_context(janitor)

@@ -19,6 +19,7 @@ __all__ = ["SNAPSHOT_QUERY", "Binding", "ConnectionState", "registry_query", "sc
 
 SNAPSHOT_QUERY = (
     "SELECT name, setting FROM pg_catalog.pg_settings WHERE source = 'session' "
+    "AND name NOT IN ('transaction_isolation', 'transaction_read_only', 'transaction_deferrable') "
     "UNION ALL SELECT 'role', pg_catalog.current_setting('role') ORDER BY 1"
 )
 """What the application's own `connect` listeners have set; the scrub sets it again."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy.orm import Mapper
 from sqlalchemy.orm.mapper import _all_registries
+from sqlalchemy.pool.base import _AdhocProxiedConnection
 
 from tenantguard.errors import UnscopedStatementError
 from tenantguard.scoping.compiler import TenantCompiler, scoping_compiler
@@ -29,7 +30,7 @@ class TenantExecution:
         compiled = context.compiled
         if isinstance(compiled, TenantCompiler):
             if compiled.has_text:
-                self._allow_text()
+                self._allow_text(context)
         elif context.isddl:
             self._refuse_schema_change()
         elif compiled is not None:
@@ -38,7 +39,7 @@ class TenantExecution:
                 "Compile statements with the protected engine, or execute them uncompiled."
             )
         else:
-            self._allow_text()
+            self._allow_text(context)
         super().pre_exec()  # type: ignore[misc]  # DefaultExecutionContext comes next in the MRO
 
     def _refuse_schema_change(self) -> None:
@@ -51,7 +52,10 @@ class TenantExecution:
             return
         raise UnscopedStatementError(message)
 
-    def _allow_text(self) -> None:
+    def _allow_text(self, context: DefaultExecutionContext) -> None:
+        # SQLAlchemy asks a new server for its version before the pool hands out a connection.
+        if isinstance(context.root_connection._dbapi_connection, _AdhocProxiedConnection):  # noqa: SLF001
+            return
         scope = self.tenantguard
         if scope.observe is not None:
             scope.observe("text", "SQL given as text cannot be scoped")

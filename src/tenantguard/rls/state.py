@@ -69,7 +69,8 @@ _CONSTRAINTS = f"""
         'delete', c.confdeltype::text,
         'delete_columns', (SELECT json_agg(n.attname ORDER BY n.attnum)
             FROM pg_catalog.pg_attribute n
-            WHERE n.attrelid = c.conrelid AND to_jsonb(c.*) -> 'confdelsetcols' @> to_jsonb(n.attnum))
+            WHERE n.attrelid = c.conrelid
+                AND to_jsonb(c.*) -> 'confdelsetcols' @> to_jsonb(n.attnum))
      )), '[]') FROM pg_catalog.pg_constraint c WHERE c.conrelid = k.oid AND c.contype = 'f')"""
 
 _INDEXES = f"""

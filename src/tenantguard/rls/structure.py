@@ -80,7 +80,11 @@ def _unique(entry: Entry, columns: tuple[str, ...]) -> Step:
         kind=Kind.UNIQUE,
         name=name,
         up=(f"{alter} ADD CONSTRAINT {quote(name)} UNIQUE ({column_list(columns)})",),
-        down=(f"{alter} DROP CONSTRAINT IF EXISTS {quote(name)}",),
+        # A migration makes the index alone, which serves foreign keys as well.
+        down=(
+            f"{alter} DROP CONSTRAINT IF EXISTS {quote(name)}",
+            f"DROP INDEX IF EXISTS {qualified((target[0], name))}",
+        ),
         wanted=Key(columns),
     )
 

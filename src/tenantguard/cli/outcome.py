@@ -1,0 +1,73 @@
+"""How every command ends: 0 holds, 1 findings, 2 could not look."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from tenantguard.errors import IsolationError, PolicyDriftError, TenantGuardError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["COULD_NOT_LOOK", "FINDINGS", "HOLDS", "GuardedCommand", "could_not_look"]
+
+HOLDS, FINDINGS, COULD_NOT_LOOK = 0, 1, 2
+
+
+def could_not_look(message: str) -> NoReturn:
+    """Write one line to stderr and end with 2."""
+    _fail(message, COULD_NOT_LOOK)
+
+
+class GuardedCommand(click.Command):
+    """A command whose expected errors are one line, with examples at the end of its help."""
+
+    def __init__(self, *args: Any, examples: Iterable[str] = (), **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.examples = tuple(examples)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; no expected problem ends in a traceback."""
+        try:
+            return super().invoke(ctx)
+        except (IsolationError, PolicyDriftError) as error:
+            _fail(str(error), FINDINGS)
+        except TenantGuardError as error:
+            could_not_look(str(error))
+        except DBAPIError as error:
+            could_not_look(_database(error))
+        except SQLAlchemyError as error:
+            could_not_look(
+                f"SQLAlchemy refused the models or the address ({type(error).__name__})."
+            )
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples."""
+        del ctx
+        if self.examples:
+            with formatter.section("Examples"):
+                for example in self.examples:
+                    formatter.write_text(f"$ {example}")
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    click.echo(f"tenantguard: {' '.join(message.split())}", err=True)
+    raise click.exceptions.Exit(code)
+
+
+def _database(error: DBAPIError) -> str:
+    # The driver's text can hold the address, and with it the password.
+    original: Any = error.orig
+    code = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
+    if code is None:
+        return (
+            "The database cannot be reached. Check host, port, user and password of --admin-url or "
+            "TENANTGUARD_ADMIN_URL, and that the server runs."
+        )
+    return (
+        f"PostgreSQL refused ({code}, {type(original).__name__}). Check that the role of "
+        "--admin-url owns the tables or is a superuser."
+    )

@@ -1,0 +1,91 @@
+"""tenantguard tables: whose each table is."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from tenantguard.catalog import Kind
+from tenantguard.cli.locate import load_guard
+from tenantguard.cli.options import format_option, guard_option
+from tenantguard.cli.outcome import FINDINGS, HOLDS, GuardedCommand
+from tenantguard.rls.generate import entries
+
+if TYPE_CHECKING:
+    from tenantguard.catalog import Catalog, Entry
+
+__all__ = ["tables"]
+
+_VERSION = 1
+
+
+@click.command(
+    cls=GuardedCommand,
+    examples=[
+        "tenantguard tables",
+        "tenantguard tables --guard myapp.security:guard --format json",
+    ],
+)
+@guard_option
+@format_option
+@click.pass_context
+def tables(ctx: click.Context, guard_name: str | None, output: str) -> None:
+    """List every table: its kind, its tenant column and the reason.
+
+    Ends with 1 if a table is unclassified.
+    """
+    catalog = load_guard(guard_name).catalog
+    catalog.check()
+    found = entries(catalog)
+    if output == "json":
+        click.echo(json.dumps(_document(found), indent=2))
+    else:
+        _write(found, catalog)
+    unclassified = any(entry.kind is Kind.UNCLASSIFIED for entry in found)
+    ctx.exit(FINDINGS if unclassified else HOLDS)
+
+
+def _document(found: list[Entry]) -> dict[str, object]:
+    return {
+        "version": _VERSION,
+        "tables": [
+            {
+                "table": entry.fullname,
+                "kind": entry.kind.value,
+                "column": _column(entry),
+                "reason": entry.reason,
+            }
+            for entry in found
+        ],
+    }
+
+
+def _write(found: list[Entry], catalog: Catalog) -> None:
+    rows = Table("table", "kind", "column", "reason", box=None, pad_edge=False)
+    for entry in found:
+        style = "bold red" if entry.kind is Kind.UNCLASSIFIED else None
+        cells = (entry.fullname, entry.kind.value, _column(entry) or "-", entry.reason)
+        rows.add_row(*map(_literal, cells), style=style)
+    # Written to a file or a pipe, lines are not cut to a terminal's width.
+    console = Console(highlight=False)
+    console.print(rows, soft_wrap=not console.is_terminal)
+    names = [entry.fullname for entry in found if entry.kind is Kind.UNCLASSIFIED]
+    if names:
+        click.echo(
+            f"\n{len(names)} unclassified: {', '.join(names)}.\n"
+            f"Give each a column {catalog.tenant_column!r} (`tenantguard migrate sql {names[0]}` "
+            "shows how),\nname its column in TenantGuard(tenant_columns=…), or declare it with a "
+            "reason in shared= or untenanted=."
+        )
+
+
+def _literal(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+def _column(entry: Entry) -> str | None:
+    return entry.column.name if entry.column is not None else None

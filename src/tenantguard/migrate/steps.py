@@ -1,0 +1,197 @@
+"""The ordered steps of a migration, with the lock that each takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tenantguard.migrate.backfill import backfill
+from tenantguard.migrate.target import with_tenant_column
+from tenantguard.rls.generate import table_steps
+from tenantguard.rls.keys import composite_keys, key_steps
+from tenantguard.rls.names import column_list, object_name, qualified, quote, target_of, type_sql
+from tenantguard.rls.step import Key, Kind, Phase
+from tenantguard.rls.structure import structure_steps
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from tenantguard.catalog import Catalog, Entry, Roles
+    from tenantguard.rls.keys import CompositeKey
+    from tenantguard.rls.step import Step
+
+__all__ = ["MigrationStep", "migration"]
+
+_LOCK = "ACCESS EXCLUSIVE"
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationStep:
+    """One step of a migration.
+
+    Attributes:
+        title: What it does.
+        lock: Which lock it takes on which table, and for how long.
+        statements: The SQL, in order.
+        transaction: Whether the statements run in one transaction; PostgreSQL refuses some in any.
+        guarded: Whether policies must not be allowed to hide rows from the statements.
+    """
+
+    title: str
+    lock: str
+    statements: tuple[str, ...]
+    transaction: bool = True
+    guarded: bool = False
+
+
+def migration(
+    catalog: Catalog, roles: Roles, table: str, *, from_parent: str | None = None
+) -> list[MigrationStep]:
+    """Return the steps that give *table* its tenant column and the locks that go with it.
+
+    Args:
+        catalog: The application's tables; the model may have the column already, or not yet.
+        roles: The roles to grant to.
+        table: Name in the MetaData, with its schema if it has one.
+        from_parent: As `tenantguard.migrate.backfill.backfill` takes it.
+
+    Raises:
+        ConfigurationError: If the table or the parent is not known.
+    """
+    catalog.check()
+    catalog, entry = with_tenant_column(catalog, table)
+    composites = composite_keys(catalog)
+    steps = list(table_steps(entry, catalog, roles, composites))
+    related = [*_parents(entry, composites), *_children(entry, catalog, composites)]
+    return [
+        *_column(entry, steps),
+        _fill(catalog, entry, from_parent),
+        *_not_null(entry),
+        *_indexes([*steps, *related]),
+        *_keys([*steps, *related]),
+        _protection(entry, steps),
+    ]
+
+
+def _parents(entry: Entry, composites: list[CompositeKey]) -> Iterator[Step]:
+    """Yield the unique keys that *entry*'s own foreign keys will need on other tables."""
+    needed = {
+        (target_of(key.parent), key.parent_columns): key.parent
+        for key in composites
+        if target_of(key.child) == target_of(entry) and target_of(key.parent) != target_of(entry)
+    }
+    for (_, columns), parent in sorted(needed.items(), key=lambda item: item[0]):
+        for step in structure_steps(parent, composites):
+            if isinstance(step.wanted, Key) and step.wanted.columns == columns:
+                yield step
+
+
+def _children(entry: Entry, catalog: Catalog, composites: list[CompositeKey]) -> Iterator[Step]:
+    """Yield the foreign keys of other tables that lead to *entry*."""
+    children = {
+        target_of(key.child): key.child
+        for key in composites
+        if target_of(key.parent) == target_of(entry) and target_of(key.child) != target_of(entry)
+    }
+    for _, child in sorted(children.items()):
+        for step in key_steps(child, catalog, composites):
+            if isinstance(step.wanted, Key) and step.wanted.parent == target_of(entry):
+                yield step
+
+
+def _column(entry: Entry, steps: list[Step]) -> Iterator[MigrationStep]:
+    if entry.column is None:
+        return
+    default = [line for step in steps if step.kind is Kind.DEFAULT for line in step.up]
+    table = qualified(target_of(entry))
+    added = f"ADD COLUMN IF NOT EXISTS {quote(entry.column.name)} {type_sql(entry.column)}"
+    yield MigrationStep(
+        "Add the tenant column, empty, and its default from the session's tenant",
+        f"{_LOCK} on {entry.fullname}, brief: no row is rewritten",
+        (f"ALTER TABLE {table} {added}", *default),
+    )
+
+
+def _fill(catalog: Catalog, entry: Entry, from_parent: str | None) -> MigrationStep:
+    found = backfill(catalog, entry, from_parent=from_parent)
+    source = f", {_LOCK} on both tables where FORCE is on already" if found.source else ""
+    return MigrationStep(
+        f"Backfill. {found.comment} On a large table, do it in batches",
+        f"ROW EXCLUSIVE on {entry.fullname} until the end of the update{source}",
+        (found.statement,),
+        guarded=True,
+    )
+
+
+def _not_null(entry: Entry) -> Iterator[MigrationStep]:
+    if entry.column is None:
+        return
+    alter, name = f"ALTER TABLE {qualified(target_of(entry))}", entry.fullname
+    column = quote(entry.column.name)
+    check = quote(object_name(entry.name, entry.column.name, "filled"))
+    yield MigrationStep(
+        "Demand the tenant of new rows",
+        f"{_LOCK} on {name}, brief",
+        (
+            f"{alter} DROP CONSTRAINT IF EXISTS {check}",
+            f"{alter} ADD CONSTRAINT {check} CHECK ({column} IS NOT NULL) NOT VALID",
+        ),
+    )
+    yield MigrationStep(
+        "Check that all rows have their tenant",
+        f"SHARE UPDATE EXCLUSIVE on {name} for one scan: reads and writes go on",
+        (f"{alter} VALIDATE CONSTRAINT {check}",),
+    )
+    yield MigrationStep(
+        "NOT NULL, proven by the check, which is dropped",
+        f"{_LOCK} on {name}, brief: no scan",
+        (
+            f"{alter} ALTER COLUMN {column} SET NOT NULL",
+            f"{alter} DROP CONSTRAINT {check}",
+        ),
+    )
+
+
+def _indexes(steps: Iterable[Step]) -> Iterator[MigrationStep]:
+    for step in steps:
+        if step.kind not in {Kind.INDEX, Kind.UNIQUE} or not isinstance(step.wanted, Key):
+            continue
+        columns = column_list(step.wanted.columns)
+        index = f"{quote(step.name)} ON {qualified(step.target)} ({columns})"
+        unique = "UNIQUE " if step.kind is Kind.UNIQUE else ""
+        yield MigrationStep(
+            f"{unique.capitalize()}index of {step.table} that begins with the tenant. If it fails, "
+            f"drop the invalid index {step.name} and repeat",
+            f"SHARE UPDATE EXCLUSIVE on {step.table} for two scans: reads and writes go on",
+            (f"CREATE {unique}INDEX CONCURRENTLY IF NOT EXISTS {index}",),
+            transaction=False,
+        )
+
+
+def _keys(steps: Iterable[Step]) -> Iterator[MigrationStep]:
+    for step in steps:
+        if step.kind is not Kind.FOREIGN_KEY or not isinstance(step.wanted, Key):
+            continue
+        add, validate = step.up
+        parent = ".".join(step.wanted.parent or ())
+        drop = f"ALTER TABLE {qualified(step.target)} DROP CONSTRAINT IF EXISTS {quote(step.name)}"
+        yield MigrationStep(
+            f"Foreign key of {step.table} to {parent}, for new rows",
+            f"SHARE ROW EXCLUSIVE on {step.table} and {parent}, brief; {_LOCK} if it is replaced",
+            (drop, add),
+        )
+        yield MigrationStep(
+            f"Check the key against all rows of {step.table}, before FORCE hides them",
+            f"SHARE UPDATE EXCLUSIVE on {step.table}, ROW SHARE on {parent}, for one scan; "
+            f"{_LOCK} on both where FORCE is on already",
+            (validate,),
+            guarded=True,
+        )
+
+
+def _protection(entry: Entry, steps: list[Step]) -> MigrationStep:
+    return MigrationStep(
+        "Policies, which do nothing until they are switched on; switch on; privileges",
+        f"{_LOCK} on {entry.fullname}, brief",
+        tuple(line for step in steps if step.phase is Phase.PROTECTION for line in step.up),
+    )

@@ -44,7 +44,9 @@ def world() -> Iterator[World]:
         built.dispose()
 
 
-def compare(work: Mapping[str, Callable[[], object]], *, rounds: int, repeat: int) -> dict[str, float]:
+def compare(
+    work: Mapping[str, Callable[[], object]], *, rounds: int, repeat: int
+) -> dict[str, float]:
     """Return the median time of each piece of work in microseconds, measured in turns."""
     for function in work.values():
         for _ in range(repeat):

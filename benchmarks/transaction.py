@@ -68,7 +68,10 @@ def main() -> None:
         with proxy(admin, delay=DELAY) as slow:
             plain, guarded = engines(locks, slow.url(built.app_url), slow.url(admin))
             measure("Transaction with 1 ms each way", plain, guarded, rounds=40, repeat=10)
-            for name, engine, by_hand in (("unprotected", plain, True), ("protected", guarded, False)):
+            for name, engine, by_hand in (
+                ("unprotected", plain, True),
+                ("protected", guarded, False),
+            ):
                 before = slow.round_trips
                 transaction(engine, by_hand=by_hand)()
                 print(f"  round trips, {name}: {slow.round_trips - before}")

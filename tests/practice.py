@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from datetime import date
+from datetime import date  # noqa: TC003  (SQLAlchemy evaluates the annotations)
 
 from sqlalchemy import Column, ForeignKey, Table, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
@@ -55,7 +55,7 @@ class Patient(Base):
     referred_by_id: Mapped[int | None] = mapped_column(
         ForeignKey("patients.id", ondelete="SET NULL")
     )
-    referred_by: Mapped[Patient | None] = relationship(remote_side=[id])
+    referred_by: Mapped[Patient | None] = relationship(remote_side="Patient.id")
     orders: Mapped[list[Order]] = relationship(
         back_populates="patient", cascade="all, delete-orphan", order_by="Order.id"
     )

@@ -171,6 +171,11 @@ class Catalog:
         """The SQLAlchemy type of a tenant id."""
         return _single_key(self._registry_table()).type
 
+    def registry_key(self) -> tuple[Table, Column[Any]]:
+        """Return the registry table and its primary key."""
+        table = self._registry_table()
+        return table, _single_key(table)
+
     def entry(self, table: FromClause) -> Entry:
         """Return the classification of *table*, found by schema and name.
 

@@ -72,7 +72,8 @@ def tenant_context(tenant: TenantId) -> Iterator[None]:
         )
     if _system_reason.get() is not None:
         raise CrossTenantError(
-            "tenant_context() inside system_access(): leave system access before acting for a tenant."
+            "tenant_context() inside system_access(): leave system access before acting for a "
+            "tenant."
         )
     token = _tenant.set(ActiveTenant(tenant))
     try:
@@ -105,10 +106,13 @@ def system_context(reason: str) -> Iterator[None]:
         CrossTenantError: If a tenant is active.
     """
     if not reason.strip():
-        raise ConfigurationError('system_access() needs a reason, such as reason="nightly billing".')
+        raise ConfigurationError(
+            'system_access() needs a reason, such as reason="nightly billing".'
+        )
     if _tenant.get() is not None:
         raise CrossTenantError(
-            "system_access() inside tenant_context(): leave the tenant before acting for the system."
+            "system_access() inside tenant_context(): leave the tenant before acting for the "
+            "system."
         )
     token = _system_reason.set(reason)
     try:

@@ -24,6 +24,7 @@ from tenantguard.errors import (
     CrossTenantError,
     PolicyDriftError,
     TenantNotSetError,
+    UnknownTenantError,
     UnsafeRoleError,
 )
 from tenantguard.identity import IdentityQuery, declare_lookup
@@ -129,7 +130,11 @@ class TenantGuard:
             yield self._system_engine
 
     def identity_lookup(
-        self, model: Any, *, by: str, secret: str = "password_hash"
+        self,
+        model: Any,
+        *,
+        by: str,
+        secret: str = "password_hash",  # noqa: S107  (a column's name)
     ) -> IdentityQuery:
         """Declare the one question that sign-in asks before a tenant is known.
 
@@ -186,12 +191,12 @@ class TenantGuard:
         engine.hide_parameters = not show_parameters
 
     def _bind(self, engine: Engine, *, verify: Callable[[Any, bool], None]) -> None:
-        registry = self.catalog.registry
+        table, key = self.catalog.registry_key()
         binding = Binding(
             tenant=self._tenant_text,
-            unknown=lambda tenant: tenant not in self._known,
+            unknown=self._is_unknown,
             seen=self._remember,
-            registry_query=registry_query(registry.table, registry.column),
+            registry_query=registry_query(table, key),
             observe=self.observations if self.mode == "observe" else None,
         )
         bind_engine(engine, binding, verify=verify)
@@ -207,7 +212,8 @@ class TenantGuard:
         engine.clear_compiled_cache()
         forget_compiled()
         watch_sessions()
-        event.listen(engine, "handle_error", _translate)
+        if self.mode == "enforce":
+            event.listen(engine, "handle_error", _translate)
 
     def _verify(self, connection: Any, first: bool) -> None:  # noqa: FBT001  (a callback's argument)
         """Raise unless the second lock holds for *connection*'s role."""
@@ -243,7 +249,18 @@ class TenantGuard:
         return cast("TenantId", active.canonical)
 
     def _tenant_text(self) -> str | None:
-        return None if active_tenant() is None else str(self._tenant())
+        if active_tenant() is None:
+            return None
+        try:
+            return str(self._tenant())
+        except UnknownTenantError as error:
+            if self.mode == "enforce":
+                raise
+            self.observations("refused", str(error))
+            return None
+
+    def _is_unknown(self, tenant: str) -> bool:
+        return self.mode == "enforce" and tenant not in self._known
 
     def _remember(self, tenant: str) -> None:
         with self._known_lock:
@@ -292,5 +309,3 @@ def _engines(target: Any) -> list[Engine]:
         "protect() takes an Engine, an AsyncEngine, a sessionmaker that has a bind, or "
         "Flask-SQLAlchemy's db inside an application context."
     )
-
-

@@ -62,7 +62,7 @@ class IdentityQuery:
             with connection.connect() as own:
                 row = own.execute(self._statement, {"key": key}).first()
         else:
-            row = connection.execute(self._statement, {"key": key}).first()  # type: ignore[union-attr]
+            row = connection.execute(self._statement, {"key": key}).first()
         return None if row is None else Identity(*row)
 
 
@@ -79,7 +79,9 @@ def declare_lookup(catalog: Catalog, model: Any, *, by: str, secret: str) -> Ide
     entry = catalog.entry(table)
     keys = list(table.primary_key.columns)
     if entry.kind is not Kind.SCOPED or entry.column is None:
-        raise ConfigurationError(f"identity_lookup(): table {entry.fullname!r} has no tenant column.")
+        raise ConfigurationError(
+            f"identity_lookup(): table {entry.fullname!r} has no tenant column."
+        )
     identities = [key for key in keys if key.name != entry.column.name]
     if len(identities) != 1:
         raise ConfigurationError(

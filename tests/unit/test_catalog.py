@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import pytest
@@ -19,10 +19,12 @@ from sqlalchemy import (
     column,
     table,
 )
-from sqlalchemy.types import TypeEngine
 
 from tenantguard import ConfigurationError, Roles, TenantGuard, UnknownTenantError
 from tenantguard.catalog import Catalog, Kind
+
+if TYPE_CHECKING:
+    from sqlalchemy.types import TypeEngine
 
 
 def make(key: TypeEngine[Any] | None = None, **options: Any) -> Catalog:
@@ -90,7 +92,12 @@ def test_missing_registry_is_refused() -> None:
 def test_registry_with_two_keys_is_refused() -> None:
     """A tenant's id is one column."""
     metadata = MetaData()
-    Table("t", metadata, Column("a", Integer, primary_key=True), Column("b", Integer, primary_key=True))
+    Table(
+        "t",
+        metadata,
+        Column("a", Integer, primary_key=True),
+        Column("b", Integer, primary_key=True),
+    )
     with pytest.raises(ConfigurationError, match="primary key of exactly one column"):
         Catalog(metadata, "t").check()
 

@@ -38,24 +38,22 @@ def bind_engine(engine: Engine, binding: Binding, *, verify: Callable[[Any, bool
     def check_out(connection: Any, _record: Any, _proxy: Any) -> None:
         nonlocal verified
         if not isinstance(connection, connection_class):
-            raise ConfigurationError(
-                "A protected engine got a connection that tenantguard did not make. Remove "
-                "create_engine(creator=…) and `do_connect` listeners that return connections; "
-                "pass connect_args instead."
-            )
+            binding.refuse_foreign_connection()
+            return
         if connection.tenantguard is None:
             verify(connection, not verified)
             verified = True
             connection.tenantguard = ConnectionState(binding, _snapshot(connection))
-        state = connection.tenantguard
         if not connection.autocommit and connection.info.transaction_status:
             binding.refuse_open_transaction()
-        state.checked_out = state.dirty = True
+        connection.tenantguard.checked_out = True
+        connection.tenantguard.dirty = binding.observe is None
 
     def check_in(connection: Any, _record: Any) -> None:
         # The connection is None when it was invalidated.
-        if connection is not None and connection.tenantguard is not None:
-            connection.tenantguard.checked_out = False
+        state = getattr(connection, "tenantguard", None)
+        if state is not None:
+            state.checked_out = False
 
     event.listen(engine, "do_connect", connect)
     event.listen(engine, "checkout", check_out)

@@ -33,6 +33,7 @@ class TenantBinding:
 
     tenantguard: ConnectionState | None = None
     pgconn: pq.abc.PGconn
+    _pipeline: Any
 
     def _start_query(self) -> Generator[Any, Any, None]:
         state = self.tenantguard
@@ -53,36 +54,37 @@ class TenantBinding:
 
     def _begin_for_tenant(
         self, state: ConnectionState, begin: bytes
-    ) -> Generator[Any, Any, pq.abc.PGresult]:
+    ) -> Generator[Any, Any, pq.abc.PGresult | None]:
         tenant = state.binding.tenant()
-        look_up = tenant is not None and state.binding.unknown(tenant)
         parts = [begin, f"SET LOCAL {SETTING} = {self._literal(tenant or '')}".encode()]
         if state.dirty:
-            parts.insert(0, scrub_sql(state.settings, self._literal).encode())
+            parts[:0] = [part.encode() for part in scrub_sql(state.settings, self._literal)]
+        if self._pipeline:
+            # One command a message, sent together: so still no additional round trip. The answers
+            # come later, so the registry is not asked, and the next BEGIN scrubs once more.
+            state.bound = tenant
+            for part in parts:
+                yield from super()._exec_command(part)  # type: ignore[misc]
+            return None
+        look_up = tenant is not None and state.binding.unknown(tenant)
         if look_up:
             query = state.binding.registry_query(self._literal(tenant or ""))
             parts.append(query.encode())
         self.pgconn.send_query(b"; ".join(parts))
-        results = yield from generators.execute(self.pgconn)
+        results: list[pq.abc.PGresult] = yield from generators.execute(self.pgconn)
         for result in results:
             if result.status not in _COMPLETED:
                 raise error_from_result(result, encoding="utf-8")
         state.dirty = False
         state.bound = tenant
         if look_up:
-            self._require_known(state, tenant or "", found=results[-1].ntuples > 0)
+            if not results[-1].ntuples:
+                raise UnknownTenantError(
+                    "The registry does not have the active tenant. Create the tenant first, or "
+                    "correct what the resolver returns."
+                )
+            state.binding.seen(tenant or "")
         return results[-1]
-
-    def _require_known(self, state: ConnectionState, tenant: str, *, found: bool) -> None:
-        if found:
-            state.binding.seen(tenant)
-        elif state.binding.observe is not None:
-            state.binding.observe("unknown tenant", "the registry does not have the tenant")
-        else:
-            raise UnknownTenantError(
-                "The registry does not have the active tenant. Create the tenant first, or correct "
-                "what the resolver returns."
-            )
 
     def _literal(self, text: str) -> str:
         escaped = pq.Escaping(self.pgconn).escape_literal(text.encode())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.dialects import postgresql
 
 from tenantguard.catalog import SETTING
-from tenantguard.errors import CrossTenantError, UnscopedStatementError
+from tenantguard.errors import ConfigurationError, CrossTenantError, UnscopedStatementError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,6 +84,17 @@ class Binding:
             ),
         )
 
+    def refuse_foreign_connection(self) -> None:
+        """Raise `ConfigurationError`: the engine got a connection that cannot bind a tenant."""
+        self._refuse(
+            "foreign connection",
+            ConfigurationError(
+                "A protected engine got a connection that tenantguard did not make. Remove "
+                "create_engine(creator=…) and `do_connect` listeners that return connections; "
+                "pass connect_args instead."
+            ),
+        )
+
     def _refuse(self, kind: str, error: Exception) -> None:
         if self.observe is None:
             raise error
@@ -101,21 +112,22 @@ class ConnectionState:
     bound: str | None = None
 
 
-def scrub_sql(settings: list[tuple[str, str]], literal: Callable[[str], str]) -> str:
+def scrub_sql(settings: list[tuple[str, str]], literal: Callable[[str], str]) -> list[str]:
     """Return the statements that bring a connection back to how its `connect` listeners left it.
 
-    They end with a COMMIT of their own: without it, a later ROLLBACK would bring the old state back.
+    They end with a COMMIT of their own: without it, a later ROLLBACK would bring the old state
+    back.
     """
     restore = [
         f"SELECT pg_catalog.set_config({literal(name)}, {literal(value)}, false)"
         for name, value in settings
         if name != SETTING and not (name == "role" and value == "none")
     ]
-    return "; ".join(["BEGIN", *_SCRUB, *restore, "COMMIT"])
+    return ["BEGIN", *_SCRUB, *restore, "COMMIT"]
 
 
 def registry_query(table: Table, key: Column[Any]) -> Callable[[str], str]:
     """Return a function from a tenant's literal to the query that finds it in the registry."""
     preparer = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call]
-    start = f"SELECT 1 FROM {preparer.format_table(table)} WHERE {preparer.format_column(key)} = "
+    start = f"SELECT 1 FROM {preparer.format_table(table)} WHERE {preparer.format_column(key)} = "  # noqa: S608
     return lambda literal: start + literal

@@ -4,8 +4,8 @@ The predicate is part of the compiled text, so SQLAlchemy's statement cache keep
 tenant's value is filled in at each execution, in `construct_params`. Whether a statement is scoped
 never depends on the tenant that was active when it was compiled.
 
-The hooks used here are partly private to SQLAlchemy. `scoping_compiler` checks that each exists, and
-a table that reaches the output without its predicate placed is an error: a change in SQLAlchemy
+The hooks used here are partly private to SQLAlchemy. `scoping_compiler` checks that each exists,
+and a table that reaches the output without its predicate placed is an error: a change in SQLAlchemy
 makes statements fail, not leak.
 """
 
@@ -21,7 +21,7 @@ from sqlalchemy.sql.elements import BindParameter, ColumnClause, Grouping, TextC
 
 from tenantguard.catalog import Entry, Kind
 from tenantguard.errors import ConfigurationError, UnscopedStatementError
-from tenantguard.scoping.reads import Leaf, Reads, nullable_leaves, where_leaves
+from tenantguard.scoping.reads import Leaf, Reads, leaf_of, mentions, nullable_leaves, where_leaves
 from tenantguard.scoping.writes import Writes
 
 if TYPE_CHECKING:
@@ -37,14 +37,21 @@ __all__ = ["TenantCompiler", "scoping_compiler"]
 
 _HOOKS = (
     "_compose_select_body",
+    "_generate_prefixes",
     "construct_params",
     "visit_column",
+    "visit_custom_op_binary",
+    "visit_custom_op_unary_modifier",
+    "visit_custom_op_unary_operator",
     "visit_delete",
+    "visit_extract",
+    "visit_function",
     "visit_insert",
     "visit_join",
     "visit_on_conflict_do_update",
     "visit_table",
     "visit_textclause",
+    "visit_typeclause",
     "visit_update",
 )
 
@@ -56,21 +63,14 @@ _HARMLESS_TEXT = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 
-# Functions of PostgreSQL that run a text as SQL; a call is as opaque as the text itself.
-_TEXT_FUNCTIONS = frozenset(
-    {
-        "cursor_to_xml",
-        "database_to_xml",
-        "dblink",
-        "dblink_exec",
-        "query_to_xml",
-        "query_to_xml_and_xmlschema",
-        "query_to_xmlschema",
-        "schema_to_xml",
-        "set_config",
-        "table_to_xml",
-        "ts_stat",
-    }
+_SYMBOL = re.compile(r"[-+*/<>=~!@#%^&|`?]+")
+
+# Functions of PostgreSQL and its extensions that run a text as SQL, or change a setting; a call is
+# as opaque as the text itself.
+_TEXT_FUNCTIONS = re.compile(
+    r"set_config|ts_stat|ts_rewrite|connectby|xpath_table|pgstattuple|crosstab\w*|dblink\w*|"
+    r"(cursor|database|query|schema|table)_to_xml\w*",
+    re.IGNORECASE,
 )
 
 
@@ -84,6 +84,7 @@ class TenantCompiler(SQLCompiler):
         self.has_text = False
         self.guards_upsert = False
         self.touches_tenants = False
+        self.notes: list[tuple[str, str]] = []
         self.writes = Writes()
         self._placed: Counter[int] = Counter()
         self._inline: set[int] = set()
@@ -94,7 +95,7 @@ class TenantCompiler(SQLCompiler):
     def construct_params(self, params: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Fill in the tenant, after everything else, so that no parameter can overrule it."""
         values = super().construct_params(params, *args, **kwargs)
-        if self.touches_tenants and self.tenantguard.observe is None:
+        if self.touches_tenants and self._enforcing:
             tenant = self.tenantguard.tenant()
             extracted = args[0] if args else kwargs.get("extracted_parameters")
             self.writes.check(self, params or {}, extracted, self.tenantguard, tenant)
@@ -109,7 +110,8 @@ class TenantCompiler(SQLCompiler):
     def _compose_select_body(
         self, text: str, select: Any, compile_state: Any, columns: Any, froms: Any, *args: Any
     ) -> str:
-        select = _with_where(select, self._place(where_leaves(froms)))
+        predicates = self._place(where_leaves(froms), select._where_criteria)  # noqa: SLF001
+        select = _with_where(select, predicates)
         return cast(
             "str",
             super()._compose_select_body(text, select, compile_state, columns, froms, *args),
@@ -118,9 +120,9 @@ class TenantCompiler(SQLCompiler):
     def visit_join(self, join: Any, *args: Any, **kwargs: Any) -> str:
         """Render a join; a LEFT JOIN's right side is scoped in its ON."""
         reads = nullable_leaves(join)
-        reads.where = [leaf for leaf in reads.where if id(leaf.source) not in self._inline]
-        reads.inline = [leaf for leaf in reads.inline if id(leaf.source) not in self._inline]
-        predicates = self._place(reads)
+        reads.where = [leaf for leaf in reads.where if id(leaf.rendered) not in self._inline]
+        reads.inline = [leaf for leaf in reads.inline if id(leaf.rendered) not in self._inline]
+        predicates = self._place(reads, (join.onclause,))
         if predicates:
             join = _clone(join, onclause=and_(*predicates, *_closed([join.onclause])))
         return cast("str", super().visit_join(join, *args, **kwargs))
@@ -137,36 +139,40 @@ class TenantCompiler(SQLCompiler):
             self._inline.discard(id(source))
             return self._filtered(table, rendered, aliased=aliased)
         if not self._placed[id(source)]:
-            raise UnscopedStatementError(
+            self._refuse(
                 f"Table {table.name!r} stands where tenantguard cannot scope it. "
                 "Rewrite the statement as a plain select, join, update or delete."
             )
         self._placed[id(source)] -= 1
         return rendered
 
-    def _place(self, reads: Reads) -> list[ColumnElement[bool]]:
-        """Note that *reads* are scoped; return the predicates their statement has to take."""
+    def _place(self, reads: Reads, criteria: Iterable[Any]) -> list[ColumnElement[bool]]:
+        """Note that *reads* are scoped; return the predicates their statement has to take.
+
+        *criteria* are what the statement has there already; observing compares with them.
+        """
         for leaf in reads.inline:
-            if self._entry(leaf.table).guarded and self.tenantguard.observe is None:
-                self._inline.add(id(leaf.source))
+            if self._entry(leaf.table).guarded and self._enforcing:
+                self._inline.add(id(leaf.rendered))
             else:
-                self._placed[id(leaf.source)] += 1
+                self._placed[id(leaf.rendered)] += 1
         predicates = []
         for leaf in reads.where:
-            self._placed[id(leaf.source)] += 1
-            predicate = self._predicate(leaf)
-            if predicate is not None:
-                predicates.append(predicate)
+            self._placed[id(leaf.rendered)] += 1
+            column = self._entry(leaf.table).column
+            if column is None:
+                continue
+            if self._enforcing:
+                predicates.append(self._predicate(leaf, column.name))
+            elif not mentions(criteria, leaf, column.name):
+                self._note("unscoped", f"table {leaf.table.name!r} is used without its tenant")
         return predicates
 
-    def _predicate(self, leaf: Leaf) -> ColumnElement[bool] | None:
-        entry = self._entry(leaf.table)
-        if entry.column is None or self.tenantguard.observe is not None:
-            return None
-        column: ColumnClause[Any] = ColumnClause(
-            entry.column.name, self.tenantguard.catalog.tenant_type, _selectable=leaf.source
+    def _predicate(self, leaf: Leaf, column: str) -> ColumnElement[bool]:
+        own: ColumnClause[Any] = ColumnClause(
+            column, self.tenantguard.catalog.tenant_type, _selectable=leaf.source
         )
-        return column == self._tenant()
+        return own == self._tenant()
 
     def _filtered(self, table: TableClause, rendered: str, *, aliased: bool) -> str:
         """Return *rendered*, a table's name, as a filtered sub-select under the same name."""
@@ -175,7 +181,7 @@ class TenantCompiler(SQLCompiler):
         given = rendered[len(name) :]
         suffix = given if aliased or given else f" AS {self.preparer.quote(table.name)}"
         predicate = f"{self.preparer.quote(column.name)} = {self.process(self._tenant())}"
-        return f"(SELECT * FROM {name} WHERE {predicate}){suffix}"
+        return f"(SELECT * FROM {name} WHERE {predicate}){suffix}"  # noqa: S608  (quoted names)
 
     def _entry(self, table: TableClause) -> Entry:
         """Return the table's classification, refusing what no tenant's statement may touch."""
@@ -183,20 +189,31 @@ class TenantCompiler(SQLCompiler):
         if entry.kind is Kind.SYSTEM:
             return entry
         self.touches_tenants = True
-        if self.tenantguard.observe is not None:
-            return entry
         if entry.kind is Kind.UNCLASSIFIED:
-            raise UnscopedStatementError(
+            self._refuse(
                 f"Table {entry.fullname!r} is not classified: {entry.reason}. Give it the tenant "
                 "column, or declare it in TenantGuard(shared=…) or (untenanted=…) with a reason. "
                 "`tenantguard tables` lists all of them."
             )
         if entry.kind is Kind.UNTENANTED:
-            raise UnscopedStatementError(
+            self._refuse(
                 f"Table {entry.fullname!r} is declared untenanted and is never reached in a "
                 "tenant's name. Use system_access(reason=…)."
             )
         return entry
+
+    @property
+    def _enforcing(self) -> bool:
+        return self.tenantguard.observe is None
+
+    def _refuse(self, message: str) -> None:
+        if self._enforcing:
+            raise UnscopedStatementError(message)
+        self._note("refused", message)
+
+    def _note(self, kind: str, message: str) -> None:
+        if (kind, message) not in self.notes:
+            self.notes.append((kind, message))
 
     def _tenant(self) -> BindParameter[Any]:
         if self.tenant_bind is None:
@@ -214,17 +231,19 @@ class TenantCompiler(SQLCompiler):
 
     def visit_insert(self, insert_stmt: Any, *args: Any, **kwargs: Any) -> str:
         """Render an INSERT whose tenant column takes the active tenant."""
-        entry = self._writable(insert_stmt.table)
-        if entry.column is not None and self.tenantguard.observe is None:
-            insert_stmt = self.writes.stamped_insert(self, insert_stmt, entry.column, kwargs)
+        column = self._writable(insert_stmt.table)
+        if column is not None and self._enforcing:
+            insert_stmt = self.writes.stamped_insert(self, insert_stmt, column, kwargs)
+        elif column is not None:
+            self._observe_insert(insert_stmt, column)
         return cast("str", super().visit_insert(insert_stmt, *args, **kwargs))
 
     def visit_on_conflict_do_update(self, on_conflict: Any, **kwargs: Any) -> str:
         """Render DO UPDATE so that hitting another tenant's row is an error, not a silent no-op."""
-        table = self.stack[-1]["selectable"].table
-        entry = self._entry(table)
-        if entry.column is not None and self.tenantguard.observe is None:
-            on_conflict = self.writes.guarded_upsert(on_conflict, table, entry.column, self._tenant())
+        table = cast("Any", self.stack[-1]["selectable"]).table
+        column = self._writable(table)
+        if column is not None and self._enforcing:
+            on_conflict = self.writes.guarded_upsert(on_conflict, column, self._tenant())
             self.guards_upsert = True
         # PostgreSQL's dialect has this visitor; the base class does not.
         return cast("str", super().visit_on_conflict_do_update(on_conflict, **kwargs))  # type: ignore[misc]
@@ -238,29 +257,48 @@ class TenantCompiler(SQLCompiler):
         return self._visit_change(delete_stmt, args, kwargs, super().visit_delete)
 
     def _visit_change(self, statement: Any, args: Any, kwargs: Any, render: Any) -> str:
-        entry = self._writable(statement.table)
+        column = self._writable(statement.table)
         state = statement._compile_state_factory(statement, self, **kwargs)  # noqa: SLF001
         target = state.statement.table
         others = [source for source in state._extra_froms if source is not target]  # noqa: SLF001
-        predicates = self._place(where_leaves([target, *others]))
-        if entry.column is not None and self.tenantguard.observe is None and state.isupdate:
-            self.writes.keep_tenant(self, state, entry.column)
+        criteria = state.statement._where_criteria  # noqa: SLF001
+        predicates = self._place(where_leaves([target, *others]), criteria)
+        if column is not None and self._enforcing and state.isupdate:
+            self.writes.keep_tenant(self, state, column)
         state.statement = _with_where(state.statement, predicates)
         return cast("str", render(_compiled_as(statement, state), *args, **kwargs))
 
-    def _writable(self, table: FromClause) -> Entry:
-        entry = self._entry(cast("TableClause", table))
-        if entry.kind in (Kind.REGISTRY, Kind.SHARED) and self.tenantguard.observe is None:
-            raise UnscopedStatementError(
+    def _writable(self, target: FromClause) -> ColumnClause[Any] | None:
+        """Return *target*'s own tenant column, or None where no tenant's rows are written."""
+        leaf = leaf_of(target)
+        if leaf is None:
+            raise UnscopedStatementError("Only tables can be written on a protected engine.")
+        entry = self._entry(leaf.table)
+        if entry.kind in (Kind.REGISTRY, Kind.SHARED):
+            self._refuse(
                 f"Table {entry.fullname!r} ({entry.kind.value}) is read only in a tenant's name. "
                 "Use system_access(reason=…) to write it."
             )
-        return entry
+        if entry.column is None:
+            return None
+        own = next((one for one in leaf.table.c if one.name == entry.column.name), None)
+        if own is None and self._enforcing:
+            raise UnscopedStatementError(
+                f"The construct for table {entry.fullname!r} lacks its tenant column; add it there."
+            )
+        return own
+
+    def _observe_insert(self, insert: Any, column: ColumnClause[Any]) -> None:
+        """Note an INSERT that leaves the tenant to the guard; a given one is compared later."""
+        if not self.writes.note_supplied(self, insert, column):
+            self._note("unscoped", f"a row of {self.writes.table!r} is inserted without its tenant")
 
     # -- text ---------------------------------------------------------------------------------
 
     def visit_textclause(self, textclause: TextClause, *args: Any, **kwargs: Any) -> str:
-        """Render a text, and note that the statement has one."""
+        """Render a text, and note one that may read more than the statement says."""
+        if not self.stack or kwargs.get("asfrom"):
+            self.has_text = True
         self._note_text(textclause.text)
         return cast("str", super().visit_textclause(textclause, *args, **kwargs))
 
@@ -273,18 +311,53 @@ class TenantCompiler(SQLCompiler):
         """Render a column, and note a literal one, which is text."""
         if column.is_literal:
             self._note_text(column.name)
-        return cast("str", super().visit_column(column, *args, **kwargs))
+        return super().visit_column(column, *args, **kwargs)
+
+    def visit_custom_op_binary(self, element: Any, operator: Any, **kwargs: Any) -> str:
+        """Render an operator given as text, and note one that is more than a symbol."""
+        self._note_operator(operator)
+        return cast("str", super().visit_custom_op_binary(element, operator, **kwargs))
+
+    def visit_custom_op_unary_operator(self, element: Any, operator: Any, **kwargs: Any) -> str:
+        """Render a prefix operator, and note one that is more than a symbol."""
+        self._note_operator(operator)
+        return cast("str", super().visit_custom_op_unary_operator(element, operator, **kwargs))
+
+    def visit_custom_op_unary_modifier(self, element: Any, operator: Any, **kwargs: Any) -> str:
+        """Render a postfix operator, and note one that is more than a symbol."""
+        self._note_operator(operator)
+        return cast("str", super().visit_custom_op_unary_modifier(element, operator, **kwargs))
 
     def visit_function(self, func: Any, *args: Any, **kwargs: Any) -> str:
         """Render a function call, and note one that runs text as SQL."""
-        if func.name.lower() in _TEXT_FUNCTIONS:
+        if _TEXT_FUNCTIONS.fullmatch(func.name):
             self.has_text = True
-        return cast("str", super().visit_function(func, *args, **kwargs))
+        return super().visit_function(func, *args, **kwargs)
+
+    def visit_extract(self, extract: Any, **kwargs: Any) -> str:
+        """Render EXTRACT, whose field is text."""
+        self._note_text(extract.field)
+        return cast("str", super().visit_extract(extract, **kwargs))
+
+    def visit_typeclause(self, typeclause: Any, **kwargs: Any) -> str:
+        """Render the type of a cast, and note one that is more than a type."""
+        rendered = cast("str", super().visit_typeclause(typeclause, **kwargs))
+        if "select" in rendered.lower():
+            self.has_text = True
+        return rendered
 
     def get_statement_hint_text(self, hint_texts: Sequence[str]) -> str:
         """Render statement hints, and note them: they are text at the statement's end."""
         self.has_text = True
         return cast("str", super().get_statement_hint_text(hint_texts))
+
+    def _generate_prefixes(self, *args: Any, **kwargs: Any) -> str:
+        self.has_text = True
+        return cast("str", super()._generate_prefixes(*args, **kwargs))
+
+    def _note_operator(self, operator: Any) -> None:
+        if not _SYMBOL.fullmatch(operator.opstring):
+            self.has_text = True
 
     def _note_text(self, text: str) -> None:
         if not _HARMLESS_TEXT.fullmatch(text):

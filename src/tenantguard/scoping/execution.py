@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import re
+from copy import copy
 from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy.orm import Mapper
 from sqlalchemy.orm.mapper import _all_registries
 from sqlalchemy.pool.base import _AdhocProxiedConnection
 
-from tenantguard.errors import UnscopedStatementError
+from tenantguard.errors import IsolationError, UnscopedStatementError
 from tenantguard.scoping.compiler import TenantCompiler, scoping_compiler
 from tenantguard.scoping.scope import Scope, set_scope
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy import Dialect
     from sqlalchemy.engine.default import DefaultExecutionContext
+    from sqlalchemy.orm import Mapper
 
 __all__ = ["attach", "forget_compiled"]
+
+_PLAIN_NAME = re.compile(r"[\w$]+")
 
 
 class TenantExecution:
@@ -29,28 +35,25 @@ class TenantExecution:
         context = cast("DefaultExecutionContext", self)
         compiled = context.compiled
         if isinstance(compiled, TenantCompiler):
-            if compiled.has_text:
+            if self.tenantguard.observe is not None:
+                self._observe(compiled, self.tenantguard.observe)
+            elif compiled.has_text:
                 self._allow_text(context)
         elif context.isddl:
-            self._refuse_schema_change()
+            self._refuse(
+                "schema change",
+                "A protected engine does not change the schema. Run migrations and create_all() "
+                "with the owner's engine.",
+            )
         elif compiled is not None:
-            raise UnscopedStatementError(
+            self._refuse(
+                "compiled elsewhere",
                 "A statement compiled without the guard was about to run on a protected engine. "
-                "Compile statements with the protected engine, or execute them uncompiled."
+                "Compile statements with the protected engine, or execute them uncompiled.",
             )
         else:
             self._allow_text(context)
         super().pre_exec()  # type: ignore[misc]  # DefaultExecutionContext comes next in the MRO
-
-    def _refuse_schema_change(self) -> None:
-        message = (
-            "A protected engine does not change the schema. Run migrations and create_all() with "
-            "the owner's engine."
-        )
-        if self.tenantguard.observe is not None:
-            self.tenantguard.observe("schema change", message)
-            return
-        raise UnscopedStatementError(message)
 
     def _allow_text(self, context: DefaultExecutionContext) -> None:
         # SQLAlchemy asks a new server for its version before the pool hands out a connection.
@@ -68,6 +71,26 @@ class TenantExecution:
                 "`tenantguard rls apply`."
             )
 
+    def _refuse(self, kind: str, message: str) -> None:
+        if self.tenantguard.observe is None:
+            raise UnscopedStatementError(message)
+        self.tenantguard.observe(kind, message)
+
+    def _observe(self, compiled: TenantCompiler, observe: Callable[[str, str], None]) -> None:
+        for kind, message in compiled.notes:
+            observe(kind, message)
+        if compiled.has_text:
+            observe("text", "SQL given as text cannot be scoped")
+        if not compiled.touches_tenants:
+            return
+        context = cast("DefaultExecutionContext", self)
+        try:
+            tenant = self.tenantguard.tenant()
+            for params in context.compiled_parameters:
+                compiled.writes.check(compiled, params, None, self.tenantguard, tenant)
+        except IsolationError as refusal:
+            observe("refused", str(refusal))
+
 
 def attach(dialect: Dialect, scope: Scope) -> None:
     """Make *dialect* compile and execute under *scope*; it must not have one yet."""
@@ -76,7 +99,24 @@ def attach(dialect: Dialect, scope: Scope) -> None:
     dialect.execution_ctx_cls = type(
         f"Tenant{base.__name__}", (TenantExecution, base), {"tenantguard": scope}
     )
+    dialect.identifier_preparer = _quoting(dialect.identifier_preparer)
     set_scope(dialect, scope)
+
+
+class _Quoting:
+    """Mixed into the dialect's identifier preparer: `quoted_name(…, quote=False)` is no SQL."""
+
+    def quote(self, ident: str, *args: Any, **kwargs: Any) -> str:
+        if getattr(ident, "quote", None) is False and not _PLAIN_NAME.fullmatch(ident):
+            return str(self.quote_identifier(str(ident)))  # type: ignore[attr-defined]
+        return str(super().quote(ident, *args, **kwargs))  # type: ignore[misc]
+
+
+def _quoting(preparer: Any) -> Any:
+    guarded = copy(preparer)
+    base = type(preparer)
+    guarded.__class__ = type(f"Tenant{base.__name__}", (_Quoting, base), {})
+    return guarded
 
 
 def forget_compiled() -> None:

@@ -8,24 +8,34 @@ JOIN: there the table itself is rendered as a filtered sub-select.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from sqlalchemy.sql.elements import ColumnClause
 from sqlalchemy.sql.selectable import AliasedReturnsRows, FromGrouping, Join, TableClause
+from sqlalchemy.sql.visitors import iterate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from sqlalchemy.sql.expression import FromClause
 
-__all__ = ["Leaf", "Reads", "nullable_leaves", "table_of", "where_leaves"]
+__all__ = ["Leaf", "Reads", "leaf_of", "mentions", "nullable_leaves", "where_leaves"]
 
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """A table as one FROM clause names it: *source* is the table or its alias."""
+    """A table as one FROM clause names it.
+
+    Attributes:
+        source: The table or its alias, which qualifies its columns.
+        table: The table itself.
+        rendered: What stands directly around the table's name when it is rendered: *source*, or
+            the innermost of several aliases.
+    """
 
     source: FromClause
     table: TableClause
+    rendered: FromClause
 
 
 @dataclass(slots=True)
@@ -36,12 +46,13 @@ class Reads:
     inline: list[Leaf] = field(default_factory=list)
 
 
-def table_of(source: FromClause) -> TableClause | None:
-    """Return the table behind *source*, or None for anything that is not a table or its alias."""
-    element = source
+def leaf_of(source: FromClause) -> Leaf | None:
+    """Return the leaf of *source*, or None for anything that is not a table or its alias."""
+    element: Any = source
+    rendered = source
     while isinstance(element, AliasedReturnsRows):
-        element = element.element  # type: ignore[assignment]  # an alias of a FROM clause
-    return element if isinstance(element, TableClause) else None
+        rendered, element = element, element.element
+    return Leaf(source, element, rendered) if isinstance(element, TableClause) else None
 
 
 def where_leaves(sources: Iterable[FromClause]) -> Reads:
@@ -70,6 +81,19 @@ def _collect(source: FromClause, reads: Reads, *, inline: bool) -> None:
         if inline or not source.isouter:
             _collect(source.right, reads, inline=inline)
     else:
-        table = table_of(source)
-        if table is not None:
-            (reads.inline if inline else reads.where).append(Leaf(source, table))
+        leaf = leaf_of(source)
+        if leaf is not None:
+            (reads.inline if inline else reads.where).append(leaf)
+
+
+def mentions(criteria: Iterable[Any], leaf: Leaf, column: str) -> bool:
+    """Return whether *criteria* speak of *leaf*'s *column*, as a predicate by hand does."""
+    source = getattr(leaf.source, "name", None)
+    return any(
+        isinstance(element, ColumnClause)
+        and element.name == column
+        and getattr(element.table, "name", None) == source
+        for clause in criteria
+        if clause is not None
+        for element in iterate(clause)
+    )

@@ -18,9 +18,6 @@ from tenantguard.errors import CrossTenantError, UnknownTenantError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sqlalchemy import Column
-    from sqlalchemy.sql.elements import ColumnElement
-
     from tenantguard.context import TenantId
     from tenantguard.scoping.compiler import TenantCompiler
     from tenantguard.scoping.scope import Scope
@@ -62,10 +59,10 @@ class Writes:
                 self._compare(value, scope, tenant)
 
     def stamped_insert(
-        self, compiler: TenantCompiler, statement: Any, column: Column[Any], kwargs: Any
+        self, compiler: TenantCompiler, statement: Any, column: ColumnClause[Any], kwargs: Any
     ) -> Any:
         """Return *statement* with the tenant column taking the active tenant."""
-        self.table = column.table.name
+        self.table = _table_name(column)
         kwargs = {key: value for key, value in kwargs.items() if key != "visiting_cte"}
         state = statement._compile_state_factory(statement, compiler, **kwargs)  # noqa: SLF001
         compiled = state.statement
@@ -88,9 +85,26 @@ class Writes:
             state._no_parameters = False  # noqa: SLF001
         return _clone(statement, _compile_state_factory=lambda *_, **__: state)
 
-    def keep_tenant(self, compiler: TenantCompiler, state: Any, column: Column[Any]) -> None:
+    def note_supplied(self, compiler: TenantCompiler, insert: Any, column: ColumnClause[Any]) -> bool:
+        """Note what *insert* gives the tenant column, changing nothing; return whether it does."""
+        self.table = _table_name(column)
+        named = {key for key in (column.key, column.name) if key in (compiler.column_keys or ())}
+        self.keys |= named
+        rows = [insert._values or {}, *(row for rows in insert._multi_values for row in rows)]  # noqa: SLF001
+        given = [
+            value
+            for row in rows
+            if hasattr(row, "items")
+            for key, value in row.items()
+            if _names(key, column)
+        ]
+        self.supplied += [value for value in given if isinstance(value, BindParameter)]
+        selected = {getattr(name, "key", name) for name in insert._select_names or ()}  # noqa: SLF001
+        return bool(named or given or selected & {column.key, column.name})
+
+    def keep_tenant(self, compiler: TenantCompiler, state: Any, column: ColumnClause[Any]) -> None:
         """Let SET write nothing but the active tenant into the tenant column."""
-        self.table = column.table.name
+        self.table = _table_name(column)
         row = state._dict_parameters or {}  # noqa: SLF001
         named = {key for key in (column.key, column.name) if key in (compiler.column_keys or ())}
         if named or any(_names(key, column) for key in row):
@@ -101,24 +115,23 @@ class Writes:
                 state._ordered_values = list(state._dict_parameters.items())  # noqa: SLF001
 
     def guarded_upsert(
-        self, on_conflict: Any, table: Any, column: Column[Any], tenant: BindParameter[Any]
+        self, on_conflict: Any, column: ColumnClause[Any], tenant: BindParameter[Any]
     ) -> Any:
         """Return *on_conflict* that fails on another tenant's row and keeps the tenant column.
 
         The division is by zero exactly where the row in conflict is another tenant's; the error is
         translated when it arrives.
         """
-        self.table = column.table.name
+        self.table = _table_name(column)
         if any(_names(key, column) for key, _ in _pairs(on_conflict.update_values_to_set)):
             self._refuse_expressions(on_conflict, column)
-        target: ColumnClause[Any] = ColumnClause(column.name, column.type, _selectable=table)
-        mine = literal(1) / cast(Grouping(target == tenant), Integer) == literal(1)
+        mine = literal(1) / cast(Grouping(column == tenant), Integer) == literal(1)
         where = on_conflict.update_whereclause
         return _clone(
             on_conflict, update_whereclause=mine if where is None else and_(mine, Grouping(where))
         )
 
-    def _refuse_expressions(self, on_conflict: Any, column: Column[Any]) -> None:
+    def _refuse_expressions(self, on_conflict: Any, column: ColumnClause[Any]) -> None:
         for key, value in _pairs(on_conflict.update_values_to_set):
             if not _names(key, column):
                 continue
@@ -128,7 +141,7 @@ class Writes:
                 raise self._expression_error()
 
     def _stamped_row(
-        self, compiler: TenantCompiler, row: Mapping[Any, Any], column: Column[Any]
+        self, compiler: TenantCompiler, row: Mapping[Any, Any], column: ColumnClause[Any]
     ) -> dict[Any, Any]:
         others = {key: value for key, value in row.items() if not _names(key, column)}
         for key, value in row.items():
@@ -151,14 +164,14 @@ class Writes:
             self.supplied.append(BindParameter(None, value, unique=True))
 
     def _stamped_select(
-        self, compiler: TenantCompiler, insert: Any, column: Column[Any]
+        self, compiler: TenantCompiler, insert: Any, column: ColumnClause[Any]
     ) -> tuple[list[str], Any]:
         names = [getattr(name, "key", name) for name in insert._select_names]  # noqa: SLF001
         source = insert.select.subquery()
         columns = list(source.c)
         for index, name in enumerate(names):
             if name in (column.key, column.name):
-                self._check_selected(compiler, insert.select, index, column)
+                self._check_selected(compiler, insert.select, index)
         kept = [
             (name, selected)
             for name, selected in zip(names, columns, strict=True)
@@ -167,9 +180,7 @@ class Writes:
         stamped = select(*(selected for _, selected in kept), self._stamp(column))
         return [*(name for name, _ in kept), column.key], stamped
 
-    def _check_selected(
-        self, compiler: TenantCompiler, source: Any, index: int, column: Column[Any]
-    ) -> None:
+    def _check_selected(self, compiler: TenantCompiler, source: Any, index: int) -> None:
         """Refuse a selected tenant that is neither a value nor some scoped table's own tenant."""
         selected = list(source.selected_columns)[index]
         while hasattr(selected, "element") and not isinstance(selected, BindParameter):
@@ -186,7 +197,7 @@ class Writes:
                 return
         raise self._expression_error()
 
-    def _stamp(self, column: Column[Any]) -> BindParameter[Any]:
+    def _stamp(self, column: ColumnClause[Any]) -> BindParameter[Any]:
         stamp: BindParameter[Any] = BindParameter(
             column.key, None, type_=column.type, unique=True, required=False
         )
@@ -217,16 +228,20 @@ def _pairs(values: Any) -> list[tuple[Any, Any]]:
     return list(values.items()) if hasattr(values, "items") else list(values)
 
 
-def _names(key: Any, column: Column[Any]) -> bool:
-    """Return whether *key* of a values dictionary means *column*."""
-    if isinstance(key, str):
-        return key in (column.key, column.name)
-    return getattr(key, "name", None) == column.name and (
-        getattr(getattr(key, "table", None), "name", None) == column.table.name
-    )
+def _names(key: Any, column: ColumnClause[Any]) -> bool:
+    """Return whether *key* of a values dictionary means *column*, as SQLAlchemy matches them.
+
+    It matches by the key alone, whatever table the key's column belongs to.
+    """
+    name = key if isinstance(key, str) else getattr(key, "key", None)
+    return name in (column.key, column.name) or getattr(key, "name", None) == column.name
 
 
-def _is_own_column(value: Any, column: Column[Any]) -> bool:
+def _table_name(column: ColumnClause[Any]) -> str:
+    return str(getattr(column.table, "name", ""))
+
+
+def _is_own_column(value: Any, column: ColumnClause[Any]) -> bool:
     """Return whether *value* is `excluded.tenant` or the row's own tenant."""
     return isinstance(value, ColumnClause) and value.name == column.name
 

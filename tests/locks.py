@@ -11,7 +11,19 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-from practice import A, B, Base, Material, Migration, Order, Patient, Practice, Tag, User, make_guard
+from practice import (
+    A,
+    B,
+    Base,
+    Material,
+    Migration,
+    Order,
+    Patient,
+    Practice,
+    Tag,
+    User,
+    make_guard,
+)
 from sqlalchemy import URL, Engine, create_engine, text
 from sqlalchemy.orm import Session
 
@@ -111,7 +123,9 @@ def fill(admin: Engine) -> None:
         session.flush()
         for tenant, letter in ((A, "a"), (B, "b")):
             session.add(
-                User(tenant_id=tenant, email=f"{letter}@lab.example", password_hash=f"hash-{letter}")
+                User(
+                    tenant_id=tenant, email=f"{letter}@lab.example", password_hash=f"hash-{letter}"
+                )
             )
             for number in range(_FILL):
                 tag = Tag(tenant_id=tenant, name=f"tag {number}")

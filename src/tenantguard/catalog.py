@@ -199,12 +199,13 @@ class Catalog:
             UnknownTenantError: If *given* is not of the registry's type.
         """
         try:
-            return _CANONICAL[_affinity(self.tenant_type)](given, self.tenant_type)
+            canonical: TenantId = _CANONICAL[_affinity(self.tenant_type)](given, self.tenant_type)
         except (ValueError, TypeError, KeyError):
             raise UnknownTenantError(
                 "The tenant's id does not have the type of the primary key of "
                 f"{self.registry.fullname}. Pass the id as the registry has it, or its text."
             ) from None
+        return canonical
 
     def _registry_table(self) -> Table:
         table = self.metadata.tables.get(self.tenants)
@@ -221,8 +222,8 @@ class Catalog:
             return Entry(name, schema, Kind.SYSTEM, "PostgreSQL's own catalog")
         table = self.metadata.tables.get(fullname)
         if fullname == self.tenants and table is not None:
-            column = _single_key(table)
-            return Entry(name, schema, Kind.REGISTRY, "the registry of tenants", table, column)
+            key = _single_key(table)
+            return Entry(name, schema, Kind.REGISTRY, "the registry of tenants", table, key)
         if fullname in self.shared:
             return Entry(name, schema, Kind.SHARED, self.shared[fullname], table)
         if fullname in self.untenanted:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from locks import Locks, World
     from sqlalchemy import URL, Connection
 
-PATIENTS = Patient.__table__
+PATIENTS: Any = Patient.__table__
 TENANT = text("SELECT current_setting('tenantguard.tenant', true)")
 LEVELS = ["READ UNCOMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]
 
@@ -227,7 +227,7 @@ def test_connection_that_is_not_ours_is_refused(locks: Locks) -> None:
         url,
         {
             "creator": lambda: psycopg.connect(
-                user=url.username, dbname=url.database, host=url.query["host"]
+                user=url.username, dbname=url.database, host=str(url.query["host"])
             )
         },
     )

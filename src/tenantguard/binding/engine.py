@@ -47,7 +47,7 @@ def bind_engine(engine: Engine, binding: Binding, *, verify: Callable[[Any, bool
         if not connection.autocommit and connection.info.transaction_status:
             binding.refuse_open_transaction()
         connection.tenantguard.checked_out = True
-        connection.tenantguard.dirty = binding.observe is None
+        connection.tenantguard.dirty = True
 
     def check_in(connection: Any, _record: Any) -> None:
         # The connection is None when it was invalidated.

@@ -57,7 +57,7 @@ class TenantBinding:
     ) -> Generator[Any, Any, pq.abc.PGresult | None]:
         tenant = state.binding.tenant()
         parts = [begin, f"SET LOCAL {SETTING} = {self._literal(tenant or '')}".encode()]
-        if state.dirty:
+        if state.binding.observe is None and (state.dirty or tenant != state.bound):
             parts[:0] = [part.encode() for part in scrub_sql(state.settings, self._literal)]
         if self._pipeline:
             # One command a message, sent together: so still no additional round trip. The answers

@@ -137,6 +137,11 @@ class TenantCompiler(SQLCompiler):
         source = alias if aliased else table
         if id(source) in self._inline:
             self._inline.discard(id(source))
+            if not aliased and (table in (kwargs.get("fromhints") or ()) or self._schema(table)):
+                self._refuse(
+                    f"Table {table.name!r} has a schema or a hint and stands under a FULL JOIN; "
+                    "use aliased() or .alias() for it there."
+                )
             return self._filtered(table, rendered, aliased=aliased)
         if not self._placed[id(source)]:
             self._refuse(
@@ -182,6 +187,10 @@ class TenantCompiler(SQLCompiler):
         suffix = given if aliased or given else f" AS {self.preparer.quote(table.name)}"
         predicate = f"{self.preparer.quote(column.name)} = {self.process(self._tenant())}"
         return f"(SELECT * FROM {name} WHERE {predicate}){suffix}"  # noqa: S608  (quoted names)
+
+    def _schema(self, table: TableClause) -> str | None:
+        schema: str | None = self.preparer.schema_for_object(cast("Any", table))
+        return schema
 
     def _entry(self, table: TableClause) -> Entry:
         """Return the table's classification, refusing what no tenant's statement may touch."""

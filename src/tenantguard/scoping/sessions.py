@@ -37,14 +37,24 @@ def watch_sessions() -> None:
 
 
 class _Pinned:
-    """Mixed into the class of a session's identity map while it holds a tenant's objects."""
+    """Mixed into the class of a session's identity map while it holds a tenant's objects.
+
+    A session that takes its connection before a tenant is active is pinned by its first use for
+    one: the transaction itself begins with the first statement, not with the connection.
+    """
 
     tenantguard: Scope
-    tenantguard_tenant: TenantId
+    tenantguard_tenant: TenantId | None
 
     def _check(self) -> None:
-        if self.tenantguard.tenant() != self.tenantguard_tenant:
-            raise _other_tenant()
+        tenant = self.tenantguard.tenant()
+        if self.tenantguard_tenant is None:
+            self.tenantguard_tenant = tenant
+        elif tenant != self.tenantguard_tenant:
+            raise CrossTenantError(
+                "This session already served another tenant. Use one session a tenant, or call "
+                "session.close() before the next."
+            )
 
     def __getitem__(self, key: Any) -> Any:
         self._check()
@@ -62,23 +72,33 @@ class _Pinned:
         self._check()
         return super().values()  # type: ignore[misc]
 
+    def add(self, state: Any) -> bool:
+        self._check()
+        return bool(super().add(state))  # type: ignore[misc]
+
+    def replace(self, state: Any) -> Any:
+        self._check()
+        return super().replace(state)  # type: ignore[misc]
+
+    def _add_unpresent(self, state: Any, key: Any) -> None:
+        self._check()
+        super()._add_unpresent(state, key)  # type: ignore[misc]
+
 
 def _pin(session: Session, _transaction: Any, connection: Connection) -> None:
     scope = scope_of(connection.dialect)
     if scope is None or scope.observe is not None:
         return
     identity_map: Any = session.identity_map
-    if isinstance(identity_map, _Pinned):
-        identity_map._check()  # noqa: SLF001  (the mixin's own method)
-        return
+    if not isinstance(identity_map, _Pinned):
+        identity_map.tenantguard = scope
+        identity_map.tenantguard_tenant = None
+        identity_map.__class__ = _pinned_class(type(identity_map))
     try:
-        tenant = scope.tenant()
+        identity_map._check()  # noqa: SLF001  (the mixin's own method)
     except TenantNotSetError:
+        # Without a tenant no tenant's object can be loaded; the first one that is pins the session.
         return
-    base = type(identity_map)
-    identity_map.tenantguard = scope
-    identity_map.tenantguard_tenant = tenant
-    identity_map.__class__ = _pinned_class(base)
 
 
 def _pinned_class(base: type[Any]) -> type[Any]:
@@ -174,11 +194,4 @@ def _find_tenant_key(scope: Scope, mapper: Mapper[Any]) -> str | None:
 def _changed(obj: Any) -> CrossTenantError:
     return CrossTenantError(
         f"The tenant of a {type(obj).__name__} was changed; it never changes after insert."
-    )
-
-
-def _other_tenant() -> CrossTenantError:
-    return CrossTenantError(
-        "This session already served another tenant. Use one session a tenant, or call "
-        "session.close() before the next."
     )

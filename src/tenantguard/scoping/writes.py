@@ -85,7 +85,9 @@ class Writes:
             state._no_parameters = False  # noqa: SLF001
         return _clone(statement, _compile_state_factory=lambda *_, **__: state)
 
-    def note_supplied(self, compiler: TenantCompiler, insert: Any, column: ColumnClause[Any]) -> bool:
+    def note_supplied(
+        self, compiler: TenantCompiler, insert: Any, column: ColumnClause[Any]
+    ) -> bool:
         """Note what *insert* gives the tenant column, changing nothing; return whether it does."""
         self.table = _table_name(column)
         named = {key for key in (column.key, column.name) if key in (compiler.column_keys or ())}
@@ -107,7 +109,8 @@ class Writes:
         self.table = _table_name(column)
         row = state._dict_parameters or {}  # noqa: SLF001
         named = {key for key in (column.key, column.name) if key in (compiler.column_keys or ())}
-        if named or any(_names(key, column) for key in row):
+        changes = named or any(_names(key, column) for key in row)
+        if changes or getattr(column, "onupdate", None) is not None:
             state._dict_parameters = self._stamped_row(compiler, row, column)  # noqa: SLF001
             state._no_parameters = False  # noqa: SLF001
             ordered = getattr(state, "_ordered_values", None)

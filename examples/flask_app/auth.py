@@ -19,7 +19,8 @@ _NOBODY = hasher.hash(secrets.token_hex())
 @bp.route("/sign-in", methods=["GET", "POST"])
 def sign_in() -> ResponseReturnValue:
     if request.method == "POST":
-        user = find_user(db(), request.form.get("email", "").strip().lower())
+        email = request.form.get("email", "").strip().lower()
+        user = find_user(db(), email)
         if _verified(user.secret if user else _NOBODY) and user:
             session.clear()
             session["user_id"] = user.id

@@ -6,19 +6,16 @@ from flask import Flask, abort, current_app, g, request
 from sqlalchemy import Select, create_engine, func, select
 from sqlalchemy.orm import Session, sessionmaker
 
-from tenantguard import Roles, TenantGuard
+from tenantguard import TenantGuard
 
 from .models import Base, User
 
 Model = TypeVar("Model", bound=Base)
 
 guard = TenantGuard(
-    Base.metadata,
-    tenants="practices",
-    shared={"materials": "price list, the same for all practices"},
-    roles=Roles(application="dental_app"),
+    Base.metadata, tenants="practices", shared={"materials": "price list for all practices"}
 )
-find_user = guard.identity_lookup(User, by="email", secret="password_hash")  # noqa: S106
+find_user = guard.identity_lookup(User, by="email")
 
 
 def init_app(app: Flask) -> None:

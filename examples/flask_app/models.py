@@ -28,7 +28,10 @@ class Practice(Base):
 class OfPractice:
     """What belongs to one practice."""
 
-    tenant_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("practices.id"), index=True)
+    tenant_id: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("practices.id"),
+        index=True,
+    )
 
 
 class User(OfPractice, Base):

@@ -12,9 +12,8 @@ bp = Blueprint("orders", __name__, url_prefix="/orders")
 
 
 def dashboard() -> ResponseReturnValue:
-    by_status = dict(
-        db().execute(select(Order.status, func.count()).group_by(Order.status)).tuples().all()
-    )
+    counted = db().execute(select(Order.status, func.count()).group_by(Order.status))
+    by_status = {row[0]: row[1] for row in counted}
     due = (
         select(Order)
         .options(joinedload(Order.patient))

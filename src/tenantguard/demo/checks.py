@@ -5,7 +5,7 @@ superuser sees, so that an empty database proves nothing; what a check writes is
 the other practice's rows must be the same, to the last byte, after each check.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -120,7 +120,7 @@ def both_practices_have_rows(scene: Scene) -> str:
     for model in (scene.models.Patient, scene.models.Order, scene.models.OrderItem):
         query = select(model.tenant_id, func.count()).group_by(model.tenant_id)
         with scene.stage.admin.connect() as connection:
-            found = {tenant: number for tenant, number in connection.execute(query)}
+            found = {row[0]: row[1] for row in connection.execute(query)}
         name = model.__tablename__
         wanted = {tenant: counts[name] for tenant, counts in scene.stage.counts.items()}
         _expect(f"rows of {name} by practice", actual=found, equal=wanted)
@@ -181,7 +181,7 @@ def raw_sql_is_contained(scene: Scene) -> str:
     own = scene.stage.counts[_A]["patients"]
     query = "SELECT tenant_id, count(*) FROM patients GROUP BY 1"
     with tenant_context(_A), scene.engine.connect() as connection:
-        found = dict(connection.execute(text(query)).tuples().all())
+        found = {row[0]: row[1] for row in connection.execute(text(query))}
         _expect("patients by text()", actual=found, equal={_A: own})
         cursor = connection.connection.cursor()
         cursor.execute(query)
@@ -191,12 +191,16 @@ def raw_sql_is_contained(scene: Scene) -> str:
 
 def no_tenant_is_an_error(scene: Scene) -> str:
     """Without a tenant, a query raises instead of returning something."""
-    with Session(scene.engine) as session:
-        with _refused("an ORM query without a tenant", TenantNotSetError):
-            session.scalars(select(scene.models.Patient)).all()
-    with scene.engine.connect() as connection:
-        with _refused("a Core query without a tenant", TenantNotSetError):
-            connection.execute(select(scene.models.Order.__table__)).all()
+    with (
+        Session(scene.engine) as session,
+        _refused("an ORM query without a tenant", TenantNotSetError),
+    ):
+        session.scalars(select(scene.models.Patient)).all()
+    with (
+        scene.engine.connect() as connection,
+        _refused("a Core query without a tenant", TenantNotSetError),
+    ):
+        connection.execute(select(scene.models.Order.__table__)).all()
     return "TenantNotSetError, ORM and Core"
 
 
@@ -208,16 +212,21 @@ def foreign_insert_is_refused(scene: Scene) -> str:
         session.add(scene.models.Patient(**row))
         with _refused("an object of B", CrossTenantError):
             session.flush()
-    with tenant_context(_A), scene.engine.connect() as connection:
-        with _refused("a Core insert for B", CrossTenantError):
-            connection.execute(insert(scene.models.Patient.__table__), row)
-    with scene.bare(_A) as cursor:
-        with _refused("SQL that inserts for B", psycopg.errors.InsufficientPrivilege):
-            cursor.execute(
-                "INSERT INTO patients (tenant_id, first_name, last_name, born, insurance, notes) "
-                "VALUES (%(tenant_id)s, %(first_name)s, %(last_name)s, %(born)s, '', '')",
-                row,
-            )
+    with (
+        tenant_context(_A),
+        scene.engine.connect() as connection,
+        _refused("a Core insert for B", CrossTenantError),
+    ):
+        connection.execute(insert(scene.models.Patient.__table__), row)
+    with (
+        scene.bare(_A) as cursor,
+        _refused("SQL that inserts for B", psycopg.errors.InsufficientPrivilege),
+    ):
+        cursor.execute(
+            "INSERT INTO patients (tenant_id, first_name, last_name, born, insurance, notes) "
+            "VALUES (%(tenant_id)s, %(first_name)s, %(last_name)s, %(born)s, '', '')",
+            row,
+        )
     return "ORM and Core raise CrossTenantError; SQL is refused by the policy"
 
 
@@ -252,9 +261,11 @@ def foreign_move_is_refused(scene: Scene) -> str:
         session.get_one(scene.models.Patient, id_).tenant_id = _B
         with _refused("an object given to B", CrossTenantError):
             session.flush()
-    with scene.bare(_A) as cursor:
-        with _refused("SQL that gives a row to B", psycopg.errors.InsufficientPrivilege):
-            cursor.execute("UPDATE patients SET tenant_id = %s WHERE id = %s", (_B, id_))
+    with (
+        scene.bare(_A) as cursor,
+        _refused("SQL that gives a row to B", psycopg.errors.InsufficientPrivilege),
+    ):
+        cursor.execute("UPDATE patients SET tenant_id = %s WHERE id = %s", (_B, id_))
     return "ORM raises CrossTenantError; SQL is refused by the policy"
 
 
@@ -265,13 +276,15 @@ def foreign_key_is_refused(scene: Scene) -> str:
         session.add(scene.models.Order(patient_id=id_, title="X", due_on=date(2030, 1, 1)))
         with _refused("an order for B's patient", IntegrityError, CrossTenantError):
             session.flush()
-    with scene.bare(_A) as cursor:
-        with _refused("SQL that points at B's patient", psycopg.errors.ForeignKeyViolation):
-            cursor.execute(
-                "INSERT INTO orders (tenant_id, patient_id, title, status, due_on) "
-                "VALUES (%s, %s, 'X', 'new', '2030-01-01')",
-                (_A, id_),
-            )
+    with (
+        scene.bare(_A) as cursor,
+        _refused("SQL that points at B's patient", psycopg.errors.ForeignKeyViolation),
+    ):
+        cursor.execute(
+            "INSERT INTO orders (tenant_id, patient_id, title, status, due_on) "
+            "VALUES (%s, %s, 'X', 'new', '2030-01-01')",
+            (_A, id_),
+        )
     return "the composite foreign key refuses it, by ORM and SQL"
 
 

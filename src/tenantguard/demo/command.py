@@ -94,7 +94,7 @@ def _stage(console: Console, rows: int) -> Iterator[Stage]:
         )
         for note in server.notes:
             console.print(f"  {note}")
-        with set_up(server, patients=rows, tell=tell) as stage:
+        with set_up(server.url(), patients=rows, tell=tell) as stage:
             yield stage
 
 

@@ -45,17 +45,17 @@ PRACTICES = (
     ),
 )
 
-_FIRST = (
+_FIRST = (  # noqa: SIM905  (a list takes a line a name)
     "Alina Andreas Anja Bärbel Björn Carla Christoph Daniela Dieter Elif Emil Franziska Friedrich "
     "Gisela Günther Hannah Helmut Ingrid Jana Jonas Jürgen Karin Klaus Lena Lukas Margarete Mehmet "
     "Mia Nils Olga Paul Petra Rainer Sabine Selma Sören Thea Tobias Ursula Werner"
-).split()  # noqa: SIM905  (forty lines shorter)
-_LAST = (
+).split()
+_LAST = (  # noqa: SIM905  (a list takes a line a name)
     "Albrecht Arslan Bauer Becker Böhm Brandt Dietrich Engel Fischer Franke Fuchs Graf Groß Haas "
-    " Hartmann Herrmann Hoffmann Huber Jäger Kaiser Keller Koch König Krämer Krüger Kühn Lang "
+    "Hartmann Herrmann Hoffmann Huber Jäger Kaiser Keller Koch König Krämer Krüger Kühn Lang "
     "Lehmann Lorenz Maier Möller Müller Nowak Otto Peters Pohl Richter Roth Sauer Schäfer Schmidt "
     "Schröder Schulz Seidel Stein Szymański Vogel Wagner Weiß Winkler Yilmaz Ziegler Zimmermann"
-).split()  # noqa: SIM905  (forty lines shorter)
+).split()
 _INSURANCE = ("AOK", "Barmer", "DAK-Gesundheit", "IKK classic", "Techniker Krankenkasse", "privat")
 _NOTES = ("", "", "", "Angstpatient", "Allergie: Nickel", "Bitte nur vormittags", "Knirscht nachts")
 _STATUSES = ("new", "in_work", "in_work", "try_in", "delivered", "delivered", "delivered")
@@ -176,7 +176,7 @@ def _order(random: Random, id_: int, tenant: UUID, patient_id: int) -> dict[str,
         "title": random.choice(_WORKS),
         "status": status,
         "ordered_on": ordered,
-        "due_on": ordered + timedelta(days=random.randrange(10, 15)),
+        "due_on": ordered + timedelta(days=random.randrange(11, 19)),
     }
 
 

@@ -13,7 +13,6 @@ from tenantguard import rls
 from tenantguard.catalog import Roles
 from tenantguard.demo.data import fill
 from tenantguard.demo.example import load_example
-from tenantguard.demo.server import EmbeddedServer
 from tenantguard.guard import TenantGuard
 
 __all__ = ["Stage", "set_up"]
@@ -55,16 +54,17 @@ class Stage:
 
 
 @contextmanager
-def set_up(
-    server: EmbeddedServer, *, patients: int, tell: Tell, database: str = "postgres"
-) -> Iterator[Stage]:
-    """Create everything the example needs in *database*, which is empty.
+def set_up(address: URL, *, patients: int, tell: Tell) -> Iterator[Stage]:
+    """Create everything the example needs in an empty database.
 
-    *tell* is called with what is about to happen, and wraps it.
+    Args:
+        address: Of the database, for a superuser.
+        patients: How many for each practice.
+        tell: Called with what is about to happen, and wraps it.
     """
     example = load_example()
     guard: TenantGuard = example.database.guard
-    admin = create_engine(server.url(database=database), poolclass=NullPool)
+    admin = create_engine(address, poolclass=NullPool)
     try:
         with tell("Creating the tables, as a migration would"):
             example.models.Base.metadata.create_all(admin)
@@ -75,7 +75,7 @@ def set_up(
             counts = fill(connection, example.models, patients=patients)
         with tell("Creating the roles and applying the generated policies (tenantguard rls apply)"):
             rls.apply(admin, guard.catalog, guard.roles, create_roles=True)
-        application = server.url(guard.roles.application, database)
+        application = address.set(username=guard.roles.application, password=None)
         yield Stage(admin, application, example, guard, counts)
     finally:
         admin.dispose()

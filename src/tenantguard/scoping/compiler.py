@@ -39,6 +39,7 @@ _HOOKS = (
     "_compose_select_body",
     "_generate_prefixes",
     "construct_params",
+    "render_bind_cast",
     "visit_column",
     "visit_custom_op_binary",
     "visit_custom_op_unary_modifier",
@@ -63,7 +64,15 @@ _HARMLESS_TEXT = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 
-_SYMBOL = re.compile(r"[-+*/<>=~!@#%^&|`?]+")
+# An operator of symbols that neither opens nor closes a comment.
+_SYMBOL = re.compile(r"(?!.*(--|/\*|\*/))[-+*/<>=~!@#%^&|`?]+")
+
+# A type's name, with its schema, arguments and array brackets.
+_TYPE = re.compile(
+    r"""(\w+|"[^"]*")([ .](\w+|"[^"]*"))*(\s*\(\s*\w+(\s*,\s*\w+)*\s*\))?([ ]\w+)*(\[\])*"""
+    r"""([ ]COLLATE[ ]"[^"]*")?""",
+    re.VERBOSE,
+)
 
 # Functions of PostgreSQL and its extensions that run a text as SQL, or change a setting; a call is
 # as opaque as the text itself.
@@ -353,8 +362,13 @@ class TenantCompiler(SQLCompiler):
     def visit_typeclause(self, typeclause: Any, **kwargs: Any) -> str:
         """Render the type of a cast, and note one that is more than a type."""
         rendered = cast("str", super().visit_typeclause(typeclause, **kwargs))
-        if "select" in rendered.lower():
-            self.has_text = True
+        self._note_type(rendered)
+        return rendered
+
+    def render_bind_cast(self, type_: Any, dbapi_type: Any, sqltext: str) -> str:
+        """Render a parameter's type, and note one that is more than a type."""
+        rendered = super().render_bind_cast(type_, dbapi_type, sqltext)
+        self._note_type(rendered.removeprefix(sqltext).removeprefix("::"))
         return rendered
 
     def get_statement_hint_text(self, hint_texts: Sequence[str]) -> str:
@@ -366,6 +380,10 @@ class TenantCompiler(SQLCompiler):
         if prefixes:
             self.has_text = True
         return cast("str", super()._generate_prefixes(stmt, prefixes, **kwargs))
+
+    def _note_type(self, rendered: str) -> None:
+        if not _TYPE.fullmatch(rendered):
+            self.has_text = True
 
     def _note_operator(self, operator: Any) -> None:
         if not _SYMBOL.fullmatch(operator.opstring):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["attach", "forget_compiled"]
 
-_PLAIN_NAME = re.compile(r"[\w$]+")
+_PLAIN_NAME = re.compile(r"[a-z_][a-z0-9_$]*")
 
 
 class TenantExecution:
@@ -104,7 +104,10 @@ def attach(dialect: Dialect, scope: Scope) -> None:
 
 
 class _Quoting:
-    """Mixed into the dialect's identifier preparer: `quoted_name(…, quote=False)` is no SQL."""
+    """Mixed into the dialect's identifier preparer, so that a name is a name.
+
+    `quoted_name(…, quote=False)` would else be SQL, or fold to the tenant column.
+    """
 
     def quote(self, ident: str, *args: Any, **kwargs: Any) -> str:
         if getattr(ident, "quote", None) is False and not _PLAIN_NAME.fullmatch(ident):

@@ -128,8 +128,9 @@ class Catalog:
     _entries: dict[tuple[str | None, str], Entry] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[Entry]:
-        """Yield an entry for every table, parents before children."""
-        for table in self.metadata.sorted_tables:
+        """Yield an entry for every table, ordered by name."""
+        # Not by dependency: tables that refer to each other have no such order.
+        for _, table in sorted(self.metadata.tables.items()):
             yield self.entry(table)
 
     def check(self) -> None:

@@ -157,13 +157,13 @@ def _indexes(steps: Iterable[Step]) -> Iterator[MigrationStep]:
         if step.kind not in {Kind.INDEX, Kind.UNIQUE} or not isinstance(step.wanted, Key):
             continue
         columns = column_list(step.wanted.columns)
+        what = "unique index" if step.kind is Kind.UNIQUE else "index"
         index = f"{quote(step.name)} ON {qualified(step.target)} ({columns})"
-        unique = "UNIQUE " if step.kind is Kind.UNIQUE else ""
         yield MigrationStep(
-            f"{unique.capitalize()}index of {step.table} that begins with the tenant. If it fails, "
+            f"{what.capitalize()} of {step.table} that begins with the tenant. If it fails, "
             f"drop the invalid index {step.name} and repeat",
             f"SHARE UPDATE EXCLUSIVE on {step.table} for two scans: reads and writes go on",
-            (f"CREATE {unique}INDEX CONCURRENTLY IF NOT EXISTS {index}",),
+            (f"CREATE {what.upper()} CONCURRENTLY IF NOT EXISTS {index}",),
             transaction=False,
         )
 

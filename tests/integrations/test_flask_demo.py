@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner
 from sqlalchemy import create_engine
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from tenantguard.demo import command
 from tenantguard.demo.checks import CHECKS, Result, run_checks
@@ -199,8 +199,24 @@ def test_port_in_use() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         result = CliRunner().invoke(command.demo, ["--port", str(taken.getsockname()[1])])
     assert result.exit_code == 2
-    assert "could not start" in result.output
+    assert "could not look: " in result.output
     assert "Started PostgreSQL" not in result.output
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ConfigurationError("No server."), OSError("No server."), SQLAlchemyError("No server.")],
+)
+def test_nothing_to_look_at(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """A server that does not start is neither green nor red."""
+
+    def fail(_console: object, _rows: int) -> None:
+        raise error
+
+    monkeypatch.setattr(command, "_stage", fail)
+    result = CliRunner().invoke(command.demo, ["--check"])
+    assert result.exit_code == 2
+    assert "could not look: No server." in result.output
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 0)])

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
+import sys
+from contextlib import nullcontext
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from tenantguard.demo.data import PRACTICES
+from tenantguard.demo.stage import set_up
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import URL
 
 ROOT = Path(__file__).resolve().parents[2]
 DIFF = ROOT / "docs" / "protect-flask.diff"
@@ -66,3 +79,32 @@ def test_no_tenant_condition_in_the_example(unprotected: Path) -> None:
             source = path.read_text("utf-8")
             assert ".tenant_id ==" not in source
             assert "filter_by(tenant_id" not in source
+
+
+def test_unprotected_example_shows_everybody_everything(
+    unprotected: Path, new_database: Callable[[], URL], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Negative control: what the diff mends was broken, and the policies alone close it."""
+    spec = spec_from_file_location("unprotected_app", unprotected / "__init__.py")
+    assert spec is not None
+    assert spec.loader is not None
+    before = module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "unprotected_app", before)
+    spec.loader.exec_module(before)
+    with set_up(new_database(), patients=3, tell=lambda _text: nullcontext()) as stage:
+        assert _patients(before, stage.admin.url) == (200, 6)
+        assert _patients(stage.example, stage.application) == (200, 3)
+        assert _patients(before, stage.application) == (403, 0)
+    for name in [name for name in sys.modules if name.startswith("unprotected_app.")]:
+        monkeypatch.delitem(sys.modules, name)
+
+
+def _patients(package: Any, address: URL) -> tuple[int, int]:
+    """Return the status and the number of patients that the first practice is shown."""
+    app = package.create_app({"DATABASE_URL": address, "SECRET_KEY": "test"})
+    client = app.test_client()
+    with client.session_transaction() as session:
+        session.update(user_id=1, practice_id=str(PRACTICES[0].id))
+    page = client.get("/patients/")
+    app.extensions["engine"].dispose()
+    return page.status_code, len(re.findall(r'href="/patients/\d+"', page.text))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
+from sqlalchemy.exc import SQLAlchemyError
 
 from tenantguard.errors import TenantGuardError
 
@@ -67,8 +68,8 @@ def demo(*, check: bool, port: int, rows: int, format_: str) -> None:
     except KeyboardInterrupt:
         console.print("Interrupted; everything was removed.")
         sys.exit(_INTERRUPTED)
-    except (TenantGuardError, OSError) as error:
-        console.print(f"The demo could not start: {error}")
+    except (TenantGuardError, SQLAlchemyError, OSError) as error:
+        console.print(f"The demo could not look: {str(error).splitlines()[0]}")
         sys.exit(_COULD_NOT_LOOK)
 
 

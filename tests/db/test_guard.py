@@ -158,17 +158,22 @@ def test_sessionmaker_and_option_engines_are_covered(locks: Locks) -> None:
 
 
 def test_statements_compiled_before_are_forgotten(locks: Locks) -> None:
-    """A cache filled before protect() holds nothing unscoped afterwards, the mapper's neither."""
-    engine = locks._engine(locks.world.app_url, {})
-    with engine.connect() as connection:
-        assert connection.scalar(select(func.count()).select_from(PATIENTS)) == 0
-    locks.world.guard.protect(engine)
-    with tenant_context(A), Session(engine) as session:
-        assert session.scalar(select(func.count()).select_from(PATIENTS)) == 3
-        patient = session.scalars(select(Patient)).first()
-        assert patient is not None
-        patient.name = "renamed"
+    """What the engine and the mappers compiled before protect() is compiled anew afterwards."""
+    engine = locks.none()
+    counted = select(func.count()).select_from(PATIENTS)
+    with Session(engine) as session:
+        assert session.scalar(counted) == 6
+        session.add(Patient(tenant_id=A, name="before"))
         session.flush()
+    guard = locks.world.guard
+    guard._bind(engine, verify=lambda *_: None)
+    guard._scope(engine)
+    with tenant_context(A), Session(engine) as session:
+        assert session.scalar(counted) == 3
+        patient = Patient(name="after")
+        session.add(patient)
+        session.flush()
+        assert patient.tenant_id == A
 
 
 @pytest.mark.parametrize("target", [None, "engine", object(), sessionmaker()])

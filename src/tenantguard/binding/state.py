@@ -128,6 +128,6 @@ def scrub_sql(settings: list[tuple[str, str]], literal: Callable[[str], str]) ->
 
 def registry_query(table: Table, key: Column[Any]) -> Callable[[str], str]:
     """Return a function from a tenant's literal to the query that finds it in the registry."""
-    preparer = postgresql.dialect().identifier_preparer
+    preparer = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call]
     start = f"SELECT 1 FROM {preparer.format_table(table)} WHERE {preparer.format_column(key)} = "  # noqa: S608
     return lambda literal: start + literal

@@ -367,7 +367,7 @@ class TenantCompiler(SQLCompiler):
 
     def render_bind_cast(self, type_: Any, dbapi_type: Any, sqltext: str) -> str:
         """Render a parameter's type, and note one that is more than a type."""
-        rendered = super().render_bind_cast(type_, dbapi_type, sqltext)
+        rendered = cast("str", super().render_bind_cast(type_, dbapi_type, sqltext))
         self._note_type(rendered.removeprefix(sqltext).removeprefix("::"))
         return rendered
 

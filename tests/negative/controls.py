@@ -1,0 +1,194 @@
+"""Each guard, how to take it away, and a test that has to go red without it.
+
+Loaded as a pytest plugin (`-p controls`) in a process of its own, it takes away the guard that
+TENANTGUARD_REMOVED names. Only the tests do this; the library reads no such variable.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+BINDING = "tests/db/test_binding.py"
+GUARD = "tests/db/test_guard.py"
+ORM = "tests/attacks/test_orm_reads.py"
+CORE = "tests/attacks/test_core_reads.py"
+TEXT = "tests/attacks/test_text.py"
+WRITES = "tests/attacks/test_writes.py"
+SESSIONS = "tests/attacks/test_sessions.py"
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """A guard: *remove* takes it away, *test* (a path, and words for -k) then fails."""
+
+    remove: Callable[[], None]
+    test: str
+    words: str = ""
+
+
+def _attribute(path: str, name: str, value: Any) -> Callable[[], None]:
+    """Return a function that sets *name* of the class or module at *path*."""
+
+    def remove() -> None:
+        from pkgutil import resolve_name  # noqa: PLC0415
+
+        owner = resolve_name(path)
+        if not hasattr(owner, name):
+            raise AttributeError(f"{path} has no {name}: the control is out of date")
+        setattr(owner, name, value)
+
+    return remove
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    return None
+
+
+def _passes_query(self: Any) -> Any:
+    """Return psycopg's own generator, without ours in between."""
+    import psycopg  # noqa: PLC0415
+
+    return psycopg.Connection._start_query(self)
+
+
+def _passes_command(self: Any, *args: Any, **kwargs: Any) -> Any:
+    import psycopg  # noqa: PLC0415
+
+    return psycopg.Connection._exec_command(self, *args, **kwargs)
+
+
+def _where_as_it_was(statement: Any, _predicates: Any) -> Any:
+    return statement
+
+
+def _open(criteria: Any) -> list[Any]:
+    return [clause for clause in criteria if clause is not None]
+
+
+COMPILER = "tenantguard.scoping.compiler:TenantCompiler"
+MODULE = "tenantguard.scoping.compiler"
+SAVED = "tenantguard.scoping.writes:Writes"
+PINNED = "tenantguard.scoping.sessions:_Pinned"
+STATE = "tenantguard.binding.state:Binding"
+PSYCOPG = "tenantguard.binding.psycopg:TenantBinding"
+
+CONTROLS = {
+    # The first lock, reads.
+    "predicate in WHERE": Control(
+        _attribute(MODULE, "_with_where", _where_as_it_was), ORM, "first_alone and own_rows"
+    ),
+    "parentheses around WHERE": Control(_attribute(MODULE, "_closed", _open), TEXT),
+    "predicate in ON": Control(
+        _attribute(MODULE, "nullable_leaves", lambda _join: _reads()), CORE, "first_alone"
+    ),
+    # The first lock, writes.
+    "supplied tenant is compared": Control(
+        _attribute(SAVED, "check", _nothing), GUARD, "errors_show or observe_never"
+    ),
+    "tenant column is kept": Control(
+        _attribute(SAVED, "keep_tenant", _nothing), WRITES, "first_alone"
+    ),
+    "upsert is guarded": Control(
+        _attribute(SAVED, "guarded_upsert", lambda _self, clause, *_: clause),
+        WRITES,
+        "first_alone",
+    ),
+    # Sessions.
+    "session is pinned": Control(_attribute(PINNED, "_check", _nothing), SESSIONS),
+    "flush is checked": Control(
+        _attribute("tenantguard.scoping.sessions", "_check_unchanged", _nothing), SESSIONS
+    ),
+    # Text.
+    "text needs the second lock": Control(
+        _attribute("tenantguard.scoping.execution:TenantExecution", "_allow_text", _nothing), TEXT
+    ),
+    "text inside constructs is noted": Control(
+        _attribute(COMPILER, "_note_text", _nothing), TEXT, "refused_by_the_first"
+    ),
+    "operators given as text are noted": Control(
+        _attribute(COMPILER, "_note_operator", _nothing), TEXT, "refused_by_the_first"
+    ),
+    "types given as text are noted": Control(
+        _attribute(COMPILER, "_note_type", _nothing), TEXT, "refused_by_the_first"
+    ),
+    "names are quoted": Control(
+        _attribute("tenantguard.scoping.execution", "_quoting", lambda preparer: preparer), TEXT
+    ),
+    "schema changes are refused": Control(
+        _attribute("tenantguard.scoping.execution:TenantExecution", "_refuse", _nothing),
+        GUARD,
+        "schema_changes",
+    ),
+    # The binding.
+    "the tenant is bound": Control(
+        _attribute(PSYCOPG, "_exec_command", _passes_command), BINDING, "raw_connection_knows"
+    ),
+    "autocommit is refused": Control(
+        _attribute(STATE, "refuse_autocommit", _nothing), BINDING, "autocommit"
+    ),
+    "a changed tenant is refused": Control(
+        _attribute(STATE, "refuse_switch", _nothing), BINDING, "open_transaction"
+    ),
+    "queries are watched": Control(
+        _attribute(PSYCOPG, "_start_query", _passes_query), BINDING, "open_transaction"
+    ),
+    "foreign connections are refused": Control(
+        _attribute(STATE, "refuse_foreign_connection", _nothing), BINDING, "not_ours"
+    ),
+    "connections are scrubbed": Control(
+        _attribute("tenantguard.binding.psycopg", "scrub_sql", lambda *_: ["SELECT 1"]),
+        BINDING,
+        "survives_check_in",
+    ),
+    "the scrub commits": Control(
+        _attribute("tenantguard.binding.psycopg", "scrub_sql", lambda *_: _without_commit()),
+        BINDING,
+        "survives_check_in",
+    ),
+    "settings are restored": Control(
+        _attribute("tenantguard.binding.engine", "_snapshot", lambda _connection: []),
+        BINDING,
+        "connect_listeners",
+    ),
+    "the registry is asked": Control(
+        _attribute("tenantguard.guard:TenantGuard", "_is_unknown", lambda *_: False),
+        BINDING,
+        "unknown_tenant",
+    ),
+    # The guard.
+    "the database is verified": Control(
+        _attribute("tenantguard.guard:TenantGuard", "_verify", _nothing), GUARD, "is_refused"
+    ),
+    "compiled statements are forgotten": Control(
+        _attribute("tenantguard.guard", "forget_compiled", _nothing), GUARD, "compiled_before"
+    ),
+    "the system engine is guarded": Control(
+        _attribute("tenantguard.guard", "_require_system_access", _nothing), GUARD, "system_access"
+    ),
+    "PostgreSQL's refusals are translated": Control(
+        _attribute("tenantguard.guard", "_translate", _nothing), WRITES
+    ),
+}
+
+
+def _reads() -> Any:
+    from tenantguard.scoping.reads import Reads  # noqa: PLC0415
+
+    return Reads()
+
+
+def _without_commit() -> list[str]:
+    from tenantguard.binding.state import _SCRUB  # noqa: PLC0415
+
+    return ["BEGIN", *_SCRUB]
+
+
+def pytest_configure() -> None:
+    name = os.environ.get("TENANTGUARD_REMOVED")
+    if name:
+        CONTROLS[name].remove()

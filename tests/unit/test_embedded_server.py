@@ -19,7 +19,7 @@ from tenantguard.demo.server import EmbeddedServer, embedded_server
 from tenantguard.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 HOLD = """
 import sys, time
@@ -48,8 +48,15 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def _leftovers() -> set[Path]:
-    return set(module._parent(root=os.geteuid() == 0).glob("tenantguard-*"))
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A directory for servers of this test alone: short, and open to the server's user."""
+    directory = Path(tempfile.mkdtemp(prefix="tg", dir="/tmp"))
+    directory.chmod(0o755)
+    monkeypatch.setenv("TMPDIR", str(directory))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    yield directory
+    directory.rmdir()
 
 
 def test_server_runs_and_is_gone() -> None:
@@ -139,9 +146,8 @@ def test_every_end_is_clean(body: str, number: signal.Signals | None, code: int)
 
 
 @pytest.mark.parametrize("delay", [0.05, 0.2, 0.4, 0.6])
-def test_sigterm_while_starting(delay: float) -> None:
+def test_sigterm_while_starting(temporary: Path, delay: float) -> None:
     """A signal at any moment of the start leaves nothing either."""
-    before = _leftovers()
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD.format(body="time.sleep(60)")],
         stdout=subprocess.DEVNULL,
@@ -150,7 +156,7 @@ def test_sigterm_while_starting(delay: float) -> None:
     time.sleep(delay)
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) in {-signal.SIGTERM, 128 + signal.SIGTERM}
-    assert _leftovers() <= before
+    assert list(temporary.iterdir()) == []
 
 
 def test_handlers_are_given_back() -> None:
@@ -175,21 +181,21 @@ def test_handlers_are_given_back() -> None:
 # -- a start that fails ------------------------------------------------------------------------
 
 
-def test_failed_start_says_why_and_leaves_nothing() -> None:
+def test_failed_start_says_why_and_leaves_nothing(temporary: Path) -> None:
     """A setting that PostgreSQL refuses is in the message."""
-    before = _leftovers()
     with pytest.raises(ConfigurationError, match=r"did not start.*no_such_setting"):
         embedded_server({"no_such_setting": "1"}).__enter__()
-    assert _leftovers() <= before
+    assert list(temporary.iterdir()) == []
 
 
-def test_failed_initdb_says_why_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_initdb_says_why_and_leaves_nothing(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without a usable initdb there is no server, and no directory."""
-    before = _leftovers()
     monkeypatch.setattr(module, "_SUPERUSER", "pg_forbidden")
     with pytest.raises(ConfigurationError, match=r"did not start.*pg_"):
         embedded_server().__enter__()
-    assert _leftovers() <= before
+    assert list(temporary.iterdir()) == []
 
 
 def test_missing_wheel_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

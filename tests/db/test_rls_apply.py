@@ -21,7 +21,16 @@ if TYPE_CHECKING:
     from sqlalchemy import URL
 
 LINE = '"Oth er"."Li""n%e"'
-QUESTIONS = ("SELECT", "WITH", "SHOW", "SAVEPOINT", "ROLLBACK", "SET LOCAL search_path", "DO $")
+QUESTIONS = (
+    "SELECT",
+    "WITH",
+    "SHOW",
+    "SAVEPOINT",
+    "ROLLBACK",
+    "SET LOCAL search_path",
+    "SET LOCAL jit",
+    "DO $",
+)
 
 
 @pytest.fixture

@@ -72,6 +72,7 @@ def _read(
     run: Run, steps: list[Step], catalog: Catalog, roles: Roles, *, create_roles: bool
 ) -> State:
     run(f"SET LOCAL search_path = {SEARCH_PATH}")
+    run("SET LOCAL jit = off")
     version, existing = read_roles(run, (*granted_roles(roles), roles.owner))
     if not create_roles:
         _refuse_missing_roles(set(granted_roles(roles)) - existing)

@@ -183,7 +183,7 @@ def test_without_locks_the_write_succeeds(stage: Stage, attack: Attack) -> None:
 def test_the_tenant_column_has_no_second_name(stage: Stage, attack: Attack, lock: str) -> None:
     """However a statement names the tenant column, no row is written for another tenant."""
     found = stage.attacked(attack, lock)
-    assert found in {attack.refusal(lock), CROSSED, "CompileError"}
+    assert found in {attack.refusal(lock), CROSSED, "CompileError", "42703"}
 
 
 def _child(session: Session, at: Target) -> int:

@@ -415,3 +415,27 @@ def test_locked_table_is_tried_again(world: World, monkeypatch: pytest.MonkeyPat
         threading.Timer(0.3, reader.rollback).start()
         rls.apply(world.owner, world.catalog, world.roles, attempts=8)
     assert missing(world) == []
+
+
+def test_set_null_is_refused_before_postgresql_15(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where SET NULL cannot spare the tenant column, the run stops before it changes anything."""
+    module = sys.modules["tenantguard.rls.plan"]
+    read = module.read_roles
+    monkeypatch.setattr(module, "read_roles", lambda *args: (140018, read(*args)[1]))
+    with pytest.raises(ConfigurationError, match="before PostgreSQL 15"):
+        rls.apply(world.owner, world.catalog, world.roles)
+    assert world.run("SELECT count(*) FROM pg_policy") == [(0,)]
+
+
+def test_refusal_of_the_server_names_the_step(world: World) -> None:
+    """What else PostgreSQL refuses is reported with the step, the code and no statement."""
+    [step] = [
+        step
+        for step in rls.generate(world.catalog, world.roles)
+        if step.table == "public.order" and step.kind.value == "unique key"
+    ]
+    world.run(f'CREATE SEQUENCE "{step.name}"')
+    with pytest.raises(ConfigurationError, match=r"refused public\.order unique key .*\(42P07\)"):
+        rls.apply(world.owner, world.catalog, world.roles)

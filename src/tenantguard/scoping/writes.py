@@ -10,14 +10,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Integer, and_, cast, literal, null, select
-from sqlalchemy.sql.elements import BindParameter, ColumnClause, Grouping, Null
+from sqlalchemy.sql.elements import BindParameter, ColumnClause, Grouping, Label, Null
+from sqlalchemy.sql.expression import TableClause
 
-from tenantguard.catalog import Kind
 from tenantguard.errors import CrossTenantError, UnknownTenantError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from tenantguard.catalog import Catalog
     from tenantguard.context import TenantId
     from tenantguard.scoping.compiler import TenantCompiler
     from tenantguard.scoping.scope import Scope
@@ -186,19 +187,15 @@ class Writes:
     def _check_selected(self, compiler: TenantCompiler, source: Any, index: int) -> None:
         """Refuse a selected tenant that is neither a value nor some scoped table's own tenant."""
         selected = list(source.selected_columns)[index]
-        while hasattr(selected, "element") and not isinstance(selected, BindParameter):
+        while isinstance(selected, Label | Grouping):
             selected = selected.element
         if isinstance(selected, BindParameter):
             self.supplied.append(selected)
             return
-        table = getattr(selected, "table", None)
-        base = getattr(table, "element", table)
-        if base is not None and getattr(base, "__visit_name__", "") == "table":
-            entry = compiler.tenantguard.catalog.entry(base)
-            own = entry.column is not None and entry.column.name == selected.name
-            if own and entry.kind in (Kind.SCOPED, Kind.REGISTRY):
-                return
-        raise self._expression_error()
+        # Through aliases, sub-queries and CTEs, down to the columns of tables.
+        bases = selected.base_columns
+        if not all(_is_tenant_of_a_table(compiler.tenantguard.catalog, base) for base in bases):
+            raise self._expression_error()
 
     def _stamp(self, column: ColumnClause[Any]) -> BindParameter[Any]:
         stamp: BindParameter[Any] = BindParameter(
@@ -242,6 +239,14 @@ def _names(key: Any, column: ColumnClause[Any]) -> bool:
 
 def _table_name(column: ColumnClause[Any]) -> str:
     return str(getattr(column.table, "name", ""))
+
+
+def _is_tenant_of_a_table(catalog: Catalog, column: Any) -> bool:
+    table = getattr(column, "table", None)
+    if not isinstance(column, ColumnClause) or not isinstance(table, TableClause):
+        return False
+    own = catalog.entry(table).column
+    return own is not None and own.name == column.name
 
 
 def _is_own_column(value: Any, column: ColumnClause[Any]) -> bool:

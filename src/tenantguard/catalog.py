@@ -5,13 +5,14 @@ Every table is exactly one of: the *registry* of tenants, *scoped* by its tenant
 *unclassified*, which is an error wherever it matters. The MetaData is read and never changed.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Column, ForeignKeyConstraint, MetaData, Table, UniqueConstraint
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.sql.expression import FromClause, TableClause
 from sqlalchemy.types import Integer, String, TypeEngine, Uuid
 
@@ -126,6 +127,7 @@ class Catalog:
     untenanted: Mapping[str, str] = field(default_factory=dict)
     lookups: list[IdentityLookup] = field(default_factory=list)
     _entries: dict[tuple[str | None, str], Entry] = field(default_factory=dict)
+    _to_database: Callable[[Any], Any] | None = None
 
     def __iter__(self) -> Iterator[Entry]:
         """Yield an entry for every table, ordered by name."""
@@ -208,6 +210,14 @@ class Catalog:
             ) from None
         return canonical
 
+    def text(self, tenant: TenantId) -> str:
+        """Return a canonical *tenant* as the text that PostgreSQL compares its columns with."""
+        if self._to_database is None:
+            dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+            processor = self.tenant_type.dialect_impl(dialect).bind_processor(dialect)
+            self._to_database = processor or _same
+        return str(self._to_database(tenant))
+
     def _registry_table(self) -> Table:
         table = self.metadata.tables.get(self.tenants)
         if table is None:
@@ -238,6 +248,10 @@ class Catalog:
                 f"Table {fullname!r} has no column {wanted!r}, which tenant_columns names."
             )
         return Entry(name, schema, Kind.UNCLASSIFIED, f"no column {wanted}, not declared", table)
+
+
+def _same(value: TenantId) -> TenantId:
+    return value
 
 
 def _column_named(table: Table | None, name: str) -> Column[Any] | None:

@@ -252,7 +252,7 @@ class TenantGuard:
         if active_tenant() is None:
             return None
         try:
-            return str(self._tenant())
+            return self.catalog.text(self._tenant())
         except UnknownTenantError as error:
             if self.mode == "enforce":
                 raise

@@ -159,6 +159,21 @@ def test_malformed_ids_are_refused_without_repeating_them(key: Any, given: Any) 
     assert repr(str(given)).strip("'") not in str(caught.value).replace("primary", "")
 
 
+@pytest.mark.parametrize(
+    ("key", "given", "stored"),
+    [
+        (Uuid(), UUID(U), U),
+        (Uuid(native_uuid=False), UUID(U), UUID(U).hex),
+        (Uuid(as_uuid=False), U, U),
+        (BigInteger(), 17, "17"),
+        (String(), "o'brien", "o'brien"),
+    ],
+)
+def test_the_setting_has_the_text_that_columns_have(key: Any, given: Any, stored: str) -> None:
+    """A UUID kept as CHAR(32) has no dashes, and so has the setting it is compared with."""
+    assert make(key).text(given) == stored
+
+
 def test_roles_need_names_of_their_own() -> None:
     """One role cannot be two."""
     with pytest.raises(ConfigurationError, match="a name of its own"):

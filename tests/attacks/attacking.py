@@ -1,7 +1,8 @@
 """What every attack needs: a stage with two tenants, and a word for how the work ended.
 
-An attack is a piece of work that tenant A does, aimed at one tenant's rows. Aimed at A's own rows it
-is the positive control; at B's it is the attack; without any lock, the proof that the attack is real.
+An attack is a piece of work that tenant A does, aimed at one tenant's rows. Aimed at A's own rows
+it is the positive control; at B's it is the attack; without any lock, the proof that the attack is
+real.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import pytest
 from locks import Locks, fill
 from practice import A, B
 from sqlalchemy import Engine, text
@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from tenantguard import tenant_context
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from uuid import UUID
 
     from locks import World
@@ -187,22 +187,3 @@ def kind(error: BaseException) -> str:
     """PostgreSQL's code for its own errors, the class's name for others."""
     original = getattr(error, "orig", None) or error
     return getattr(original, "sqlstate", None) or type(error).__name__
-
-
-@pytest.fixture(scope="module")
-def built_stage(world: World) -> Iterator[Stage]:
-    loose_tags(world)
-    built = Stage(world, Locks(world), target(world, A), target(world, B))
-    yield built
-    built.locks.dispose()
-
-
-@pytest.fixture
-def stage(built_stage: Stage) -> Iterator[Stage]:
-    """The stage; afterwards B's rows must be what they were."""
-    before = built_stage.rows()
-    yield built_stage
-    after = built_stage.rows()
-    if after != before:
-        built_stage.restore()
-    assert {**after, A: []} == {**before, A: []}, "rows of another tenant changed"

@@ -1,11 +1,11 @@
-"""Reads through Core: tables, light tables and other MetaData, on session, connection and engine."""
+"""Reads through Core: tables, light tables and other MetaData, wherever they are executed."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from attacking import LOCKS, Stage, built_stage, stage  # noqa: F401
+from attacking import LOCKS, Stage
 from practice import A, Base, Migration, Order, Patient
 from sqlalchemy import (
     Column,
@@ -40,13 +40,17 @@ from tenantguard import UnscopedStatementError, tenant_context
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+pytest_plugins = ["staging"]
+
 patients: Any = Patient.__table__
 orders: Any = Order.__table__
 MINE = ["patient a0", "patient a1", "patient a2"]
 ALL = [*MINE, "patient b0", "patient b1", "patient b2"]
 
 elsewhere = MetaData()
-copied = Table("patients", elsewhere, Column("id", Integer, primary_key=True), Column("name", String))
+copied = Table(
+    "patients", elsewhere, Column("id", Integer, primary_key=True), Column("name", String)
+)
 keyed = Table(
     "patients",
     MetaData(),
@@ -65,12 +69,7 @@ sub = select(patients.c.name, patients.c.id).where(patients.c.id > 0).subquery()
 side = select(orders.c.id).where(orders.c.patient_id == patients.c.id).lateral("side")
 sampled = tablesample(again, func.system(100))
 changed = update(patients).values(born=None).returning(patients.c.name).cte("changed")
-removed = (
-    delete(orders)
-    .where(orders.c.id < 0)
-    .returning(orders.c.id)
-    .cte("removed")
-)  # fmt: skip
+removed = delete(orders).where(orders.c.id < 0).returning(orders.c.id).cte("removed")
 
 SELECTS: dict[str, Any] = {
     "table": select(patients.c.name),
@@ -93,9 +92,7 @@ SELECTS: dict[str, Any] = {
         .subquery()
         .c.name
     ),
-    "outer join": select(again.c.name)
-    .distinct()
-    .select_from(outerjoin(orders, again, true())),
+    "outer join": select(again.c.name).distinct().select_from(outerjoin(orders, again, true())),
     "right of two outer joins": select(again.c.name)
     .distinct()
     .select_from(outerjoin(patients, outerjoin(orders, again, true()), true())),
@@ -104,7 +101,11 @@ SELECTS: dict[str, Any] = {
     ),
     "outer join of a full join": select(again.c.name)
     .distinct()
-    .select_from(outerjoin(patients, again.join(orders, again.c.id == orders.c.patient_id, full=True), true()))
+    .select_from(
+        outerjoin(
+            patients, again.join(orders, again.c.id == orders.c.patient_id, full=True), true()
+        )
+    )
     .where(again.c.id.is_not(None)),
     "lateral": select(patients.c.name).join(side, true()),
     "tablesample of alias": select(sampled.c.name),
@@ -113,7 +114,9 @@ SELECTS: dict[str, Any] = {
         select(again.c.name).where(again.c.id % 2 == 1),
     ),
     "compound subquery": select(
-        union_all(select(patients.c.name), select(again.c.name).where(again.c.id < 0)).subquery().c.name
+        union_all(select(patients.c.name), select(again.c.name).where(again.c.id < 0))
+        .subquery()
+        .c.name
     ),
     "exists": select(patients.c.name).where(exists(select(orders.c.id).where(orders.c.id > 0))),
     "in tuple": select(patients.c.name).where(
@@ -126,7 +129,9 @@ SELECTS: dict[str, Any] = {
     "group by key": select(patients.c.name).group_by(patients.c.id).order_by(patients.c.id),
     "having": select(patients.c.name).group_by(patients.c.name).having(func.count() == 1),
     "for update": select(patients.c.name).with_for_update(of=patients, skip_locked=True),
-    "row as value": select(func.json_extract_path_text(func.to_json(patients.table_valued()), "name")),
+    "row as value": select(
+        func.json_extract_path_text(func.to_json(patients.table_valued()), "name")
+    ),
     "unnest": select(func.unnest(select(func.array_agg(patients.c.name)).scalar_subquery())),
     "from a function": select(
         func.unnest(select(func.array_agg(patients.c.name)).scalar_subquery()).column_valued("n")
@@ -136,6 +141,7 @@ SELECTS: dict[str, Any] = {
     "harmless words": select(patients.c.name).order_by(text("name desc nulls last")),
     "bind": select(patients.c.name).where(patients.c.id > bindparam("id", 0)),
 }
+
 
 def _on_session(stage: Stage, lock: str, statement: Any) -> Iterable[str]:
     with Session(stage.engine(lock)) as session:
@@ -208,9 +214,12 @@ REFUSED: dict[str, Any] = {
 @pytest.mark.parametrize("shape", REFUSED)
 def test_a_table_that_is_nobodys_is_refused(stage: Stage, shape: str) -> None:
     """What is not the tenant's to touch is refused by the first lock before it is sent."""
-    with tenant_context(A), stage.engine("first_alone").connect() as connection:
-        with pytest.raises(UnscopedStatementError):
-            connection.execute(REFUSED[shape])
+    with (
+        tenant_context(A),
+        stage.engine("first_alone").connect() as connection,
+        pytest.raises(UnscopedStatementError),
+    ):
+        connection.execute(REFUSED[shape])
 
 
 def test_a_system_schema_cannot_be_translated_away(stage: Stage) -> None:

@@ -1,5 +1,7 @@
 """Writes through Core, the tenant column under other names, and references to foreign rows."""
 
+# ruff: noqa: E501  (the tables have an attack a line)
+
 from __future__ import annotations
 
 from typing import Any
@@ -13,8 +15,6 @@ from attacking import (
     Attack,
     Stage,
     Target,
-    built_stage,  # noqa: F401
-    stage,  # noqa: F401
 )
 from practice import A, Order, Patient, Tag, User, order_tags
 from sqlalchemy import (
@@ -39,14 +39,27 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Session, make_transient_to_detached
 from sqlalchemy.sql import quoted_name
 
+pytest_plugins = ["staging"]
+
 tags: Any = Tag.__table__
 users: Any = User.__table__
 LOOSE = tags.c.name == "loose a"
 light = table("tags", column("id"), column("tenant_id", Uuid), column("name"))
-renamed = Table("tags", MetaData(), Column("id", Integer, primary_key=True),
-                Column("tenant_id", Uuid, key="owner"), Column("name", String))  # fmt: skip
-folded = Table("tags", MetaData(), Column("id", Integer, primary_key=True), Column("tenant_id", Uuid),
-               Column(quoted_name("TENANT_ID", quote=False), Uuid), Column("name", String))  # fmt: skip
+renamed = Table(
+    "tags",
+    MetaData(),
+    Column("id", Integer, primary_key=True),
+    Column("tenant_id", Uuid, key="owner"),
+    Column("name", String),
+)
+folded = Table(
+    "tags",
+    MetaData(),
+    Column("id", Integer, primary_key=True),
+    Column("tenant_id", Uuid),
+    Column(quoted_name("TENANT_ID", quote=False), Uuid),
+    Column("name", String),
+)
 upsert = postgresql.insert
 
 
@@ -67,8 +80,13 @@ def _rows(statement: Any) -> Any:
 
 
 def _onupdate(at: Target) -> Any:
-    given = Table("tags", MetaData(), Column("id", Integer, primary_key=True),
-                  Column("tenant_id", Uuid, onupdate=at.tenant), Column("name", String))  # fmt: skip
+    given = Table(
+        "tags",
+        MetaData(),
+        Column("id", Integer, primary_key=True),
+        Column("tenant_id", Uuid, onupdate=at.tenant),
+        Column("name", String),
+    )
     return update(given).where(given.c.name == "loose a").values(name="moved")
 
 
@@ -222,9 +240,7 @@ def _linked(session: Session, at: Target) -> int:
     session.add(tag)
     assert order is not None
     # The association's tenant is filled by the first lock; the second alone refuses NULL.
-    session.execute(
-        order_tags.insert(), {"tenant_id": A, "order_id": order.id, "tag_id": tag.id}
-    )
+    session.execute(order_tags.insert(), {"tenant_id": A, "order_id": order.id, "tag_id": tag.id})
     return 1
 
 
@@ -258,9 +274,11 @@ def test_without_the_keys_the_reference_is_made(stage: Stage, attack: Attack) ->
 
     def unlocked(session: Session, at: Target) -> object:
         for name, owner in session.execute(
-            text("SELECT conname, conrelid::regclass FROM pg_constraint WHERE contype = 'f' AND "
-                 "array_length(conkey, 1) > 1")
-        ).all():  # fmt: skip
+            text(
+                "SELECT conname, conrelid::regclass FROM pg_constraint WHERE contype = 'f' AND "
+                "array_length(conkey, 1) > 1"
+            )
+        ).all():
             session.execute(text(f'ALTER TABLE {owner} DROP CONSTRAINT "{name}"'))
         return work(session, at)
 
@@ -277,7 +295,7 @@ def test_deleting_a_parent_takes_own_children_only(stage: Stage, lock: str) -> N
             order.tags.clear()
         session.delete(parent)
         session.flush()
-        return session.query(Order).filter_by(patient_id=at.patient).count()
+        return int(session.query(Order).filter_by(patient_id=at.patient).count())
 
     stage.ends(Attack("cascade", work, "NoResultFound", "NoResultFound", control="0"), lock)
 
@@ -293,8 +311,10 @@ def test_links_of_a_foreign_order_stay(stage: Stage, lock: str) -> None:
             make_transient_to_detached(one)
             session.add(one)
         session.execute(
-            delete(order_tags).where(order_tags.c.order_id == order.id, order_tags.c.tag_id == tag.id)
+            delete(order_tags).where(
+                order_tags.c.order_id == order.id, order_tags.c.tag_id == tag.id
+            )
         )
-        return session.query(order_tags).count()
+        return int(session.query(order_tags).count())
 
     stage.ends(Attack("links", work, "3", "3", control="2"), lock)

@@ -1,11 +1,11 @@
-"""Reads through the ORM: every shape returns the active tenant's rows, all of them and no others."""
+"""Reads through the ORM: every shape returns the tenant's rows, all of them and no others."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from attacking import LOCKS, Stage, built_stage, stage  # noqa: F401
+from attacking import LOCKS, Stage
 from practice import A, Order, Patient, Practice, Tag, User
 from sqlalchemy import (
     Integer,
@@ -54,6 +54,8 @@ from tenantguard import tenant_context
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+pytest_plugins = ["staging"]
+
 patients = Patient.__table__
 orders = Order.__table__
 MINE = ["patient a0", "patient a1", "patient a2"]
@@ -77,14 +79,16 @@ class Card(Cards):
     )
     given: Mapped[str] = query_expression()
     label = synonym("name")
-    log = relationship(Order, primaryjoin=patients.c.id == orders.c.patient_id, lazy="dynamic",
-                       viewonly=True)  # fmt: skip
-    book = relationship(Order, primaryjoin=patients.c.id == orders.c.patient_id, lazy="write_only",
-                        viewonly=True)  # fmt: skip
+    log = relationship(
+        Order, primaryjoin=patients.c.id == orders.c.patient_id, lazy="dynamic", viewonly=True
+    )
+    book = relationship(
+        Order, primaryjoin=patients.c.id == orders.c.patient_id, lazy="write_only", viewonly=True
+    )
 
     @hybrid_property
     def twice(self) -> str:
-        return str(self.name)
+        return str(self.label)
 
     @twice.inplace.expression
     @classmethod
@@ -174,7 +178,9 @@ SELECTS: dict[str, Any] = {
     "has": select(Patient.name).join(Patient.orders).where(Order.patient.has(Patient.id > 0)),
     "in": select(Patient.name).where(Patient.id.in_(select(Order.patient_id))),
     "not in": select(Patient.name).where(Patient.id.not_in(select(Order.patient_id + 1000))),
-    "order by scalar": select(Patient.name).order_by(select(func.count(other.id)).scalar_subquery()),
+    "order by scalar": select(Patient.name).order_by(
+        select(func.count(other.id)).scalar_subquery()
+    ),
     "cte": select(named.c.name),
     "nested cte": select(select(named.c.name).cte("outside").c.name),
     "recursive": select(tree.c.name),
@@ -235,10 +241,12 @@ WORK: dict[str, Callable[[Session], Iterable[str]]] = {
         each.name for each in s.scalars(select(Patient).execution_options(yield_per=2))
     ],
     "streamed": lambda s: _named(s, select(Patient).execution_options(stream_results=True)),
-    "populate_existing": lambda s: _named(s, select(Patient).execution_options(populate_existing=True)),
+    "populate_existing": lambda s: _named(
+        s, select(Patient).execution_options(populate_existing=True)
+    ),
     "lambda": lambda s: s.scalars(lambda_stmt(lambda: select(Patient.name))),
     "bundle": lambda s: [each.b.name for each in s.execute(select(Bundle("b", Patient.name)))],
-    "query": lambda s: [each.name for each in s.query(Patient)],
+    "query": lambda s: [each.name for each in s.query(Patient).all()],
     "query join": lambda s: [name for (name,) in s.query(Patient.name).join(Patient.orders)],
     "query from_statement": lambda s: [
         each.name for each in s.query(Patient).from_statement(select(Patient))
@@ -254,7 +262,9 @@ WORK: dict[str, Callable[[Session], Iterable[str]]] = {
         each.given
         for each in s.scalars(select(Card).options(with_expression(Card.given, _self_name())))
     ],
-    "dynamic": lambda s: [order.patient.name for card in s.scalars(select(Card)) for order in card.log],
+    "dynamic": lambda s: [
+        order.patient.name for card in s.scalars(select(Card)) for order in card.log
+    ],
     "write_only": lambda s: [
         order.patient.name
         for card in s.scalars(select(Card))

@@ -1,5 +1,7 @@
 """Writes through sessions: unit of work, ORM-enabled bulk statements and the legacy bulk methods."""
 
+# ruff: noqa: E501  (the tables have an attack a line)
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
@@ -15,11 +17,9 @@ from attacking import (
     Attack,
     Stage,
     Target,
-    built_stage,  # noqa: F401
-    stage,  # noqa: F401
 )
 from practice import A, Patient, Tag, User
-from sqlalchemy import String, Uuid, cast, delete, event, func, insert, literal, select, update
+from sqlalchemy import String, Uuid, cast, delete, event, insert, literal, select, update
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import (
     Session,
@@ -30,6 +30,9 @@ from sqlalchemy.orm.attributes import set_committed_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+pytest_plugins = ["staging"]
 
 
 def _loaded(session: Session, model: Any, key: int, tenant: Any, **values: Any) -> Any:
@@ -160,7 +163,9 @@ def _bulk(method: str, rows: Callable[[Target], list[Any]], *model: Any) -> Any:
     return work
 
 
-def _executed(statement: Callable[[Target], Any], rows: Callable[[Target], Any] | None = None) -> Any:
+def _executed(
+    statement: Callable[[Target], Any], rows: Callable[[Target], Any] | None = None
+) -> Any:
     def work(session: Session, at: Target) -> int:
         result: Any = session.execute(statement(at), rows(at) if rows else None)
         return 1 if rows or statement(at).is_insert else int(result.rowcount)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from attacking import GONE, LOCKS, Attack, Stage, built_stage, stage  # noqa: F401
+from attacking import GONE, LOCKS, Attack, Stage
 from practice import Order, Patient, Practice, User, order_tags
 from sqlalchemy import Uuid, and_, case, exists, func, literal, literal_column, or_, select, true
 from sqlalchemy.orm import Session, aliased, make_transient_to_detached, with_loader_criteria
+
+pytest_plugins = ["staging"]
 
 other: Any = aliased(Patient)
 
@@ -42,7 +44,9 @@ def _count(statement: Any) -> Any:
 
 PROBES = [
     _probe("get", lambda s, at: int(s.get(Patient, at.patient) is not None)),
-    _probe("get for update", lambda s, at: int(bool(s.get(Patient, at.patient, with_for_update=True)))),
+    _probe(
+        "get for update", lambda s, at: int(bool(s.get(Patient, at.patient, with_for_update=True)))
+    ),
     _probe(
         "get populate_existing",
         lambda s, at: int(bool(s.get(Patient, at.patient, populate_existing=True))),
@@ -68,7 +72,9 @@ PROBES = [
         "loader criteria",
         _count(
             lambda at: select(User).options(
-                with_loader_criteria(User, lambda user: user.tenant_id == at.tenant, track_closure_variables=False)
+                with_loader_criteria(
+                    User, lambda user: user.tenant_id == at.tenant, track_closure_variables=False
+                )
             )
         ),
         control="1",
@@ -79,7 +85,11 @@ PROBES = [
     ),
     _probe(
         "alias exists elsewhere",
-        _count(lambda at: select(literal(1)).where(select(other).where(other.id == at.patient).exists())),
+        _count(
+            lambda at: select(literal(1)).where(
+                select(other).where(other.id == at.patient).exists()
+            )
+        ),
     ),
     _probe(
         "in a case",

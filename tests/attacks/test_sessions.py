@@ -8,7 +8,7 @@ import pickle
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from attacking import LOCKS, SCOPING, Stage, built_stage, stage  # noqa: F401
+from attacking import LOCKS, SCOPING, Stage
 from practice import A, B, Order, Patient
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session, joinedload, scoped_session, sessionmaker
@@ -17,6 +17,9 @@ from tenantguard import CrossTenantError, TenantNotSetError, tenant_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+
+pytest_plugins = ["staging"]
 
 
 @pytest.fixture(params=SCOPING)
@@ -30,6 +33,11 @@ def session(request: pytest.FixtureRequest, stage: Stage) -> Iterator[Session]:
         yield opened
 
 
+def _flushed(session: Session) -> None:
+    session.add(Patient(name="x"))
+    session.flush()
+
+
 WARM: dict[str, Callable[[Session, Any], object]] = {
     "get": lambda s, at: s.get(Patient, at.patient),
     "get_one": lambda s, at: s.get_one(Patient, at.patient),
@@ -37,7 +45,7 @@ WARM: dict[str, Callable[[Session, Any], object]] = {
     "membership": lambda s, at: s.identity_map[s.identity_key(Patient, at.patient)],
     "iteration": lambda s, _: list(s),
     "values": lambda s, _: list(s.identity_map.values()),
-    "items": lambda s, _: list(s.identity_map.items()),
+    "items": lambda s, _: list(s.identity_map.items()),  # type: ignore[attr-defined]
     "keys": lambda s, _: list(s.identity_map.keys()),
     "select": lambda s, _: s.scalars(select(Patient)).all(),
     "refresh": lambda s, _: s.refresh(s.info["held"][0]),
@@ -45,13 +53,15 @@ WARM: dict[str, Callable[[Session, Any], object]] = {
     "merge without load": lambda s, _: s.merge(s.info["held"][0], load=False),
     "connection": lambda s, _: s.connection().execute(select(Patient.id)).all(),
     "nested": lambda s, _: s.begin_nested() and s.scalars(select(Patient.id)).all(),
-    "bulk": lambda s, _: s.bulk_insert_mappings(Patient, [{"name": "x"}]),  # type: ignore[arg-type]
-    "flush": lambda s, _: (s.add(Patient(name="x")), s.flush()),
+    "bulk": lambda s, _: s.bulk_insert_mappings(Patient, [{"name": "x"}]),
+    "flush": lambda s, _: _flushed(s),
 }
 
 
 @pytest.mark.parametrize("way", WARM)
-def test_a_switch_inside_the_transaction_is_refused(stage: Stage, session: Session, way: str) -> None:
+def test_a_switch_inside_the_transaction_is_refused(
+    stage: Stage, session: Session, way: str
+) -> None:
     """While A's transaction is open, B gets nothing from A's session, loaded or not."""
     with tenant_context(B), pytest.raises(CrossTenantError):
         WARM[way](session, stage.mine)
@@ -131,15 +141,20 @@ def test_a_scoped_session_is_pinned_too(stage: Stage, lock: str) -> None:
 @pytest.mark.parametrize("lock", SCOPING)
 def test_a_session_on_a_shared_connection_is_pinned(stage: Stage, lock: str) -> None:
     """A session joined to a connection's transaction belongs to that transaction's tenant."""
-    with stage.engine(lock).connect() as connection, tenant_context(A):
-        with connection.begin(), Session(connection, join_transaction_mode="create_savepoint") as one:
-            assert one.get(Patient, stage.mine.patient)
-            with (
-                tenant_context(B),
-                Session(connection, join_transaction_mode="create_savepoint") as two,
-                pytest.raises(CrossTenantError),
-            ):
-                two.scalars(select(Patient)).all()
+    join = sessionmaker(join_transaction_mode="create_savepoint")
+    with (
+        stage.engine(lock).connect() as connection,
+        tenant_context(A),
+        connection.begin(),
+        join(bind=connection) as one,
+    ):
+        assert one.get(Patient, stage.mine.patient)
+        with (
+            tenant_context(B),
+            join(bind=connection) as two,
+            pytest.raises(CrossTenantError),
+        ):
+            two.scalars(select(Patient)).all()
 
 
 @pytest.mark.parametrize("lock", LOCKS)
@@ -167,7 +182,7 @@ def test_a_pickled_foreign_object_stays_foreign(stage: Stage, lock: str) -> None
     """An object that comes back from a cache or queue is written for its own tenant only."""
     with Session(stage.engine("none")) as open_session:
         data = pickle.dumps(open_session.get(Patient, stage.theirs.patient))
-    patient = pickle.loads(data)  # noqa: S301
+    patient = pickle.loads(data)
     with tenant_context(A), Session(stage.engine(lock)) as session:
         session.add(patient)
         patient.name = "evil"

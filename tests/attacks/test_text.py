@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from attacking import BINDING, Stage, Target, built_stage, outcome, stage  # noqa: F401
+from attacking import BINDING, Stage, Target, outcome
 from practice import A, Order, Patient
 from sqlalchemy import (
     Column,
@@ -22,9 +22,9 @@ from sqlalchemy import (
     literal_column,
     or_,
     select,
+    tablesample,
     text,
     true,
-    tablesample,
 )
 from sqlalchemy.dialects.postgresql import INTERVAL
 from sqlalchemy.orm import Session
@@ -36,11 +36,16 @@ from tenantguard import TenantNotSetError, UnscopedStatementError, tenant_contex
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytest_plugins = ["staging"]
+
 patients: Any = Patient.__table__
 orders: Any = Order.__table__
 EVERY_NAME = "(SELECT string_agg(name, ',') FROM patients)"
 THEIRS = "patient b0"
 word = literal_column
+
+
+anything: Any = text("system(100)) UNION SELECT 1, 'x'::uuid, name FROM (patients")
 
 
 class Spliced(UserDefinedType[str]):
@@ -67,7 +72,9 @@ SMUGGLED: dict[str, Callable[[], Any]] = {
     "text's cte": lambda: select(
         text("SELECT name FROM patients").columns(Column("name", String)).cte().c.name
     ),
-    "from_statement": lambda: select(Patient.name).from_statement(text("SELECT name FROM patients")),
+    "from_statement": lambda: select(Patient.name).from_statement(
+        text("SELECT name FROM patients")
+    ),
     "column": lambda: select(text(EVERY_NAME)),
     "literal column": lambda: select(literal_column(EVERY_NAME)),
     "from": lambda: select(literal_column("name")).select_from(text("patients")),
@@ -82,11 +89,15 @@ SMUGGLED: dict[str, Callable[[], Any]] = {
     "on": lambda: select(patients.c.name).join(
         orders, text("TRUE UNION SELECT name FROM patients p2 JOIN orders o2 ON TRUE")
     ),
-    "order by": lambda: select(patients.c.name, text(EVERY_NAME)).order_by(text(f"{EVERY_NAME} desc")),
+    "order by": lambda: select(patients.c.name, text(EVERY_NAME)).order_by(
+        text(f"{EVERY_NAME} desc")
+    ),
     "group by": lambda: select(text(EVERY_NAME)).group_by(text("1")).select_from(patients),
-    "having": lambda: select(patients.c.name)
-    .group_by(patients.c.id)
-    .having(text("TRUE UNION ALL SELECT name FROM patients")),
+    "having": lambda: (
+        select(patients.c.name)
+        .group_by(patients.c.id)
+        .having(text("TRUE UNION ALL SELECT name FROM patients"))
+    ),
     "prefix": lambda: select(patients.c.name).prefix_with("name FROM patients UNION ALL SELECT"),
     "prefixes of words": lambda: select(patients.c.name).prefix_with(
         "name", "FROM", "patients", "UNION", "ALL", "SELECT"
@@ -104,29 +115,31 @@ SMUGGLED: dict[str, Callable[[], Any]] = {
     "comment marks": _swallowed,
     "extract": lambda: select(extract(f"day FROM now()), {EVERY_NAME}, extract(day", func.now())),
     "interval": lambda: select(cast(word("'1'"), INTERVAL(fields=f"), {EVERY_NAME}, ('1'"))),
-    "interval's tail": lambda: select(cast(word("'1'"), INTERVAL(fields="), name FROM patients --"))),
+    "interval's tail": lambda: select(
+        cast(word("'1'"), INTERVAL(fields="), name FROM patients --"))
+    ),
     "bound interval": lambda: select(
         literal(timedelta(1), INTERVAL(fields=", name FROM patients --"))
     ),
     "user's type": lambda: select(cast(word("'1'"), Spliced())),
-    "sampling": lambda: select(
-        tablesample(patients, text("system(100)) UNION SELECT 1, 'x'::uuid, name FROM (patients"))
-        .c.name
-    ),
+    "sampling": lambda: select(tablesample(patients, anything).c.name),
     "function that runs text": lambda: select(
         func.ts_rewrite(
             func.to_tsquery("simple", "zz"),
-            "SELECT to_tsquery('simple', 'zz'), to_tsquery('simple', replace(string_agg(name, '&'), "
-            "' ', '&')) FROM patients",
+            "SELECT to_tsquery('simple', 'zz'), to_tsquery('simple', "
+            "replace(string_agg(name, '&'), ' ', '&')) FROM patients",
         ).cast(String)
     ),
     "statistics of text": lambda: select(
         func.string_agg(
             func.ts_stat("SELECT to_tsvector('simple', name) FROM patients")
-            .table_valued(column("w", String), name="w(w)").render_derived().c.w, ","
+            .table_valued(column("w", String), name="w(w)")
+            .render_derived()
+            .c.w,
+            ",",
         )
     ),
-}  # fmt: skip
+}
 
 # These fit the parentheses that the first lock puts around conditions, or no place at all.
 FITTED = {
@@ -206,17 +219,19 @@ def _harmless(session: Session) -> object:
 @pytest.mark.parametrize("work", [_commit, _driver_sql, _harmless])
 def test_text_as_a_whole_statement_is_refused(stage: Stage, work: Any) -> None:
     """The first lock alone sends no statement that is text, however short."""
-    with tenant_context(A), Session(stage.engine("first_alone")) as session:
-        with pytest.raises(UnscopedStatementError):
-            work(session)
+    with (
+        tenant_context(A),
+        Session(stage.engine("first_alone")) as session,
+        pytest.raises(UnscopedStatementError),
+    ):
+        work(session)
 
 
 @pytest.mark.parametrize("work", [_commit, _driver_sql, _harmless])
 def test_text_needs_a_tenant(stage: Stage, work: Any) -> None:
     """Also where the policies hold, text without a tenant is an error, not an empty answer."""
-    with Session(stage.engine("both")) as session:
-        with pytest.raises(TenantNotSetError):
-            work(session)
+    with Session(stage.engine("both")) as session, pytest.raises(TenantNotSetError):
+        work(session)
 
 
 HARMLESS: dict[str, Callable[[], Any]] = {

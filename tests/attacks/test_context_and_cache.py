@@ -9,11 +9,11 @@ from threading import Barrier
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from attacking import LOCKS, SCOPING, Stage
+from attacking import CROSSED, LOCKS, ROW_SECURITY, SCOPING, Stage, kind
 from practice import UNKNOWN, A, B, Material, Patient, Practice, Tag
-from sqlalchemy import Engine, bindparam, event, insert, lambda_stmt, select, update
+from sqlalchemy import Engine, Uuid, bindparam, event, insert, lambda_stmt, literal, select, update
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.exc import CompileError
+from sqlalchemy.exc import CompileError, DBAPIError
 from sqlalchemy.orm import Session, joinedload
 
 from tenantguard import CrossTenantError, TenantNotSetError, UnknownTenantError, tenant_context
@@ -196,6 +196,39 @@ def test_a_cache_handed_in_is_no_way_round(stage: Stage, lock: str) -> None:
         with tenant_context(tenant), stage.engine(name).connect() as connection:
             caching = connection.execution_options(compiled_cache=shared)
             assert sorted(caching.scalars(select(patients.c.name))) == wanted
+
+
+tags: Any = Tag.__table__
+
+
+def _cte(statement: Any) -> Any:
+    return select(statement.returning(tags.c.id).cte("written"))
+
+
+WRITES: dict[str, Callable[[Any, str], Any]] = {
+    "insert": lambda whose, name: insert(tags).values(tenant_id=whose, name=name),
+    "insert from select": lambda whose, name: insert(tags).from_select(
+        ["tenant_id", "name"], select(literal(whose, Uuid), literal(name))
+    ),
+    "update": lambda whose, _: update(tags).where(tags.c.name == "loose a").values(tenant_id=whose),
+    "insert in a cte": lambda whose, name: _cte(insert(tags).values(tenant_id=whose, name=name)),
+    "lambda": lambda whose, _: lambda_stmt(
+        lambda: update(tags).where(tags.c.name == "loose a").values(tenant_id=whose)
+    ),
+}
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+@pytest.mark.parametrize("shape", WRITES)
+def test_a_cached_write_is_checked_each_time(stage: Stage, shape: str, lock: str) -> None:
+    """A statement whose own value passed does not carry a foreign value later."""
+    refusal = DBAPIError if lock == "second_alone" else CrossTenantError
+    with tenant_context(A), Session(stage.engine(lock)) as session:
+        session.execute(WRITES[shape](A, "one"))
+        session.execute(WRITES[shape](A, "two"))
+        with pytest.raises(refusal) as refused:
+            session.execute(WRITES[shape](B, "three"))
+    assert kind(refused.value) in {CROSSED, ROW_SECURITY}
 
 
 BINDS: dict[str, tuple[Any, dict[str, Any]]] = {

@@ -80,6 +80,8 @@ SELECTS: dict[str, Any] = {
     "light table's alias": select(alias(light, "l").c.name),
     "alias": select(again.c.name),
     "alias of alias": select(twice.c.name),
+    "alias named like another table": select(patients.alias("orders").c.name),
+    "cte named like its table": select(select(patients).cte("patients").c.name),
     "subquery": select(sub.c.name),
     "cte": select(cte.c.name),
     "cte of cte": select(nested.c.name),

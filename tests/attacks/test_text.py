@@ -26,7 +26,7 @@ from sqlalchemy import (
     text,
     true,
 )
-from sqlalchemy.dialects.postgresql import INTERVAL
+from sqlalchemy.dialects.postgresql import INTERVAL, JSONB
 from sqlalchemy.orm import Session
 from sqlalchemy.sql import quoted_name
 from sqlalchemy.types import UserDefinedType
@@ -60,6 +60,13 @@ def _swallowed() -> Any:
     opened = func.coalesce(word("1").op("/*")(word("1")))
     on = orders.join(patients, and_(orders.c.id > 0, opened))
     return select(patients.c.name).select_from(on).where(word("1").op("*/=")(word("1")))
+
+
+def _derived() -> Any:
+    """Give a function's column a type whose text goes on with another table."""
+    spliced = column("x", INTERVAL(fields="), patients AS y(a, b, name) --"))
+    record = func.jsonb_to_record(cast(word("'{}'"), JSONB)).table_valued(spliced, name="q")
+    return select(word("y.name")).select_from(record.render_derived(with_types=True))
 
 
 # Each of these reads every tenant's names when nothing stops it.
@@ -121,6 +128,8 @@ SMUGGLED: dict[str, Callable[[], Any]] = {
     "bound interval": lambda: select(
         literal(timedelta(1), INTERVAL(fields=", name FROM patients --"))
     ),
+    "length of a type": lambda: select(cast(word("'1'"), String("5)), name FROM patients --"))),  # type: ignore[arg-type]
+    "type of a derived column": _derived,
     "user's type": lambda: select(cast(word("'1'"), Spliced())),
     "sampling": lambda: select(tablesample(patients, anything).c.name),
     "function that runs text": lambda: select(
@@ -236,7 +245,7 @@ def test_text_needs_a_tenant(stage: Stage, work: Any) -> None:
 
 HARMLESS: dict[str, Callable[[], Any]] = {
     "operator": lambda: select(patients.c.name).where(patients.c.id.op(">")(0)),
-    "json": lambda: select(cast('{"name": "patient a0"}', String).cast(_json()).op("->>")("name")),
+    "json": lambda: select(cast('{"name": "patient a0"}', String).cast(JSONB).op("->>")("name")),
     "extract": lambda: select(patients.c.name).where(extract("year", func.now()) > 2000),
     "cast": lambda: select(cast(patients.c.name, String(50))).where(cast("1", Integer) == 1),
     "interval": lambda: select(patients.c.name).where(
@@ -247,12 +256,6 @@ HARMLESS: dict[str, Callable[[], Any]] = {
     "collate": lambda: select(patients.c.name.collate("C")),
     "bind": lambda: select(patients.c.name).where(patients.c.id > bindparam("least", 0)),
 }
-
-
-def _json() -> Any:
-    from sqlalchemy.dialects.postgresql import JSONB  # noqa: PLC0415
-
-    return JSONB
 
 
 @pytest.mark.parametrize("shape", HARMLESS)

@@ -222,6 +222,11 @@ def _named(session: Session, statement: Any) -> list[str]:
     return [each.name for each in session.scalars(statement).unique()]
 
 
+def _bundled(session: Session) -> list[str]:
+    rows: Any = session.execute(select(Bundle("b", Patient.name)))
+    return [bundle.name for (bundle,) in rows]
+
+
 WORK: dict[str, Callable[[Session], Iterable[str]]] = {
     "entity": lambda s: _named(s, select(Patient)),
     "from_statement": lambda s: _named(s, select(Patient).from_statement(select(Patient))),
@@ -245,7 +250,7 @@ WORK: dict[str, Callable[[Session], Iterable[str]]] = {
         s, select(Patient).execution_options(populate_existing=True)
     ),
     "lambda": lambda s: s.scalars(lambda_stmt(lambda: select(Patient.name))),
-    "bundle": lambda s: _bundled(s),
+    "bundle": _bundled,
     "query": lambda s: [each.name for each in s.query(Patient).all()],
     "query join": lambda s: [name for (name,) in s.query(Patient.name).join(Patient.orders)],
     "query from_statement": lambda s: [
@@ -279,11 +284,6 @@ WORK: dict[str, Callable[[Session], Iterable[str]]] = {
 
 def _patients_of(session: Session, statement: Any) -> list[str]:
     return [order.patient.name for order in session.scalars(statement).unique()]
-
-
-def _bundled(session: Session) -> list[str]:
-    rows: Any = session.execute(select(Bundle("b", Patient.name)))
-    return [bundle.name for (bundle,) in rows]
 
 
 def _split(text: str) -> list[str]:

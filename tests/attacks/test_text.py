@@ -128,7 +128,9 @@ SMUGGLED: dict[str, Callable[[], Any]] = {
     "bound interval": lambda: select(
         literal(timedelta(1), INTERVAL(fields=", name FROM patients --"))
     ),
-    "length of a type": lambda: select(cast(word("'1'"), String("5)), name FROM patients --"))),  # type: ignore[arg-type]
+    "collation of a type": lambda: select(
+        cast(word("'1'"), String(collation='C"), name FROM patients --'))
+    ),
     "type of a derived column": _derived,
     "user's type": lambda: select(cast(word("'1'"), Spliced())),
     "sampling": lambda: select(tablesample(patients, anything).c.name),

@@ -51,6 +51,7 @@ _HOOKS = (
     "visit_join",
     "visit_on_conflict_do_update",
     "visit_table",
+    "visit_table_valued_alias",
     "visit_textclause",
     "visit_typeclause",
     "visit_update",
@@ -370,6 +371,13 @@ class TenantCompiler(SQLCompiler):
         rendered = cast("str", super().render_bind_cast(type_, dbapi_type, sqltext))
         self._note_type(rendered.removeprefix(sqltext).removeprefix("::"))
         return rendered
+
+    def visit_table_valued_alias(self, element: Any, **kwargs: Any) -> str:
+        """Render a function as a table, and note a column type that is more than a type."""
+        if element._render_derived_w_types:  # noqa: SLF001
+            for column in element.c:
+                self._note_type(self.dialect.type_compiler_instance.process(column.type))
+        return cast("str", super().visit_table_valued_alias(element, **kwargs))
 
     def get_statement_hint_text(self, hint_texts: Sequence[str]) -> str:
         """Render statement hints, and note them: they are text at the statement's end."""

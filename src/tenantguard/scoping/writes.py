@@ -137,12 +137,8 @@ class Writes:
 
     def _refuse_expressions(self, on_conflict: Any, column: ColumnClause[Any]) -> None:
         for key, value in _pairs(on_conflict.update_values_to_set):
-            if not _names(key, column):
-                continue
-            if isinstance(value, BindParameter):
-                self.supplied.append(value)
-            elif not _is_own_column(value, column):
-                raise self._expression_error()
+            if _names(key, column) and not _is_own_column(value, column):
+                self._take_supplied(value)
 
     def _stamped_row(
         self, compiler: TenantCompiler, row: Mapping[Any, Any], column: ColumnClause[Any]

@@ -127,18 +127,14 @@ class Writes:
         translated when it arrives.
         """
         self.table = _table_name(column)
-        if any(_names(key, column) for key, _ in _pairs(on_conflict.update_values_to_set)):
-            self._refuse_expressions(on_conflict, column)
+        for key, value in _pairs(on_conflict.update_values_to_set):
+            if _names(key, column) and not _is_own_column(value, column):
+                self._take_supplied(value)
         mine = literal(1) / cast(Grouping(column == tenant), Integer) == literal(1)
         where = on_conflict.update_whereclause
         return _clone(
             on_conflict, update_whereclause=mine if where is None else and_(mine, Grouping(where))
         )
-
-    def _refuse_expressions(self, on_conflict: Any, column: ColumnClause[Any]) -> None:
-        for key, value in _pairs(on_conflict.update_values_to_set):
-            if _names(key, column) and not _is_own_column(value, column):
-                self._take_supplied(value)
 
     def _stamped_row(
         self, compiler: TenantCompiler, row: Mapping[Any, Any], column: ColumnClause[Any]

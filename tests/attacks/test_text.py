@@ -155,6 +155,7 @@ SMUGGLED: dict[str, Callable[[], Any]] = {
 # These fit the parentheses that the first lock puts around conditions, or no place at all.
 FITTED = {
     "boolean operator",
+    "collation of a type",
     "comment marks",
     "on",
     "operator",

@@ -71,12 +71,12 @@ class Locks:
         self.world.guard.protect(engine)
         return engine
 
-    def first_alone(self, **options: Any) -> Engine:
+    def first_alone(self, *, text_allowed: bool = False, **options: Any) -> Engine:
         """Scoped statements as a superuser, whom no policy holds."""
         engine = self._engine(self.world.admin.url, options)
         guard = self.world.guard
         guard._bind(engine, verify=lambda *_: None)
-        guard._scope(engine, text_allowed=False)
+        guard._scope(engine, text_allowed=text_allowed)
         return engine
 
     def second_alone(self, **options: Any) -> Engine:

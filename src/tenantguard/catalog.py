@@ -14,7 +14,7 @@ from uuid import UUID
 from sqlalchemy import Column, ForeignKeyConstraint, MetaData, Table, UniqueConstraint
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.sql.expression import FromClause, TableClause
-from sqlalchemy.types import Integer, String, TypeEngine, Uuid
+from sqlalchemy.types import Integer, String, TypeDecorator, TypeEngine, Uuid
 
 from tenantguard.context import TenantId
 from tenantguard.errors import ConfigurationError, UnknownTenantError
@@ -202,7 +202,8 @@ class Catalog:
             UnknownTenantError: If *given* is not of the registry's type.
         """
         try:
-            canonical: TenantId = _CANONICAL[_affinity(self.tenant_type)](given, self.tenant_type)
+            stored = _stored(self.tenant_type)
+            canonical: TenantId = _CANONICAL[_affinity(stored)](given, stored)
         except (ValueError, TypeError, KeyError):
             raise UnknownTenantError(
                 "The tenant's id does not have the type of the primary key of "
@@ -269,8 +270,15 @@ def _single_key(table: Table) -> Column[Any]:
     return keys[0]
 
 
+def _stored(type_: TypeEngine[Any]) -> TypeEngine[Any]:
+    """Return what PostgreSQL holds for *type_*: a decorated type may be text elsewhere."""
+    while isinstance(type_, TypeDecorator):
+        type_ = type_.load_dialect_impl(postgresql.dialect())  # type: ignore[no-untyped-call]
+    return type_
+
+
 def _affinity(type_: TypeEngine[Any]) -> type[TypeEngine[Any]]:
-    affinity: type[TypeEngine[Any]] | None = type_._type_affinity  # noqa: SLF001  (no public name)
+    affinity: type[TypeEngine[Any]] | None = _stored(type_)._type_affinity  # noqa: SLF001
     for supported in _CANONICAL:
         if affinity is not None and issubclass(affinity, supported):
             return supported

@@ -159,8 +159,8 @@ class TenantGuard:
         """Put the first and second lock onto *target*. Calling it again changes nothing.
 
         Args:
-            target: An Engine, AsyncEngine, sessionmaker, or Flask-SQLAlchemy's `db` (inside an
-                application context).
+            target: An Engine, a sessionmaker that has a bind, or Flask-SQLAlchemy's `db` (inside
+                an application context).
             show_parameters: Let SQLAlchemy's errors and logs show parameters, values included.
 
         Raises:
@@ -306,6 +306,6 @@ def _engines(target: Any) -> list[Engine]:
     if engines_by_bind:
         return [engine for bind in engines_by_bind.values() for engine in _engines(bind)]
     raise ConfigurationError(
-        "protect() takes an Engine, an AsyncEngine, a sessionmaker that has a bind, or "
-        "Flask-SQLAlchemy's db inside an application context."
+        "protect() takes an Engine, a sessionmaker that has a bind, or Flask-SQLAlchemy's db "
+        "inside an application context."
     )

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from locks import unique_roles
-from practice import A, B, Base, Material, Order, Patient, User, make_guard, order_tags
-from sqlalchemy import Engine, create_engine, delete, func, insert, select, text, update
+from practice import A, B, Base, Material, Order, Patient, Practice, User, make_guard, order_tags
+from sqlalchemy import Engine, and_, create_engine, delete, func, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from tenantguard import (
@@ -176,6 +177,14 @@ def test_statements_compiled_before_are_forgotten(locks: Locks) -> None:
         assert patient.tenant_id == A
 
 
+def test_asynchronous_engines_are_refused(locks: Locks) -> None:
+    """An asynchronous engine is no protected engine yet, and is not half-protected."""
+    engine = create_async_engine(locks.world.app_url)
+    with pytest.raises(ConfigurationError, match="asynchronous engines are not supported yet"):
+        locks.world.guard.protect(engine)
+    assert engine.sync_engine.dialect.statement_compiler.__name__.startswith("PG")
+
+
 @pytest.mark.parametrize("target", [None, "engine", object(), sessionmaker()])
 def test_what_is_no_engine_is_refused(locks: Locks, target: Any) -> None:
     """protect() says what it takes."""
@@ -319,6 +328,27 @@ def test_system_access_yields_its_own_engine(locks: Locks) -> None:
         locks.world.guard.system_access(reason="x"),
     ):
         pass
+
+
+# -- text that the second lock allows -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        select(PATIENTS.c.name).where(text("1 = 1 OR 1 = 1")),
+        select(PATIENTS.c.name).where(and_(text("1 = 1 OR 1 = 1"), PATIENTS.c.id > 0)),
+        select(PATIENTS.c.name)
+        .select_from(Practice.__table__.outerjoin(PATIENTS, text("1 = 1 OR 1 = 1")))
+        .where(PATIENTS.c.id > 0),
+    ],
+    ids=["where", "inside and_", "on"],
+)
+def test_or_in_a_text_does_not_reach_past_the_tenant(locks: Locks, statement: Any) -> None:
+    """Where text may run, the first lock's predicate holds all the same."""
+    engine = locks.first_alone(text_allowed=True)
+    with tenant_context(A), engine.connect() as connection:
+        assert sorted(connection.scalars(statement)) == ["patient a0", "patient a1", "patient a2"]
 
 
 # -- what errors show ---------------------------------------------------------------------------

@@ -18,7 +18,7 @@ GUARD = "tests/db/test_guard.py"
 ORM = "tests/attacks/test_orm_reads.py"
 CORE = "tests/attacks/test_core_reads.py"
 TEXT = "tests/attacks/test_text.py"
-WRITES = "tests/attacks/test_writes.py"
+WRITES = "tests/attacks/test_core_writes.py"
 SESSIONS = "tests/attacks/test_sessions.py"
 
 
@@ -82,7 +82,9 @@ CONTROLS = {
     "predicate in WHERE": Control(
         _attribute(MODULE, "_with_where", _where_as_it_was), ORM, "first_alone and own_rows"
     ),
-    "parentheses around WHERE": Control(_attribute(MODULE, "_closed", _open), TEXT),
+    "parentheses around WHERE": Control(
+        _attribute(MODULE, "_closed", _open), GUARD, "or_in_a_text"
+    ),
     "predicate in ON": Control(
         _attribute(MODULE, "nullable_leaves", lambda _join: _reads()), CORE, "first_alone"
     ),

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import (
+    CHAR,
     BigInteger,
     Column,
     Float,
@@ -15,6 +16,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    TypeDecorator,
     Uuid,
     column,
     table,
@@ -24,6 +26,7 @@ from tenantguard import ConfigurationError, Roles, TenantGuard, UnknownTenantErr
 from tenantguard.catalog import Catalog, Kind
 
 if TYPE_CHECKING:
+    from sqlalchemy import Dialect
     from sqlalchemy.types import TypeEngine
 
 
@@ -116,6 +119,16 @@ def test_tenant_column_of_another_type_is_refused() -> None:
         catalog.check()
 
 
+class Guid(TypeDecorator[UUID]):
+    """The widespread recipe: a UUID on PostgreSQL, text elsewhere."""
+
+    impl = CHAR
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        return dialect.type_descriptor(Uuid() if dialect.name == "postgresql" else CHAR(32))
+
+
 U = "0b7c1c2e-5a0f-4f0e-9d0a-3f8f6f1f2a11"
 
 
@@ -126,6 +139,7 @@ U = "0b7c1c2e-5a0f-4f0e-9d0a-3f8f6f1f2a11"
         (Uuid(), U.upper(), UUID(U)),
         (Uuid(), UUID(U), UUID(U)),
         (Uuid(as_uuid=False), U.upper(), U),
+        (Guid(), U.upper(), UUID(U)),
         (BigInteger(), "17", 17),
         (BigInteger(), 17, 17),
         (String(36), UUID(U), U),
@@ -142,6 +156,7 @@ def test_ids_become_canonical(key: Any, given: Any, canonical: Any) -> None:
     [
         (Uuid(), "17"),
         (Uuid(), 17),
+        (Guid(), "nonsense"),
         (Integer(), "017"),
         (Integer(), "1 "),
         (Integer(), "one"),
@@ -165,6 +180,7 @@ def test_malformed_ids_are_refused_without_repeating_them(key: Any, given: Any) 
         (Uuid(), UUID(U), U),
         (Uuid(native_uuid=False), UUID(U), UUID(U).hex),
         (Uuid(as_uuid=False), U, U),
+        (Guid(), UUID(U), U),
         (BigInteger(), 17, "17"),
         (String(), "o'brien", "o'brien"),
     ],

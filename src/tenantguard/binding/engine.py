@@ -70,6 +70,11 @@ def _snapshot(connection: Any) -> list[tuple[str, str]]:
 
 
 def _connection_class(engine: Engine) -> Any:
+    if engine.dialect.is_async:
+        raise ConfigurationError(
+            "protect(): asynchronous engines are not supported yet; use create_engine() with "
+            "postgresql+psycopg."
+        )
     if engine.dialect.name == "postgresql" and engine.dialect.driver == "psycopg":
         from tenantguard.binding import psycopg as driver  # noqa: PLC0415  (an optional extra)
 

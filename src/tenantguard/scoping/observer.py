@@ -6,6 +6,7 @@ import logging
 import sys
 from collections import Counter
 from pathlib import Path
+from sysconfig import get_path
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -17,9 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["Observer"]
 
 _LOG = logging.getLogger("tenantguard.observe")
-_LIBRARIES = tuple(
-    f"{Path(file).parent}" for file in (sqlalchemy.__file__, Path(__file__).parent) if file
-)
+_OWN = (str(Path(__file__).parents[1]), str(Path(sqlalchemy.__file__ or "").parent))
+_INSTALLED = tuple({get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 _MAX_PLACES = 10_000
 
 
@@ -44,10 +44,15 @@ class Observer:
 
 
 def _caller() -> str:
+    """Return the place that sent the statement; in an installed package only if nothing else is."""
     frame: FrameType | None = sys._getframe(2)  # noqa: SLF001  (inspect.stack() reads every file)
+    installed = "unknown"
     while frame is not None:
         file = frame.f_code.co_filename
-        if not file.startswith(_LIBRARIES) and not file.startswith("<"):
-            return f"{file}:{frame.f_lineno}"
+        if not file.startswith(("<", *_OWN)):
+            place = f"{file}:{frame.f_lineno}"
+            if not file.startswith(_INSTALLED):
+                return place
+            installed = place if installed == "unknown" else installed
         frame = frame.f_back
-    return "unknown"
+    return installed

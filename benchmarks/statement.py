@@ -7,69 +7,68 @@ Each pair runs on engines with the same binding, in turns, so that only the scop
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+from bench import compare, machine, report, world
 from locks import Locks
-from practice import A, Patient
-from setup import compare, machine, report, world
-from sqlalchemy import Engine, bindparam, select
+from practice import A, Order, Patient
+from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from tenantguard import tenant_context
 
-PATIENTS = Patient.__table__
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PATIENTS: Any = Patient.__table__
 
 
-def orm(engine: Engine, *, by_hand: bool) -> object:
-    with Session(engine) as session:
+def pair(engine: Engine, *, by_hand: bool) -> tuple[Callable[[], object], Callable[[], object]]:
+    """Return one row's read through the ORM and through Core, in a transaction that stays open."""
+    session = Session(engine)
+    connection = session.connection()
+    mine = [Patient.tenant_id == A] if by_hand else []
+    own = [PATIENTS.c.tenant_id == A] if by_hand else []
 
-        def run() -> object:
-            query = select(Patient).where(Patient.id == 2)
-            if by_hand:
-                query = query.where(Patient.tenant_id == A)
-            session.expunge_all() if False else None
-            return session.execute(query).all()
+    def orm() -> object:
+        return session.execute(select(Patient).where(Patient.id == 2, *mine)).all()
 
-        yield run
+    def core() -> object:
+        return connection.execute(select(PATIENTS).where(PATIENTS.c.id == 2, *own)).all()
+
+    return orm, core
+
+
+def compiling(engine: Engine, *, by_hand: bool) -> Callable[[], object]:
+    """Return a compilation that no cache answers: a join of two tenant tables."""
+
+    def run() -> object:
+        query = select(Patient).join(Patient.orders).where(Patient.id == 2)
+        if by_hand:
+            query = query.where(Patient.tenant_id == A, Order.tenant_id == A)
+        return query.compile(dialect=engine.dialect)
+
+    return run
 
 
 def main() -> None:
     machine()
-    with world() as built:
+    with world() as built, tenant_context(A):
         locks = Locks(built)
         plain, guarded = locks.second_alone(), locks.both()
-        with tenant_context(A), Session(plain) as s1, Session(guarded) as s2:
-            c1, c2 = s1.connection(), s2.connection()
-            by_hand_orm = lambda: s1.execute(  # noqa: E731
-                select(Patient).where(Patient.id == 2, Patient.tenant_id == A)
-            ).all()
-            scoped_orm = lambda: s2.execute(select(Patient).where(Patient.id == 2)).all()  # noqa: E731
-            by_hand_core = lambda: c1.execute(  # noqa: E731
-                select(PATIENTS).where(PATIENTS.c.id == 2, PATIENTS.c.tenant_id == A)
-            ).all()
-            scoped_core = lambda: c2.execute(select(PATIENTS).where(PATIENTS.c.id == 2)).all()  # noqa: E731
-            times = compare(
-                {"ORM, WHERE by hand": by_hand_orm, "ORM, scoped": scoped_orm},
-                rounds=60,
-                repeat=100,
-            )
-            report("One row by its key, cached, ORM", times, base="ORM, WHERE by hand")
-            times = compare(
-                {"Core, WHERE by hand": by_hand_core, "Core, scoped": scoped_core},
-                rounds=60,
-                repeat=100,
-            )
-            report("One row by its key, cached, Core", times, base="Core, WHERE by hand")
-            join = select(Patient).join(Patient.orders).where(Patient.id == bindparam("id"))
-            dialects = plain.dialect, guarded.dialect
-            hand = join.where(Patient.tenant_id == A)
-            times = compare(
-                {
-                    "compiled by hand": lambda: hand.compile(dialect=dialects[0]),
-                    "compiled scoped": lambda: join.compile(dialect=dialects[1]),
-                },
-                rounds=40,
-                repeat=50,
-            )
-            report("Compiling a join, uncached", times, base="compiled by hand")
+        hand, scoped = pair(plain, by_hand=True), pair(guarded, by_hand=False)
+        for kind, first, second in zip(("ORM", "Core"), hand, scoped, strict=True):
+            times = compare({"WHERE by hand": first, "scoped": second}, rounds=80, repeat=100)
+            report(f"One row by its key, cached, {kind}", times, base="WHERE by hand")
+        times = compare(
+            {
+                "WHERE by hand": compiling(plain, by_hand=True),
+                "scoped": compiling(guarded, by_hand=False),
+            },
+            rounds=60,
+            repeat=50,
+        )
+        report("Compiling a join, uncached", times, base="WHERE by hand")
         locks.dispose()
 
 

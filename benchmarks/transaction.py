@@ -8,12 +8,12 @@ pool, runs one query in a transaction, and gives the connection back, so that th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from bench import compare, machine, report, world
 from locks import Locks
 from practice import A, Patient
 from proxy import proxy
-from setup import compare, machine, report, world
 from sqlalchemy import Engine, create_engine, select
 
 from tenantguard import tenant_context
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL
 
-PATIENTS = Patient.__table__
+PATIENTS: Any = Patient.__table__
 DELAY = 0.001
 
 

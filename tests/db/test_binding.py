@@ -194,12 +194,11 @@ def test_unknown_tenant_is_refused_once_and_for_all(locks: Locks) -> None:
     """A tenant that the registry does not have is an error, not an empty result."""
     engine = locks.both()
     for _ in range(2):
-        with (
-            tenant_context(UNKNOWN),
-            engine.connect() as connection,
-            pytest.raises(UnknownTenantError, match="The registry does not have"),
-        ):
-            connection.execute(select(PATIENTS))
+        with tenant_context(UNKNOWN), engine.connect() as connection:
+            with pytest.raises(UnknownTenantError, match="The registry does not have"):
+                connection.execute(select(PATIENTS))
+            with pytest.raises(CrossTenantError, match="begun for another tenant, or for none"):
+                connection.execute(select(PATIENTS))
 
 
 @pytest.mark.parametrize("given", ["not-a-uuid", 17, "'; DROP TABLE patients; --", "x" * 4096])

@@ -143,12 +143,12 @@ CONTROLS = {
         _attribute(STATE, "refuse_foreign_connection", _nothing), BINDING, "not_ours"
     ),
     "connections are scrubbed": Control(
-        _attribute("tenantguard.binding.psycopg", "scrub_sql", lambda *_: ["SELECT 1"]),
+        _attribute("tenantguard.binding.engine", "scrub_sql", lambda *_: [b"SELECT 1"]),
         BINDING,
         "survives_check_in",
     ),
     "the scrub commits": Control(
-        _attribute("tenantguard.binding.psycopg", "scrub_sql", lambda *_: _without_commit()),
+        _attribute("tenantguard.binding.engine", "scrub_sql", lambda *_: _without_commit()),
         BINDING,
         "survives_check_in",
     ),
@@ -184,10 +184,10 @@ def _reads() -> Any:
     return Reads()
 
 
-def _without_commit() -> list[str]:
+def _without_commit() -> list[bytes]:
     from tenantguard.binding.state import _SCRUB  # noqa: PLC0415
 
-    return ["BEGIN", *_SCRUB]
+    return [part.encode() for part in ("BEGIN", *_SCRUB)]
 
 
 def pytest_configure() -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
 
-from tenantguard.binding.state import SNAPSHOT_QUERY, Binding, ConnectionState
+from tenantguard.binding.state import SNAPSHOT_QUERY, Binding, ConnectionState, scrub_sql
 from tenantguard.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ def bind_engine(engine: Engine, binding: Binding, *, verify: Callable[[Any, bool
         if connection.tenantguard is None:
             verify(connection, not verified)
             verified = True
-            connection.tenantguard = ConnectionState(binding, _snapshot(connection))
+            scrub = scrub_sql(_snapshot(connection), connection.sql_literal)
+            connection.tenantguard = ConnectionState(binding, scrub)
         if not connection.autocommit and connection.info.transaction_status:
             binding.refuse_open_transaction()
         connection.tenantguard.checked_out = True

@@ -14,12 +14,13 @@ import psycopg
 from psycopg import generators, pq
 from psycopg.errors import error_from_result
 
-from tenantguard.binding.state import ConnectionState, scrub_sql
 from tenantguard.catalog import SETTING
 from tenantguard.errors import ConfigurationError, UnknownTenantError
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+
+    from tenantguard.binding.state import ConnectionState
 
 __all__ = ["TenantConnection", "check_driver"]
 
@@ -56,9 +57,9 @@ class TenantBinding:
         self, state: ConnectionState, begin: bytes
     ) -> Generator[Any, Any, pq.abc.PGresult | None]:
         tenant = state.binding.tenant()
-        parts = [begin, f"SET LOCAL {SETTING} = {self._literal(tenant or '')}".encode()]
+        parts = [begin, f"SET LOCAL {SETTING} = {self.sql_literal(tenant or '')}".encode()]
         if state.binding.observe is None and (state.dirty or tenant != state.bound):
-            parts[:0] = [part.encode() for part in scrub_sql(state.settings, self._literal)]
+            parts[:0] = state.scrub
         if self._pipeline:
             # One command a message, sent together: so still no additional round trip. The answers
             # come later, so the registry is not asked, and the next BEGIN scrubs once more.
@@ -68,7 +69,7 @@ class TenantBinding:
             return None
         look_up = tenant is not None and state.binding.unknown(tenant)
         if look_up:
-            query = state.binding.registry_query(self._literal(tenant or ""))
+            query = state.binding.registry_query(self.sql_literal(tenant or ""))
             parts.append(query.encode())
         self.pgconn.send_query(b"; ".join(parts))
         results: list[pq.abc.PGresult] = yield from generators.execute(self.pgconn)
@@ -76,7 +77,7 @@ class TenantBinding:
             if result.status not in _COMPLETED:
                 raise error_from_result(result, encoding="utf-8")
         state.dirty = False
-        state.bound = tenant
+        state.bound = None
         if look_up:
             if not results[-1].ntuples:
                 raise UnknownTenantError(
@@ -84,9 +85,11 @@ class TenantBinding:
                     "correct what the resolver returns."
                 )
             state.binding.seen(tenant or "")
+        state.bound = tenant
         return results[-1]
 
-    def _literal(self, text: str) -> str:
+    def sql_literal(self, text: str) -> str:
+        """Return *text* as an SQL literal, escaped by the driver."""
         escaped = pq.Escaping(self.pgconn).escape_literal(text.encode())
         return bytes(escaped).decode()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.dialects import postgresql
@@ -103,16 +103,24 @@ class Binding:
 
 @dataclass(slots=True)
 class ConnectionState:
-    """One driver connection's part: what to restore, and whether it is in use."""
+    """One driver connection's part.
+
+    Attributes:
+        binding: What the guard says.
+        scrub: The statements that clean the connection.
+        checked_out: Whether the pool has handed it out; what the pool itself does is not bound.
+        dirty: Whether the next BEGIN has to scrub.
+        bound: The tenant of the transaction begun last.
+    """
 
     binding: Binding
-    settings: list[tuple[str, str]] = field(default_factory=list)
+    scrub: list[bytes]
     checked_out: bool = False
     dirty: bool = False
     bound: str | None = None
 
 
-def scrub_sql(settings: list[tuple[str, str]], literal: Callable[[str], str]) -> list[str]:
+def scrub_sql(settings: list[tuple[str, str]], literal: Callable[[str], str]) -> list[bytes]:
     """Return the statements that bring a connection back to how its `connect` listeners left it.
 
     They end with a COMMIT of their own: without it, a later ROLLBACK would bring the old state
@@ -123,7 +131,7 @@ def scrub_sql(settings: list[tuple[str, str]], literal: Callable[[str], str]) ->
         for name, value in settings
         if name != SETTING and not (name == "role" and value == "none")
     ]
-    return ["BEGIN", *_SCRUB, *restore, "COMMIT"]
+    return [part.encode() for part in ("BEGIN", *_SCRUB, *restore, "COMMIT")]
 
 
 def registry_query(table: Table, key: Column[Any]) -> Callable[[str], str]:

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
-from rls_world import A, B, World, catalog_of, fill, make_world, models
+from rls_world import A, B, World, _drop_roles, catalog_of, fill, make_world, models
 from sqlalchemy import Column, ForeignKey, Integer, MetaData, Table, Uuid
 
 from tenantguard import migrate, rls
+from tenantguard.catalog import Roles
+from tenantguard.errors import ConfigurationError, CrossTenantError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -60,10 +62,12 @@ def world(new_database: Callable[[], URL]) -> Iterator[World]:
 
 def run_as_owner(world: World, script: str) -> None:
     """Run each step on its own under autocommit, as psql would."""
+    run_steps(world, script, options=f"-c role={world.roles.owner}")
+
+
+def run_steps(world: World, script: str, **options: Any) -> None:
     url = world.url.set(drivername="postgresql").render_as_string(hide_password=False)
-    with psycopg.connect(
-        url, autocommit=True, options=f"-c role={world.roles.owner}"
-    ) as connection:
+    with psycopg.connect(url, autocommit=True, **options) as connection:
         for block in re.split(r"(?m)^-- Step \d+\..*$", script)[1:]:
             connection.execute(block.encode())
 
@@ -75,10 +79,14 @@ def rest(world: World, catalog: Catalog) -> list[str]:
 
 @pytest.mark.parametrize("column", [False, True])
 def test_script_leaves_nothing_for_the_plan(world: World, column: bool) -> None:  # noqa: FBT001
-    """Whether the model has the column already or not, the script does all that the plan asks."""
+    """Whether the model has the column or not, only other tables' keys are left to `apply`."""
     catalog = catalog_of(with_visits(column=column))
     run_as_owner(world, migrate.sql(catalog, world.roles, "visits"))
-    assert rest(world, catalog_of(with_visits(column=True))) == []
+    after = catalog_of(with_visits(column=True))
+    [left] = rest(world, after)
+    assert left.startswith("public.notes foreign key tg_notes_tenant_id_visit_id_fkey")
+    rls.apply(world.owner, after, world.roles)
+    assert rest(world, after) == []
     rows = world.run("SELECT id, tenant_id FROM visits ORDER BY 1")
     assert rows == [(1, A), (2, B), (3, A)]
     assert world.run_as(world.roles.application, B, "SELECT id FROM visits") == [(2,)]
@@ -92,8 +100,9 @@ def test_script_can_be_repeated(world: World) -> None:
     """A script that stopped is run again from its beginning without harm."""
     script = migrate.sql(catalog_of(with_visits(column=False)), world.roles, "visits")
     run_as_owner(world, script)
+    once = rest(world, catalog_of(with_visits(column=True)))
     run_as_owner(world, script)
-    assert rest(world, catalog_of(with_visits(column=True))) == []
+    assert rest(world, catalog_of(with_visits(column=True))) == once
 
 
 def test_down_removes_the_migrations_index(world: World) -> None:
@@ -117,12 +126,113 @@ def test_row_without_a_parent_stops_the_script(world: World) -> None:
         run_as_owner(world, script)
 
 
-def test_crossing_child_stops_the_script(world: World) -> None:
-    """A note of one tenant on a visit of another is found before policies would hide it."""
+def test_crossing_child_stops_what_adds_its_key(world: World) -> None:
+    """A note of one tenant on a visit of another is found by the notes' own script and `apply`."""
     world.run(f"INSERT INTO notes (tenant_id, visit_id) VALUES ('{A}', 2)")
-    script = migrate.sql(catalog_of(with_visits(column=False)), world.roles, "visits")
+    catalog = catalog_of(with_visits(column=True))
+    run_as_owner(world, migrate.sql(catalog, world.roles, "visits"))
     with pytest.raises(psycopg.errors.ForeignKeyViolation):
-        run_as_owner(world, script)
+        run_as_owner(
+            world, migrate.sql(catalog, world.roles, "notes", from_parent="visits.visit_id")
+        )
+    with pytest.raises(CrossTenantError, match="another tenant's rows"):
+        rls.apply(world.owner, catalog, world.roles)
+
+
+@pytest.fixture
+def bare(new_database: Callable[[], URL]) -> Iterator[World]:
+    """A database with nothing of tenantguard but its roles."""
+    with make_world(new_database()) as made:
+        fill(made)
+        yield made
+
+
+def chain(*, column: bool) -> MetaData:
+    """Groups of a practice, members of a group, tasks of a member: parent, child, grandchild."""
+    metadata = models()
+    for name, parent in (("groups", "practices"), ("members", "groups"), ("tasks", "members")):
+        Table(
+            name,
+            metadata,
+            Column("id", Integer, primary_key=True),
+            Column("parent_id", ForeignKey(f"{parent}.id")),
+            *([Column("tenant_id", Uuid, nullable=False)] if column else []),
+        )
+    return metadata
+
+
+def test_tables_are_migrated_one_after_another(bare: World) -> None:
+    """All columns are in the models, none in the database: parents first, `apply` last."""
+    with bare.owner.begin() as connection:
+        chain(column=False).create_all(connection)
+    bare.run(f"INSERT INTO groups (parent_id) VALUES ('{A}'), ('{B}')")
+    bare.run("INSERT INTO members (parent_id) VALUES (1), (2)")
+    bare.run("INSERT INTO tasks (parent_id) VALUES (2), (1)")
+    catalog = catalog_of(chain(column=True))
+    with pytest.raises(ConfigurationError, match="`tenantguard migrate sql groups`"):
+        rls.apply(bare.owner, catalog, bare.roles)
+    for name in ("groups", "members", "tasks"):
+        run_as_owner(bare, migrate.sql(catalog, bare.roles, name))
+    left = rest(bare, catalog)
+    assert [step for step in left if re.match(r"public\.(groups|members|tasks)", step)] == []
+    rls.apply(bare.owner, catalog, bare.roles)
+    assert rest(bare, catalog) == []
+    assert bare.run("SELECT tenant_id FROM tasks ORDER BY id") == [(B,), (A,)]
+
+
+def mutual(*, column: bool) -> MetaData:
+    """Trips on an order, with a current stop; stops of a trip."""
+    metadata = models()
+    key = ForeignKey("stops.id", use_alter=True, name="current_stop")
+    Table(
+        "trips",
+        metadata,
+        Column("id", Integer, primary_key=True),
+        Column("order_id", ForeignKey("order.id")),
+        Column("stop_id", key),
+        *([Column("tenant_id", Uuid, nullable=False)] if column else []),
+    )
+    Table(
+        "stops",
+        metadata,
+        Column("id", Integer, primary_key=True),
+        Column("trip_id", ForeignKey("trips.id")),
+        *([Column("tenant_id", Uuid, nullable=False)] if column else []),
+    )
+    return metadata
+
+
+def test_tables_that_refer_to_each_other(bare: World) -> None:
+    """The first script stops at the other table's missing column, and is repeated after that's."""
+    with bare.owner.begin() as connection:
+        mutual(column=False).create_all(connection)
+    bare.run("INSERT INTO trips (order_id) VALUES (1), (2)")
+    bare.run("INSERT INTO stops (trip_id) VALUES (1), (2)")
+    bare.run("UPDATE trips SET stop_id = id")
+    catalog = catalog_of(mutual(column=True))
+    trips = migrate.sql(catalog, bare.roles, "trips", from_parent="order.order_id")
+    with pytest.raises(psycopg.errors.UndefinedColumn):
+        run_as_owner(bare, trips)
+    run_as_owner(bare, migrate.sql(catalog, bare.roles, "stops"))
+    run_as_owner(bare, trips)
+    rls.apply(bare.owner, catalog, bare.roles)
+    assert rest(bare, catalog) == []
+
+
+def test_script_creates_its_roles(bare: World) -> None:
+    """On a server without the roles, a superuser runs the script with its first step."""
+    with bare.owner.begin() as connection:
+        chain(column=False).create_all(connection)
+    catalog = catalog_of(chain(column=True))
+    roles = Roles(*(f"{bare.url.database}_n{number}" for number in range(5)))
+    with pytest.raises(psycopg.errors.UndefinedObject, match=r"role .* does not exist"):
+        run_steps(bare, migrate.sql(catalog, roles, "groups"))
+    try:
+        run_steps(bare, migrate.sql(catalog, roles, "groups", create_roles=True))
+        assert bare.run("SELECT count(*) FROM pg_policy") == [(5,)]
+    finally:
+        rls.apply_roles(bare.admin, roles)
+        _drop_roles(bare.url, roles)
 
 
 def test_backfill_without_lifting_would_do_nothing(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from rls_world import A, B, World, catalog_of, fill, make_world, models, stateme
 from sqlalchemy import Column, Integer, Table, Uuid, create_engine
 from sqlalchemy.exc import DBAPIError
 
-from tenantguard import rls
+from tenantguard import migrate, rls
 from tenantguard.errors import ConfigurationError, CrossTenantError, TenantGuardError
 
 if TYPE_CHECKING:
@@ -395,6 +396,17 @@ def test_rows_without_a_tenant_are_named(world: World) -> None:
     world.run(f'INSERT INTO {LINE} ("Id") VALUES (1)')
     with pytest.raises(ConfigurationError, match=r"rows without a tenant.*migrate sql"):
         rls.apply(world.owner, world.catalog, world.roles)
+
+
+def test_rows_for_all_tenants_are_refused_by_the_models_name(world: World) -> None:
+    """NULL is not "all tenants": the refusal says where such rows belong, and its command runs."""
+    world.run('ALTER TABLE "order" ALTER tenant_id DROP NOT NULL')
+    world.run('INSERT INTO "order" (total) VALUES (1)')
+    with pytest.raises(ConfigurationError, match=r"NULL never means all.*shared=") as caught:
+        rls.apply(world.owner, world.catalog, world.roles)
+    [name] = re.findall("`tenantguard migrate sql (.*?)`", str(caught.value))
+    assert name == "order"
+    assert migrate.sql(world.catalog, world.roles, name)
 
 
 def test_stranger_may_not_apply(world: World) -> None:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import sys
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 from click.testing import CliRunner, Result
-from rls_world import A, B, World, fill, make_world
+from rls_world import A, B, World, _drop_roles, fill, make_world
 
-from tenantguard import TenantGuard
+from tenantguard import TenantGuard, rls
+from tenantguard.catalog import Roles
 from tenantguard.cli import main
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from sqlalchemy import URL
 
@@ -25,25 +26,59 @@ def world(new_database: Callable[[], URL], monkeypatch: pytest.MonkeyPatch) -> I
     with make_world(new_database()) as made:
         fill(made)
         catalog = made.catalog
-        module = ModuleType("cli_database_guard")
-        guard = TenantGuard(
-            made.metadata,
-            tenants="practices",
-            shared=catalog.shared,
-            untenanted=catalog.untenanted,
-            roles=made.roles,
-        )
-        module.guard = guard  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, module.__name__, module)
-        monkeypatch.setattr(sys, "path", list(sys.path))
+        serve(monkeypatch, made, made.roles, catalog.shared, catalog.untenanted)
         yield made
 
 
+@pytest.fixture
+def without_roles(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Guarded]:
+    """The same, with roles that the server does not have; `loose` has unclassified tables."""
+    roles = Roles(*(f"{world.url.database}_n{number}" for number in range(5)))
+    serve(monkeypatch, world, roles, world.catalog.shared, world.catalog.untenanted)
+    yield Guarded(world, roles)
+    rls.apply_roles(world.admin, roles)
+    _drop_roles(world.url, roles)
+
+
+class Guarded(NamedTuple):
+    world: World
+    roles: Roles
+
+    def existing(self) -> int:
+        [[count]] = self.world.run(
+            f"SELECT count(*) FROM pg_roles WHERE rolname ~ '^{self.world.url.database}_n'"
+        )
+        return int(count)
+
+
+def serve(
+    monkeypatch: pytest.MonkeyPatch,
+    world: World,
+    roles: Roles,
+    shared: Mapping[str, str],
+    untenanted: Mapping[str, str],
+) -> None:
+    """Let the commands find a guard, and one with nothing declared."""
+    module = ModuleType("cli_database_guard")
+    module.guard = TenantGuard(  # type: ignore[attr-defined]
+        world.metadata, tenants="practices", shared=shared, untenanted=untenanted, roles=roles
+    )
+    module.loose = TenantGuard(  # type: ignore[attr-defined]
+        world.metadata, tenants="practices", roles=roles
+    )
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+
 def apply(world: World, *arguments: str) -> Result:
+    return command(world.url, "apply", "guard", *arguments)
+
+
+def command(url: URL, name: str, guard: str, *arguments: str) -> Result:
     return CliRunner().invoke(
         main,
-        ["rls", "apply", "--guard", "cli_database_guard:guard", *arguments],
-        env={"TENANTGUARD_ADMIN_URL": world.url.render_as_string(hide_password=False)},
+        ["rls", name, "--guard", f"cli_database_guard:{guard}", *arguments],
+        env={"TENANTGUARD_ADMIN_URL": url.render_as_string(hide_password=False)},
     )
 
 
@@ -73,3 +108,40 @@ def test_crossing_rows_are_a_finding(world: World) -> None:
     assert result.stderr.count("\n") == 1
     assert str(A) not in result.output
     assert str(B) not in result.output
+
+
+def test_roles_are_made_before_tables_are_classified(without_roles: Guarded) -> None:
+    """Unclassified tables stop `apply`, and nothing is made; the roles alone are made, once."""
+    url = without_roles.world.url
+    refused = command(url, "apply", "loose", "--create-roles")
+    assert refused.exit_code == 2
+    assert "Unclassified tables" in refused.stderr
+    assert "`tenantguard rls roles --apply`" in refused.stderr
+    assert without_roles.existing() == 0
+    made = command(url, "roles", "loose", "--apply")
+    assert (made.exit_code, made.stdout.count("made: role")) == (0, 5)
+    assert without_roles.existing() == 5
+    again = command(url, "roles", "loose", "--apply")
+    assert (again.exit_code, again.stdout) == (0, "Nothing to do: the roles exist.\n")
+
+
+def test_roles_take_a_superuser(without_roles: Guarded) -> None:
+    """A role that may not create roles is told who may, and none is made."""
+    world = without_roles.world
+    result = command(world.url.set(username=world.roles.application), "roles", "guard", "--apply")
+    assert result.exit_code == 2
+    assert "Connect as a superuser" in result.stderr
+    assert without_roles.existing() == 0
+
+
+def test_dry_run_without_roles_names_the_one_that_lists_everything(without_roles: Guarded) -> None:
+    """On a new server the refusal names the options that list everything, and they do."""
+    world = without_roles.world
+    refused = apply(world, "--dry-run")
+    assert refused.exit_code == 2
+    assert "`tenantguard rls apply --dry-run --create-roles` lists everything" in refused.stderr
+    listed = apply(world, "--dry-run", "--create-roles")
+    assert listed.exit_code == 1
+    assert listed.stdout.count("missing: role ") == 5
+    assert "missing: public.order force row level security" in listed.stdout
+    assert without_roles.existing() == 0

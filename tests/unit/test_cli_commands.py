@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -84,6 +85,28 @@ def test_unclassified_table_is_a_finding(module: str, output: str) -> None:
         assert "shared=" in result.stdout
 
 
+def test_tables_are_never_cut_outside_a_terminal(module: str, tmp_path: Path) -> None:
+    """In a pipe or a file each table has one line with its whole name and reason."""
+    name, reason = "n" * 63, " ".join(["because"] * 30)
+    (tmp_path / f"{module}_long.py").write_text(
+        f"from sqlalchemy import Column, Integer, Table\nfrom {module} import *\n"
+        f"Table({name!r}, metadata, Column('id', Integer, primary_key=True), schema={name!r})\n"
+        f"guard = TenantGuard(metadata, shared={{'lines': 'x', '{name}.{name}': {reason!r}}},"
+        " **options)\n"
+    )
+    code = f"from tenantguard.cli import main; main(['tables', '--guard', '{module}_long:guard'])"
+    for columns in ("40", "80"):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            check=True,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "COLUMNS": columns},
+        )
+        assert re.search(rf"(?m)^{name}\.{name} +shared +- +{reason} *$", done.stdout)
+        assert len(done.stdout.splitlines()) == 6
+
+
 def test_guard_comes_from_pyproject(module: str, tmp_path: Path) -> None:
     """Without --guard, the current project's pyproject.toml names it."""
     (tmp_path / "pyproject.toml").write_text(f'[tool.tenantguard]\nguard = "{module}:guard"\n')
@@ -155,8 +178,20 @@ def test_sql_down_and_roles(module: str) -> None:
 
 
 def test_sql_refuses_unclassified_tables(module: str) -> None:
-    """No SQL is printed while a table's owner is unknown."""
-    assert_could_not_look(run("rls", "sql", "--guard", f"{module}:loose"), "Unclassified tables: l")
+    """No SQL is printed while a table's owner is unknown; what need not wait is named."""
+    assert_could_not_look(
+        run("rls", "sql", "--guard", f"{module}:loose"),
+        "Unclassified tables: lines.*tenantguard rls roles --apply",
+    )
+
+
+def test_roles_need_no_classification(module: str) -> None:
+    """The roles' SQL is the one of `rls sql --create-roles`, also before tables are classified."""
+    printed = run("rls", "roles", "--guard", f"{module}:loose")
+    assert printed.exit_code == 0
+    assert printed.stdout.count("CREATE ROLE") == 5
+    script = run("rls", "sql", "--create-roles", "--guard", f"{module}:guard").stdout
+    assert script.startswith(printed.stdout)
 
 
 def test_migration_is_printed_with_its_locks(module: str) -> None:
@@ -173,9 +208,32 @@ def test_migration_is_printed_with_its_locks(module: str) -> None:
     assert chosen.index("VALIDATE CONSTRAINT") < chosen.index('"lines" FORCE ROW LEVEL SECURITY')
 
 
+def test_migration_says_where_its_roles_come_from(module: str) -> None:
+    """The script names the command that creates its roles, or begins by creating them."""
+    arguments = ("migrate", "sql", "lines", "--guard", f"{module}:loose")
+    without = run(*arguments).stdout
+    assert "CREATE ROLE" not in without
+    assert "must exist: `tenantguard rls roles --apply`" in without.partition("-- Step 1.")[0]
+    created = run(*arguments, "--create-roles").stdout
+    assert "must exist" not in created
+    assert created.partition("-- Step 2.")[0].count("CREATE ROLE") == 5
+    assert created.count("CREATE ROLE") == 5
+
+
+def test_migration_accepts_the_default_schema(module: str) -> None:
+    """A table without a schema is found as public.table too, as PostgreSQL's messages write it."""
+    plain, public = (
+        run("migrate", "sql", name, "--guard", f"{module}:loose")
+        for name in ("lines", "public.lines")
+    )
+    assert public.exit_code == 0
+    assert public.stdout.partition("-- Step 1.")[2] == plain.stdout.partition("-- Step 1.")[2]
+
+
 @pytest.mark.parametrize(
     ("arguments", "pattern"),
     [
+        (("other.lines",), "no table 'other.lines'"),
         (("linse",), "no table 'linse'. Did you mean 'lines'"),
         (("practices",), "practices is registry"),
         (("lines", "--from-parent", "orders.x"), "Choose one of: orders.order_id, orders.other_id"),
@@ -216,7 +274,8 @@ def test_bad_address_is_one_line_without_it(
 
 
 @pytest.mark.parametrize(
-    "arguments", [("tables",), ("rls", "sql"), ("rls", "apply"), ("migrate", "sql")]
+    "arguments",
+    [("tables",), ("rls", "sql"), ("rls", "apply"), ("rls", "roles"), ("migrate", "sql")],
 )
 def test_help_has_examples(arguments: tuple[str, ...]) -> None:
     """Every command's help shows how it is typed."""

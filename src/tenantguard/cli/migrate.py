@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from tenantguard.cli.locate import load_guard
-from tenantguard.cli.options import guard_option
+from tenantguard.cli.options import create_roles_option, guard_option
 from tenantguard.cli.outcome import GuardedCommand
 from tenantguard.migrate import sql as migration_sql
 
@@ -31,11 +31,16 @@ def migrate() -> None:
     metavar="PARENT.COLUMN",
     help="Take the tenant from this table, through this column of TABLE.",
 )
+@create_roles_option
 @guard_option
-def sql(table: str, from_parent: str | None, guard_name: str | None) -> None:
+def sql(table: str, *, from_parent: str | None, create_roles: bool, guard_name: str | None) -> None:
     """Print the ordered steps for TABLE, each with the lock it takes.
 
     The model may have the tenant column already, or not yet. Nothing is sent to a database.
+    Parents come first; `tenantguard rls apply` comes last.
     """
     guard = load_guard(guard_name)
-    click.echo(migration_sql(guard.catalog, guard.roles, table, from_parent=from_parent), nl=False)
+    script = migration_sql(
+        guard.catalog, guard.roles, table, from_parent=from_parent, create_roles=create_roles
+    )
+    click.echo(script, nl=False)

@@ -6,7 +6,7 @@ import click
 
 from tenantguard.cli.locate import ADMIN_URL
 
-__all__ = ["admin_option", "format_option", "guard_option"]
+__all__ = ["admin_option", "create_roles_option", "format_option", "guard_option"]
 
 guard_option = click.option(
     "--guard",
@@ -18,6 +18,9 @@ admin_option = click.option(
     "--admin-url",
     metavar="URL",
     help=f"Address of the tables' owner; better given in {ADMIN_URL}, which no process list shows.",
+)
+create_roles_option = click.option(
+    "--create-roles", is_flag=True, help="Create missing roles; passwords are never set."
 )
 format_option = click.option(
     "--format",

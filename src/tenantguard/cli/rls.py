@@ -12,10 +12,15 @@ from rich.console import Console
 from rich.progress import Progress
 
 from tenantguard.cli.locate import admin_engine, load_guard
-from tenantguard.cli.options import admin_option, format_option, guard_option
+from tenantguard.cli.options import (
+    admin_option,
+    create_roles_option,
+    format_option,
+    guard_option,
+)
 from tenantguard.cli.outcome import FINDINGS, HOLDS, GuardedCommand, could_not_look
 from tenantguard.rls import apply as apply_steps
-from tenantguard.rls import down_sql
+from tenantguard.rls import apply_roles, down_sql, roles_sql
 from tenantguard.rls import sql as up_sql
 
 if TYPE_CHECKING:
@@ -24,9 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["rls"]
 
 _VERSION = 1
-_create_roles = click.option(
-    "--create-roles", is_flag=True, help="Create missing roles; passwords are never set."
-)
 
 
 @click.group()
@@ -45,7 +47,7 @@ def rls() -> None:
 )
 @guard_option
 @click.option("--down", is_flag=True, help="What removes it again; tables and roles stay.")
-@_create_roles
+@create_roles_option
 @click.option("--check", type=click.Path(path_type=Path), help="Compare with a committed file.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write to a file.")
 @click.pass_context
@@ -88,7 +90,7 @@ def sql(
 )
 @guard_option
 @admin_option
-@_create_roles
+@create_roles_option
 @click.option("--dry-run", is_flag=True, help="Say what is missing; ends with 1 if anything is.")
 @format_option
 @click.pass_context
@@ -118,6 +120,33 @@ def apply(
         engine.dispose()
     (_write_json if output == "json" else _write_text)(steps, dry_run=dry_run)
     ctx.exit(FINDINGS if dry_run and steps else HOLDS)
+
+
+@rls.command(
+    cls=GuardedCommand,
+    examples=["tenantguard rls roles", "tenantguard rls roles --apply"],
+)
+@guard_option
+@admin_option
+@click.option("--apply", "execute", is_flag=True, help="Create the missing ones, as a superuser.")
+def roles(*, guard_name: str | None, admin_url: str | None, execute: bool) -> None:
+    """Print the SQL that creates the roles; --apply creates those that are missing.
+
+    Tables need not be classified for it. Passwords are never set.
+    """
+    guard = load_guard(guard_name)
+    if not execute:
+        click.echo(roles_sql(guard.roles), nl=False)
+        return
+    engine = admin_engine(admin_url)
+    try:
+        made = apply_roles(engine, guard.roles)
+    finally:
+        engine.dispose()
+    for step in made:
+        click.echo(f"made: {step}")
+    if not made:
+        click.echo("Nothing to do: the roles exist.")
 
 
 class _Bar:

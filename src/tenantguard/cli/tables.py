@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from tenantguard.catalog import Kind
 from tenantguard.cli.locate import load_guard
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 __all__ = ["tables"]
 
 _VERSION = 1
+_HEADERS = ("table", "kind", "column", "reason")
+
+_NO_TERMINAL = 10_000
+"""Width in characters where there is no terminal: more than any line has."""
 
 
 @click.command(
@@ -65,14 +69,18 @@ def _document(found: list[Entry]) -> dict[str, object]:
 
 
 def _write(found: list[Entry], catalog: Catalog) -> None:
-    rows = Table("table", "kind", "column", "reason", box=None, pad_edge=False)
+    # Folded: a name that a narrow terminal cannot hold is still whole.
+    headers = (Column(name, overflow="fold") for name in _HEADERS)
+    rows = Table(*headers, box=None, pad_edge=False)
     for entry in found:
         style = "bold red" if entry.kind is Kind.UNCLASSIFIED else None
         cells = (entry.fullname, entry.kind.value, _column(entry) or "-", entry.reason)
         rows.add_row(*map(_literal, cells), style=style)
-    # Written to a file or a pipe, lines are not cut to a terminal's width.
     console = Console(highlight=False)
-    console.print(rows, soft_wrap=not console.is_terminal)
+    if not console.is_terminal:
+        # Rich takes 80 columns for a file or a pipe, and cuts what is longer.
+        console.width = _NO_TERMINAL
+    console.print(rows)
     names = [entry.fullname for entry in found if entry.kind is Kind.UNCLASSIFIED]
     if names:
         click.echo(

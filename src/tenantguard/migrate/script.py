@@ -18,11 +18,25 @@ __all__ = ["sql"]
 _HEAD = """\
 -- Gives {table} its tenant column. Review it, then run it step by step as the tables' owner,
 -- with autocommit (psql's default): CREATE INDEX CONCURRENTLY refuses a transaction.
+-- {roles}
+-- Tables that this one refers to come first. Foreign keys of other tables to this one are added by
+-- their own scripts, or by `tenantguard rls apply`, which comes last and completes what is missing.
 -- A step that fails changes nothing and can be repeated; later steps rely on it.
 """
 
 
-def sql(catalog: Catalog, roles: Roles, table: str, *, from_parent: str | None = None) -> str:
+_MUST_EXIST = "The roles that it names must exist: `tenantguard rls roles --apply` creates them."
+_CREATED = "Step 1 creates the roles that it names, unless they exist."
+
+
+def sql(
+    catalog: Catalog,
+    roles: Roles,
+    table: str,
+    *,
+    from_parent: str | None = None,
+    create_roles: bool = False,
+) -> str:
     """Return the commented script that gives *table* its tenant column.
 
     Each step says which lock it takes and whether it runs in a transaction.
@@ -30,8 +44,10 @@ def sql(catalog: Catalog, roles: Roles, table: str, *, from_parent: str | None =
     Raises:
         ConfigurationError: As `migration`.
     """
-    steps = migration(catalog, roles, table, from_parent=from_parent)
-    head = _HEAD.format(table=" ".join(table.split()))
+    steps = migration(catalog, roles, table, from_parent=from_parent, create_roles=create_roles)
+    head = _HEAD.format(
+        table=" ".join(table.split()), roles=_CREATED if create_roles else _MUST_EXIST
+    )
     return "\n".join([head, *(_block(number, step) for number, step in enumerate(steps, 1))])
 
 

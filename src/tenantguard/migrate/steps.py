@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from tenantguard.migrate.backfill import backfill
 from tenantguard.migrate.target import with_tenant_column
 from tenantguard.rls.generate import table_steps
-from tenantguard.rls.keys import composite_keys, key_steps
+from tenantguard.rls.keys import composite_keys
 from tenantguard.rls.names import column_list, object_name, qualified, quote, target_of, type_sql
+from tenantguard.rls.roles import role_steps
 from tenantguard.rls.step import Key, Kind, Phase
 from tenantguard.rls.structure import structure_steps
 
@@ -45,15 +46,25 @@ class MigrationStep:
 
 
 def migration(
-    catalog: Catalog, roles: Roles, table: str, *, from_parent: str | None = None
+    catalog: Catalog,
+    roles: Roles,
+    table: str,
+    *,
+    from_parent: str | None = None,
+    create_roles: bool = False,
 ) -> list[MigrationStep]:
     """Return the steps that give *table* its tenant column and the locks that go with it.
+
+    Foreign keys of other tables to *table* are left out, because those tables may not have their
+    column yet: their own steps add them, or `tenantguard.rls.apply` in the end.
 
     Args:
         catalog: The application's tables; the model may have the column already, or not yet.
         roles: The roles to grant to.
-        table: Name in the MetaData, with its schema if it has one.
+        table: Name in the MetaData, with its schema if it has one; "public" may be given to a
+            table that has none.
         from_parent: As `tenantguard.migrate.backfill.backfill` takes it.
+        create_roles: Begin with a step that creates those of *roles* that do not exist.
 
     Raises:
         ConfigurationError: If the table or the parent is not known.
@@ -62,15 +73,23 @@ def migration(
     catalog, entry = with_tenant_column(catalog, table)
     composites = composite_keys(catalog)
     steps = list(table_steps(entry, catalog, roles, composites))
-    related = [*_parents(entry, composites), *_children(entry, catalog, composites)]
     return [
+        *(_roles(roles) if create_roles else ()),
         *_column(entry, steps),
         _fill(catalog, entry, from_parent),
         *_not_null(entry),
-        *_indexes([*steps, *related]),
-        *_keys([*steps, *related]),
+        *_indexes([*steps, *_parents(entry, composites)]),
+        *_keys(steps),
         _protection(entry, steps),
     ]
+
+
+def _roles(roles: Roles) -> Iterator[MigrationStep]:
+    yield MigrationStep(
+        "Create the roles that do not exist, which takes a superuser; no password is set",
+        "none on tables",
+        tuple(line for step in role_steps(roles) for line in step.up),
+    )
 
 
 def _parents(entry: Entry, composites: list[CompositeKey]) -> Iterator[Step]:
@@ -83,19 +102,6 @@ def _parents(entry: Entry, composites: list[CompositeKey]) -> Iterator[Step]:
     for (_, columns), parent in sorted(needed.items(), key=lambda item: item[0]):
         for step in structure_steps(parent, composites):
             if isinstance(step.wanted, Key) and step.wanted.columns == columns:
-                yield step
-
-
-def _children(entry: Entry, catalog: Catalog, composites: list[CompositeKey]) -> Iterator[Step]:
-    """Yield the foreign keys of other tables that lead to *entry*."""
-    children = {
-        target_of(key.child): key.child
-        for key in composites
-        if target_of(key.parent) == target_of(entry) and target_of(key.child) != target_of(entry)
-    }
-    for _, child in sorted(children.items()):
-        for step in key_steps(child, catalog, composites):
-            if isinstance(step.wanted, Key) and step.wanted.parent == target_of(entry):
                 yield step
 
 
@@ -138,7 +144,7 @@ def _not_null(entry: Entry) -> Iterator[MigrationStep]:
         ),
     )
     yield MigrationStep(
-        "Check that all rows have their tenant",
+        "Check that all rows have their tenant. Rows for all tenants belong into a shared table",
         f"SHARE UPDATE EXCLUSIVE on {name} for one scan: reads and writes go on",
         (f"{alter} VALIDATE CONSTRAINT {check}",),
     )

@@ -10,6 +10,7 @@ from sqlalchemy import Column, MetaData
 
 from tenantguard.catalog import Kind
 from tenantguard.errors import ConfigurationError
+from tenantguard.rls.names import DEFAULT_SCHEMA
 
 if TYPE_CHECKING:
     from sqlalchemy import Table
@@ -27,19 +28,27 @@ def with_tenant_column(catalog: Catalog, name: str) -> tuple[Catalog, Entry]:
     Raises:
         ConfigurationError: If there is no such table, or it is declared to need no tenant.
     """
-    table = catalog.metadata.tables.get(name)
-    if table is None:
-        raise ConfigurationError(_unknown(catalog, name))
+    table = _table(catalog, name)
     entry = catalog.entry(table)
     if entry.kind is Kind.UNCLASSIFIED:
         catalog = _extended(catalog, table)
-        entry = catalog.entry(catalog.metadata.tables[name])
+        entry = catalog.entry(catalog.metadata.tables[table.fullname])
     if entry.kind is not Kind.SCOPED:
         raise ConfigurationError(
-            f"Table {name} is {entry.kind.value} ({entry.reason}). Remove that declaration from "
-            "the guard first, if its rows belong to tenants."
+            f"Table {entry.fullname} is {entry.kind.value} ({entry.reason}). Remove that "
+            "declaration from the guard first, if its rows belong to tenants."
         )
     return catalog, entry
+
+
+def _table(catalog: Catalog, name: str) -> Table:
+    tables = catalog.metadata.tables
+    if name in tables:
+        return tables[name]
+    for table in tables.values():
+        if table.schema is None and name == f"{DEFAULT_SCHEMA}.{table.name}":
+            return table
+    raise ConfigurationError(_unknown(catalog, name))
 
 
 def _extended(catalog: Catalog, table: Table) -> Catalog:

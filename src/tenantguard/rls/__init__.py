@@ -1,8 +1,8 @@
 """The second lock: row-level security, generated from the models, applied and verified."""
 
-from tenantguard.rls.apply import apply
+from tenantguard.rls.apply import apply, apply_roles
 from tenantguard.rls.finding import Finding
-from tenantguard.rls.generate import down_sql, generate, sql
+from tenantguard.rls.generate import down_sql, generate, roles_sql, sql
 from tenantguard.rls.plan import plan
 from tenantguard.rls.step import Step
 from tenantguard.rls.verify import verify, verify_role
@@ -11,9 +11,11 @@ __all__ = [
     "Finding",
     "Step",
     "apply",
+    "apply_roles",
     "down_sql",
     "generate",
     "plan",
+    "roles_sql",
     "sql",
     "verify",
     "verify_role",

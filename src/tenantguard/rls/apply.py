@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.exc import DBAPIError
 
 from tenantguard.errors import ConfigurationError, CrossTenantError, TenantGuardError
-from tenantguard.rls.generate import LOCK_TIMEOUT, preamble, transactions
-from tenantguard.rls.names import qualified, quote
-from tenantguard.rls.plan import plan
+from tenantguard.rls.generate import LOCK_TIMEOUT, entries, preamble, transactions
+from tenantguard.rls.names import qualified, quote, target_of
+from tenantguard.rls.plan import missing_roles, plan
 from tenantguard.rls.step import Key, Kind
 
 if TYPE_CHECKING:
@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from tenantguard.catalog import Catalog, Roles
-    from tenantguard.rls.step import Step
+    from tenantguard.rls.step import Step, Target
 
     Progress = Callable[[int, int, Step], None]
+    Names = dict[Target, str]
 
-__all__ = ["apply"]
+__all__ = ["apply", "apply_roles"]
 
 _LOCK_NOT_AVAILABLE = "55P03"
 _DEADLOCK = "40P01"
@@ -70,9 +71,10 @@ def apply(
         steps = plan(connection, catalog, roles, create_roles=create_roles)
     if dry_run:
         return steps
+    names = {target_of(entry): entry.fullname for entry in entries(catalog)}
     done = 0
     for group in transactions(steps):
-        _commit(engine, group, attempts)
+        _commit(engine, group, names, attempts)
         for step in group:
             done += 1
             if progress is not None:
@@ -80,10 +82,32 @@ def apply(
     return steps
 
 
-def _commit(engine: Engine, group: list[Step], attempts: int) -> None:
+def apply_roles(engine: Engine, roles: Roles, *, attempts: int = 5) -> list[Step]:
+    """Create those of *roles* that do not exist, and return the steps that were taken.
+
+    Tables play no part in it, so it works before any of them is classified. All roles are created
+    in one transaction; passwords are never set.
+
+    Args:
+        engine: Of a superuser.
+        roles: The roles to create.
+        attempts: As `apply`.
+
+    Raises:
+        ConfigurationError: If the engine's role may not create them.
+        TenantGuardError: If the roles stay locked.
+    """
+    with engine.connect() as connection:
+        steps = missing_roles(connection, roles)
+    for group in transactions(steps):
+        _commit(engine, group, {}, attempts)
+    return steps
+
+
+def _commit(engine: Engine, group: list[Step], names: Names, attempts: int) -> None:
     for attempt in range(1, attempts + 1):
         try:
-            _run(engine, group)
+            _run(engine, group, names)
         except _LockedError:
             if attempt < attempts:
                 time.sleep(0.1 * 2**attempt)
@@ -96,7 +120,7 @@ def _commit(engine: Engine, group: list[Step], attempts: int) -> None:
     )
 
 
-def _run(engine: Engine, group: list[Step]) -> None:
+def _run(engine: Engine, group: list[Step], names: Names) -> None:
     options = {"no_parameters": True}
     with engine.begin() as connection:
         for statement in preamble(group[0].phase):
@@ -107,14 +131,14 @@ def _run(engine: Engine, group: list[Step]) -> None:
                     connection.exec_driver_sql(statement, execution_options=options)
             except DBAPIError as error:
                 # The driver's error shows rows; what follows shows names.
-                raise _translated(error, step) from None
+                raise _translated(error, step, names) from None
 
 
 class _LockedError(TenantGuardError):
     """A lock was not to be had in time."""
 
 
-def _translated(error: DBAPIError, step: Step) -> TenantGuardError:
+def _translated(error: DBAPIError, step: Step, names: Names) -> TenantGuardError:
     original: Any = error.orig
     code = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None) or "unknown"
     if code in {_LOCK_NOT_AVAILABLE, _DEADLOCK}:
@@ -122,14 +146,18 @@ def _translated(error: DBAPIError, step: Step) -> TenantGuardError:
     if code == _FOREIGN_KEY_VIOLATION and isinstance(step.wanted, Key):
         return _crossing(step, step.wanted)
     if code == _NOT_NULL_VIOLATION and step.kind is Kind.NOT_NULL:
+        name = names[step.target]
         return ConfigurationError(
-            f"Table {step.table} has rows without a tenant, so {step.name} cannot be NOT NULL. "
-            f"`tenantguard migrate sql {step.table}` shows how to fill them."
+            f"Table {name} has rows without a tenant, so {step.name} cannot be NOT NULL. NULL "
+            "never means all tenants: rows for all of them belong into a table of their own, "
+            f"declared in shared=. `tenantguard migrate sql {name}` prints the steps that fill the "
+            "others."
         )
     if code == _INSUFFICIENT_PRIVILEGE:
+        who = "a superuser" if step.kind is Kind.ROLE else "the tables' owner or as a superuser"
         return ConfigurationError(
             f"The role of the admin address may not make {step}: {_primary(original, code)}. "
-            "Connect as the tables' owner or as a superuser."
+            f"Connect as {who}."
         )
     return ConfigurationError(f"PostgreSQL refused {step} ({code}): {_primary(original, code)}.")
 

@@ -31,6 +31,7 @@ __all__ = [
     "entries",
     "generate",
     "preamble",
+    "roles_sql",
     "script",
     "sql",
     "table_steps",
@@ -110,6 +111,15 @@ def sql(catalog: Catalog, roles: Roles, *, create_roles: bool = False) -> str:
     )
 
 
+def roles_sql(roles: Roles) -> str:
+    """Return a script that creates those of *roles* that do not exist; tables play no part in it.
+
+    It needs a superuser, and sets no password.
+    """
+    steps = list(role_steps(roles))
+    return script(steps, [line for step in steps for line in step.up])
+
+
 def down_sql(catalog: Catalog, roles: Roles) -> str:
     """Return a script that removes what `sql` made, and neither tables, columns nor roles.
 
@@ -141,5 +151,6 @@ def _refuse_unclassified(known: list[Entry], catalog: Catalog) -> None:
         raise ConfigurationError(
             f"Unclassified tables: {', '.join(names)}. Give each a column "
             f"{catalog.tenant_column!r} (see `tenantguard migrate sql TABLE`), name its column in "
-            "tenant_columns=, or declare it with a reason in shared= or untenanted=."
+            "tenant_columns=, or declare it with a reason in shared= or untenanted=. Roles do not "
+            "wait for that: `tenantguard rls roles --apply` creates them."
         )

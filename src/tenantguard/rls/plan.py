@@ -11,6 +11,7 @@ from tenantguard.rls.forms import SEARCH_PATH, Shape, shape_of, stored_forms
 from tenantguard.rls.generate import entries, generate
 from tenantguard.rls.grants import granted_roles
 from tenantguard.rls.names import target_of
+from tenantguard.rls.roles import role_steps
 from tenantguard.rls.state import (
     read_functions,
     read_roles,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from tenantguard.rls.state import Facts, Run
     from tenantguard.rls.step import Target
 
-__all__ = ["plan"]
+__all__ = ["missing_roles", "plan"]
 
 _SET_NULL_COLUMNS = 150000
 
@@ -56,6 +57,15 @@ def plan(
     if state.version < _SET_NULL_COLUMNS:
         _refuse_set_null(missing)
     return missing
+
+
+def missing_roles(connection: Connection, roles: Roles) -> list[Step]:
+    """Return the steps for those of *roles* that the server of *connection* does not have."""
+    steps = list(role_steps(roles))
+    run = _runner(connection)
+    run(f"SET LOCAL search_path = {SEARCH_PATH}")
+    _, existing = read_roles(run, [step.name for step in steps])
+    return [step for step in steps if step.name not in existing]
 
 
 def _runner(connection: Connection) -> Run:
@@ -135,7 +145,9 @@ def _refuse_missing_roles(missing: set[str]) -> None:
     if missing:
         raise ConfigurationError(
             f"The database has no roles {', '.join(sorted(missing))}. Create them with "
-            "`tenantguard rls apply --create-roles`, or name your own in Roles(…)."
+            "`tenantguard rls roles --apply` or `tenantguard rls apply --create-roles`, or name "
+            "your own in Roles(…). `tenantguard rls apply --dry-run --create-roles` lists "
+            "everything that is missing."
         )
 
 
@@ -149,7 +161,8 @@ def _refuse_missing_tables(catalog: Catalog, tables: dict[Target, Facts]) -> Non
             )
         if facts is not None and entry.column is not None and facts["type"] is None:
             advice = (
-                f"`tenantguard migrate sql {entry.fullname}` shows how to add it."
+                f"`tenantguard migrate sql {entry.fullname}` prints the steps that add it; the "
+                "roles that they name are created by `tenantguard rls roles --apply`."
                 if entry.kind is TableKind.SCOPED
                 else "Run the application's migrations first."
             )

@@ -80,10 +80,10 @@ PSYCOPG = "tenantguard.binding.psycopg:TenantBinding"
 CONTROLS = {
     # The first lock, reads.
     "predicate in WHERE": Control(
-        _attribute(MODULE, "_with_where", _where_as_it_was), ORM, "first_alone and own_rows"
+        _attribute(MODULE, "with_where", _where_as_it_was), ORM, "first_alone and own_rows"
     ),
     "parentheses around WHERE": Control(
-        _attribute(MODULE, "_closed", _open), GUARD, "or_in_a_text"
+        _attribute("tenantguard.scoping.statements", "closed", _open), GUARD, "or_in_a_text"
     ),
     "predicate in ON": Control(
         _attribute(MODULE, "nullable_leaves", lambda _join: _reads()), CORE, "first_alone"

@@ -11,23 +11,24 @@ makes statements fail, not leak.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import and_
-from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.elements import BindParameter, ColumnClause, Grouping, TextClause
+from sqlalchemy.sql.elements import BindParameter, ColumnClause
 
 from tenantguard.catalog import Entry, Kind
 from tenantguard.errors import ConfigurationError, UnscopedStatementError
 from tenantguard.scoping.reads import Leaf, Reads, leaf_of, mentions, nullable_leaves, where_leaves
+from tenantguard.scoping.statements import closed, compiled_as, copy_with, with_where
+from tenantguard.scoping.text import TextWatch
 from tenantguard.scoping.writes import Writes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from sqlalchemy import Column
+    from sqlalchemy.sql.compiler import SQLCompiler
     from sqlalchemy.sql.elements import ColumnElement
     from sqlalchemy.sql.expression import FromClause, TableClause
 
@@ -57,41 +58,14 @@ _HOOKS = (
     "visit_update",
 )
 
-# A name, a dotted name or a plain literal, optionally with a direction: text that can only name
-# what the statement already reads.
-_HARMLESS_TEXT = re.compile(
-    r"""\s*(\*|\d+(\.\d+)?|'[^'\\]*'|"?[a-z_]\w*"?(\."?[a-z_]\w*"?){0,2})
-        (\s+(asc|desc))?(\s+nulls\s+(first|last))?\s*""",
-    re.IGNORECASE | re.VERBOSE,
-)
 
-# An operator of symbols that neither opens nor closes a comment.
-_SYMBOL = re.compile(r"(?!.*(--|/\*|\*/))[-+*/<>=~!@#%^&|`?]+")
-
-# A type's name, with its schema, arguments and array brackets.
-_TYPE = re.compile(
-    r"""(\w+|"[^"]*")([ .](\w+|"[^"]*"))*(\s*\(\s*\w+(\s*,\s*\w+)*\s*\))?([ ]\w+)*(\[\])*"""
-    r"""([ ]COLLATE[ ]"[^"]*")?""",
-    re.VERBOSE,
-)
-
-# Functions of PostgreSQL and its extensions that run a text as SQL, or change a setting; a call is
-# as opaque as the text itself.
-_TEXT_FUNCTIONS = re.compile(
-    r"set_config|ts_stat|ts_rewrite|connectby|xpath_table|pgstattuple|crosstab\w*|dblink\w*|"
-    r"(cursor|database|query|schema|table)_to_xml\w*",
-    re.IGNORECASE,
-)
-
-
-class TenantCompiler(SQLCompiler):
+class TenantCompiler(TextWatch):
     """Mixed in before a dialect's own statement compiler by `scoping_compiler`."""
 
     tenantguard: Scope
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.tenant_bind: BindParameter[Any] | None = None
-        self.has_text = False
         self.guards_upsert = False
         self.touches_tenants = False
         self.notes: list[tuple[str, str]] = []
@@ -121,7 +95,7 @@ class TenantCompiler(SQLCompiler):
         self, text: str, select: Any, compile_state: Any, columns: Any, froms: Any, *args: Any
     ) -> str:
         predicates = self._place(where_leaves(froms), select._where_criteria)  # noqa: SLF001
-        select = _with_where(select, predicates)
+        select = with_where(select, predicates)
         return cast(
             "str",
             super()._compose_select_body(text, select, compile_state, columns, froms, *args),
@@ -134,7 +108,7 @@ class TenantCompiler(SQLCompiler):
         reads.inline = [leaf for leaf in reads.inline if id(leaf.rendered) not in self._inline]
         predicates = self._place(reads, (join.onclause,))
         if predicates:
-            join = _clone(join, onclause=and_(*predicates, *_closed([join.onclause])))
+            join = copy_with(join, onclause=and_(*predicates, *closed([join.onclause])))
         return cast("str", super().visit_join(join, *args, **kwargs))
 
     def visit_table(self, table: TableClause, *args: Any, **kwargs: Any) -> str:
@@ -286,8 +260,8 @@ class TenantCompiler(SQLCompiler):
         predicates = self._place(where_leaves([target, *others]), criteria)
         if column is not None and self._enforcing and state.isupdate:
             self.writes.keep_tenant(self, state, column)
-        state.statement = _with_where(state.statement, predicates)
-        return cast("str", render(_compiled_as(statement, state), *args, **kwargs))
+        state.statement = with_where(state.statement, predicates)
+        return cast("str", render(compiled_as(statement, state), *args, **kwargs))
 
     def _writable(self, target: FromClause) -> ColumnClause[Any] | None:
         """Return *target*'s own tenant column, or None where no tenant's rows are written."""
@@ -314,93 +288,6 @@ class TenantCompiler(SQLCompiler):
         if not self.writes.note_supplied(self, insert, column):
             self._note("unscoped", f"a row of {self.writes.table!r} is inserted without its tenant")
 
-    # -- text ---------------------------------------------------------------------------------
-
-    def visit_textclause(self, textclause: TextClause, *args: Any, **kwargs: Any) -> str:
-        """Render a text, and note one that may read more than the statement says."""
-        if not self.stack or kwargs.get("asfrom"):
-            self.has_text = True
-        self._note_text(textclause.text)
-        return cast("str", super().visit_textclause(textclause, *args, **kwargs))
-
-    def visit_tstring(self, tstring: Any, *args: Any, **kwargs: Any) -> str:
-        """Render a template string, and note it (SQLAlchemy 2.1 and later)."""
-        self.has_text = True
-        return cast("str", super().visit_tstring(tstring, *args, **kwargs))
-
-    def visit_column(self, column: ColumnClause[Any], *args: Any, **kwargs: Any) -> str:
-        """Render a column, and note a literal one, which is text."""
-        if column.is_literal:
-            self._note_text(column.name)
-        return super().visit_column(column, *args, **kwargs)
-
-    def visit_custom_op_binary(self, element: Any, operator: Any, **kwargs: Any) -> str:
-        """Render an operator given as text, and note one that is more than a symbol."""
-        self._note_operator(operator)
-        return cast("str", super().visit_custom_op_binary(element, operator, **kwargs))
-
-    def visit_custom_op_unary_operator(self, element: Any, operator: Any, **kwargs: Any) -> str:
-        """Render a prefix operator, and note one that is more than a symbol."""
-        self._note_operator(operator)
-        return cast("str", super().visit_custom_op_unary_operator(element, operator, **kwargs))
-
-    def visit_custom_op_unary_modifier(self, element: Any, operator: Any, **kwargs: Any) -> str:
-        """Render a postfix operator, and note one that is more than a symbol."""
-        self._note_operator(operator)
-        return cast("str", super().visit_custom_op_unary_modifier(element, operator, **kwargs))
-
-    def visit_function(self, func: Any, *args: Any, **kwargs: Any) -> str:
-        """Render a function call, and note one that runs text as SQL."""
-        if _TEXT_FUNCTIONS.fullmatch(func.name):
-            self.has_text = True
-        return super().visit_function(func, *args, **kwargs)
-
-    def visit_extract(self, extract: Any, **kwargs: Any) -> str:
-        """Render EXTRACT, whose field is text."""
-        self._note_text(extract.field)
-        return cast("str", super().visit_extract(extract, **kwargs))
-
-    def visit_typeclause(self, typeclause: Any, **kwargs: Any) -> str:
-        """Render the type of a cast, and note one that is more than a type."""
-        rendered = cast("str", super().visit_typeclause(typeclause, **kwargs))
-        self._note_type(rendered)
-        return rendered
-
-    def render_bind_cast(self, type_: Any, dbapi_type: Any, sqltext: str) -> str:
-        """Render a parameter's type, and note one that is more than a type."""
-        rendered = cast("str", super().render_bind_cast(type_, dbapi_type, sqltext))
-        self._note_type(rendered.removeprefix(sqltext).removeprefix("::"))
-        return rendered
-
-    def visit_table_valued_alias(self, element: Any, **kwargs: Any) -> str:
-        """Render a function as a table, and note a column type that is more than a type."""
-        if element._render_derived_w_types:  # noqa: SLF001
-            for column in element.c:
-                self._note_type(self.dialect.type_compiler_instance.process(column.type))
-        return cast("str", super().visit_table_valued_alias(element, **kwargs))
-
-    def get_statement_hint_text(self, hint_texts: Sequence[str]) -> str:
-        """Render statement hints, and note them: they are text at the statement's end."""
-        self.has_text = True
-        return cast("str", super().get_statement_hint_text(hint_texts))
-
-    def _generate_prefixes(self, stmt: Any, prefixes: Any, **kwargs: Any) -> str:
-        if prefixes:
-            self.has_text = True
-        return cast("str", super()._generate_prefixes(stmt, prefixes, **kwargs))
-
-    def _note_type(self, rendered: str) -> None:
-        if not _TYPE.fullmatch(rendered):
-            self.has_text = True
-
-    def _note_operator(self, operator: Any) -> None:
-        if not _SYMBOL.fullmatch(operator.opstring):
-            self.has_text = True
-
-    def _note_text(self, text: str) -> None:
-        if not _HARMLESS_TEXT.fullmatch(text):
-            self.has_text = True
-
 
 def scoping_compiler(base: type[SQLCompiler], scope: Scope) -> type[TenantCompiler]:
     """Return *base* with the tenant predicate compiled in for *scope*.
@@ -416,27 +303,3 @@ def scoping_compiler(base: type[SQLCompiler], scope: Scope) -> type[TenantCompil
             "tenantguard supports sqlalchemy>=2.0.30,<2.2."
         )
     return type(f"Tenant{base.__name__}", (TenantCompiler, base), {"tenantguard": scope})
-
-
-def _closed(criteria: Iterable[Any]) -> list[Any]:
-    """Put *criteria* into parentheses, so that no OR in a text reaches past the predicate."""
-    clauses = [clause for clause in criteria if clause is not None]
-    return [Grouping(and_(*clauses))] if clauses else []
-
-
-def _with_where(statement: Any, predicates: list[ColumnElement[bool]]) -> Any:
-    if not predicates:
-        return statement
-    where = (*predicates, *_closed(statement._where_criteria))  # noqa: SLF001
-    return _clone(statement, _where_criteria=where)
-
-
-def _compiled_as(statement: Any, state: Any) -> Any:
-    """Return a copy of *statement* that compiles with *state* instead of making a new one."""
-    return _clone(statement, _compile_state_factory=lambda *_, **__: state)
-
-
-def _clone(element: Any, **attributes: Any) -> Any:
-    copy = element.__class__.__new__(element.__class__)
-    copy.__dict__ = {**element.__dict__, **attributes}
-    return copy

@@ -14,6 +14,7 @@ from sqlalchemy.sql.elements import BindParameter, ColumnClause, Grouping, Label
 from sqlalchemy.sql.expression import TableClause
 
 from tenantguard.errors import CrossTenantError, UnknownTenantError
+from tenantguard.scoping.statements import compiled_as, copy_with
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -69,7 +70,7 @@ class Writes:
         compiled = state.statement
         if compiled.select is not None:
             names, source = self._stamped_select(compiler, compiled, column)
-            state.statement = _clone(compiled, select=source, _select_names=names)
+            state.statement = copy_with(compiled, select=source, _select_names=names)
             state._dict_parameters = dict.fromkeys(names, null())  # noqa: SLF001
         elif state._has_multi_parameters:  # noqa: SLF001
             state._multi_parameters = [  # noqa: SLF001
@@ -84,7 +85,7 @@ class Writes:
                 column,
             )
             state._no_parameters = False  # noqa: SLF001
-        return _clone(statement, _compile_state_factory=lambda *_, **__: state)
+        return compiled_as(statement, state)
 
     def note_supplied(
         self, compiler: TenantCompiler, insert: Any, column: ColumnClause[Any]
@@ -132,7 +133,7 @@ class Writes:
                 self._take_supplied(value)
         mine = literal(1) / cast(Grouping(column == tenant), Integer) == literal(1)
         where = on_conflict.update_whereclause
-        return _clone(
+        return copy_with(
             on_conflict, update_whereclause=mine if where is None else and_(mine, Grouping(where))
         )
 
@@ -254,9 +255,3 @@ def _current_values(
         return {}
     originals = compiler.cache_key[1]
     return {old.key: new for old, new in zip(originals, extracted, strict=True)}
-
-
-def _clone(element: Any, **attributes: Any) -> Any:
-    copy = element.__class__.__new__(element.__class__)
-    copy.__dict__ = {**element.__dict__, **attributes}
-    return copy

@@ -133,16 +133,23 @@ def test_commit_in_mid_request_keeps_the_tenant(locks: Locks) -> None:
     assert (stored(locks.world, "first half"), stored(locks.world, "second half")) == (1, 1)
 
 
-def test_two_phase_knows_the_tenant(locks: Locks) -> None:
-    """A two-phase transaction is bound like any other, and its write is there afterwards."""
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_two_phase_knows_the_tenant(locks: Locks, end: str) -> None:
+    """A two-phase transaction is bound like any other, and ends as it was told to."""
     engine = locks.both()
+    name = f"two-phase {end}"
     with tenant_context(A), engine.connect() as connection:
         transaction = connection.begin_twophase()
         assert connection.scalar(TENANT) == str(A)
-        connection.execute(insert(PATIENTS).values(name="two-phase"))
+        connection.execute(insert(PATIENTS).values(name=name))
         transaction.prepare()
-        transaction.commit()
-    assert stored(locks.world, "two-phase") == 1
+        getattr(transaction, end)()
+        raw: Any = connection.connection.dbapi_connection
+        raw.autocommit = True
+        with pytest.raises(UnscopedStatementError, match="AUTOCOMMIT"):
+            raw.execute("SELECT 1")
+        raw.autocommit = False
+    assert stored(locks.world, name) == (end == "commit")
 
 
 def test_raw_connection_knows_the_tenant(locks: Locks) -> None:

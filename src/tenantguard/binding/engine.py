@@ -56,6 +56,15 @@ def bind_engine(engine: Engine, binding: Binding, *, verify: Callable[[Any, bool
         if state is not None:
             state.checked_out = False
 
+    def end_prepared(connection: Any, _xid: Any, is_prepared: bool) -> None:  # noqa: FBT001
+        state = getattr(connection.connection.dbapi_connection, "tenantguard", None)
+        if state is not None:
+            state.ends_prepared = is_prepared
+
+    if hasattr(engine.dialect, "_do_prepared_twophase"):
+        # SQLAlchemy 2.0 ends a prepared transaction in AUTOCOMMIT; 2.1 leaves it to the driver.
+        event.listen(engine, "commit_twophase", end_prepared)
+        event.listen(engine, "rollback_twophase", end_prepared)
     event.listen(engine, "do_connect", connect)
     event.listen(engine, "checkout", check_out)
     event.listen(engine, "checkin", check_in)

@@ -42,8 +42,9 @@ class TenantBinding:
             if self.pgconn.transaction_status != _IDLE:
                 if state.binding.tenant() != state.bound:
                     state.binding.refuse_switch()
-            elif cast("psycopg.Connection[Any]", self).autocommit:
+            elif cast("psycopg.Connection[Any]", self).autocommit and not state.ends_prepared:
                 state.binding.refuse_autocommit()
+            state.ends_prepared = False
         yield from super()._start_query()  # type: ignore[misc]  # psycopg's connection is next
 
     def _exec_command(self, command: Any, *args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:

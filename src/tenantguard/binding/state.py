@@ -111,6 +111,7 @@ class ConnectionState:
         checked_out: Whether the pool has handed it out; what the pool itself does is not bound.
         dirty: Whether the next BEGIN has to scrub.
         bound: The tenant of the transaction begun last.
+        ends_prepared: Whether the next command is SQLAlchemy's own end of a prepared transaction.
     """
 
     binding: Binding
@@ -118,6 +119,7 @@ class ConnectionState:
     checked_out: bool = False
     dirty: bool = False
     bound: str | None = None
+    ends_prepared: bool = False
 
 
 def scrub_sql(settings: list[tuple[str, str]], literal: Callable[[str], str]) -> list[bytes]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -28,6 +29,7 @@ from sqlalchemy import URL, Engine, create_engine, text
 from sqlalchemy.orm import Session
 
 from tenantguard import Roles, TenantGuard, rls
+from tenantguard.guard import _Proof
 
 _numbers = count()
 _FILL = 3
@@ -76,13 +78,13 @@ class Locks:
         engine = self._engine(self.world.admin.url, options)
         guard = self.world.guard
         guard._bind(engine, verify=lambda *_: None)
-        guard._scope(engine, text_allowed=text_allowed)
+        guard._scope(engine, text_allowed=lambda: text_allowed)
         return engine
 
     def second_alone(self, **options: Any) -> Engine:
         """Policies and the bound tenant, with statements as the application wrote them."""
         engine = self._engine(self.world.app_url, options)
-        self.world.guard._bind(engine, verify=self.world.guard._verify)
+        self.world.guard._bind(engine, verify=partial(self.world.guard._verify, proof=_Proof()))
         return engine
 
     def none(self, **options: Any) -> Engine:

@@ -14,7 +14,15 @@ from uuid import UUID
 from sqlalchemy import Column, ForeignKeyConstraint, MetaData, Table, UniqueConstraint
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.sql.expression import FromClause, TableClause
-from sqlalchemy.types import Integer, String, TypeDecorator, TypeEngine, Uuid
+from sqlalchemy.types import (
+    BigInteger,
+    Integer,
+    SmallInteger,
+    String,
+    TypeDecorator,
+    TypeEngine,
+    Uuid,
+)
 
 from tenantguard.context import TenantId
 from tenantguard.errors import ConfigurationError, UnknownTenantError
@@ -204,7 +212,7 @@ class Catalog:
         try:
             stored = _stored(self.tenant_type)
             canonical: TenantId = _CANONICAL[_affinity(stored)](given, stored)
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, AttributeError):
             raise UnknownTenantError(
                 "The tenant's id does not have the type of the primary key of "
                 f"{self.registry.fullname}. Pass the id as the registry has it, or its text."
@@ -294,14 +302,19 @@ def _canonical_uuid(given: TenantId, type_: TypeEngine[Any]) -> TenantId:
     return value if getattr(type_, "as_uuid", True) else str(value)
 
 
-def _canonical_int(given: TenantId, _type: TypeEngine[Any]) -> TenantId:
-    if isinstance(given, str):
-        if given != str(int(given)):
-            raise ValueError
-        return int(given)
-    if isinstance(given, UUID):
-        raise TypeError
-    return given
+def _canonical_int(given: TenantId, type_: TypeEngine[Any]) -> TenantId:
+    value = int(given) if isinstance(given, int | str) else None
+    if value is None or isinstance(given, bool) or str(given) != str(value):
+        raise ValueError
+    if not -(1 << _bits(type_)) <= value < 1 << _bits(type_):
+        raise ValueError
+    return value
+
+
+def _bits(type_: TypeEngine[Any]) -> int:
+    if isinstance(type_, BigInteger):
+        return 63
+    return 15 if isinstance(type_, SmallInteger) else 31
 
 
 def _canonical_text(given: TenantId, type_: TypeEngine[Any]) -> TenantId:
@@ -339,7 +352,9 @@ def has_unique_key(column: Column[Any]) -> bool:
             for constraint in getattr(table, "constraints", ())
         )
         or any(
-            index.unique and [column] == list(index.columns)
+            index.unique
+            and [column] == list(index.columns)
+            and index.dialect_options["postgresql"]["where"] is None
             for index in getattr(table, "indexes", ())
         )
     )

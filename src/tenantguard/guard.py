@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, OrderedDict
 from contextlib import contextmanager
+from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from sqlalchemy import Engine, event
+from sqlalchemy.engine.base import OptionEngine
 
 from tenantguard import rls
 from tenantguard.binding import Binding, bind_engine, registry_query
@@ -28,7 +31,7 @@ from tenantguard.errors import (
     UnsafeRoleError,
 )
 from tenantguard.identity import IdentityQuery, declare_lookup
-from tenantguard.scoping import Scope, attach, forget_compiled, watch_sessions
+from tenantguard.scoping import Scope, attach, forget_compiled, set_scope, watch_sessions
 from tenantguard.scoping.observer import Observer
 
 if TYPE_CHECKING:
@@ -40,6 +43,7 @@ __all__ = ["Mode", "TenantGuard"]
 
 Mode = Literal["off", "observe", "enforce"]
 
+_LOG = logging.getLogger("tenantguard")
 _KNOWN_TENANTS = 10_000
 _GUARDED = "_tenantguard"
 
@@ -92,10 +96,10 @@ class TenantGuard:
         self.observations = Observer()
         self.counts: Counter[str] = Counter()
         self._known: OrderedDict[str, None] = OrderedDict()
-        self._known_lock = Lock()
+        self._lock = Lock()
         self._system_engine = system_engine
-        if system_engine is not None:
-            event.listen(system_engine, "checkout", _require_system_access)
+        if system_engine is not None and mode != "off":
+            self._guard_system(system_engine)
 
     def __repr__(self) -> str:
         return f"<TenantGuard tenants={self.catalog.tenants!r} mode={self.mode!r}>"
@@ -109,8 +113,20 @@ class TenantGuard:
         Raises:
             UnknownTenantError: If *tenant* does not have the type of the registry's primary key.
         """
-        with tenant_context(self.catalog.canonical(tenant)):
+        try:
+            canonical = self.catalog.canonical(tenant)
+        except UnknownTenantError as error:
+            if self.refuses(str(error)):
+                raise
+            canonical = tenant
+        with tenant_context(canonical):
             yield
+
+    def refuses(self, message: str) -> bool:
+        """Return whether to refuse what *message* says; when observing, count it instead."""
+        if self.mode == "observe":
+            self.observations("refused", message)
+        return self.mode == "enforce"
 
     @contextmanager
     def system_access(self, *, reason: str) -> Iterator[Engine]:
@@ -126,7 +142,8 @@ class TenantGuard:
                 "own that is granted the maintenance role."
             )
         with system_context(reason):
-            self.counts["system_access"] += 1
+            self._count("system_access")
+            _LOG.info("System access: %s", reason)
             yield self._system_engine
 
     def identity_lookup(
@@ -151,7 +168,11 @@ class TenantGuard:
         """
         lookup = declare_lookup(self.catalog, model, by=by, secret=secret)
         self.catalog.lookups.append(lookup)
-        return IdentityQuery(lookup, self.counts)
+        return IdentityQuery(lookup, lambda: self._count("identity_lookup"))
+
+    def _count(self, name: str) -> None:
+        with self._lock:
+            self.counts[name] += 1
 
     # -- engines ------------------------------------------------------------------------------
 
@@ -185,10 +206,11 @@ class TenantGuard:
             raise ConfigurationError(
                 "The system engine cannot be protected: it exists to act without a tenant."
             )
-        self._bind(engine, verify=self._verify)
-        self._scope(engine)
+        proof = _Proof()
+        self._bind(engine, verify=partial(self._verify, proof=proof))
+        self._scope(engine, text_allowed=lambda: proof.holds)
         setattr(engine.dialect, _GUARDED, self)
-        engine.hide_parameters = not show_parameters
+        _hide_parameters(engine, hide=not show_parameters)
 
     def _bind(self, engine: Engine, *, verify: Callable[[Any, bool], None]) -> None:
         table, key = self.catalog.registry_key()
@@ -201,11 +223,11 @@ class TenantGuard:
         )
         bind_engine(engine, binding, verify=verify)
 
-    def _scope(self, engine: Engine, *, text_allowed: bool = True) -> None:
+    def _scope(self, engine: Engine, *, text_allowed: Callable[[], bool]) -> None:
         scope = Scope(
             catalog=self.catalog,
             tenant=self._tenant,
-            text_allowed=lambda: text_allowed,
+            text_allowed=text_allowed,
             observe=self.observations if self.mode == "observe" else None,
         )
         attach(engine.dialect, scope)
@@ -215,11 +237,22 @@ class TenantGuard:
         if self.mode == "enforce":
             event.listen(engine, "handle_error", _translate)
 
-    def _verify(self, connection: Any, first: bool) -> None:  # noqa: FBT001  (a callback's argument)
+    def _guard_system(self, engine: Engine) -> None:
+        """Refuse *engine* outside system access: connections, statements and sessions."""
+        event.listen(engine, "checkout", _require_system_access)
+        event.listen(engine, "before_cursor_execute", _require_system_access)
+        set_scope(
+            engine.dialect,
+            Scope(self.catalog, tenant=_require_system_access, text_allowed=bool, system=True),
+        )
+        watch_sessions()
+
+    def _verify(self, connection: Any, first: bool, *, proof: _Proof) -> None:  # noqa: FBT001
         """Raise unless the second lock holds for *connection*'s role."""
         check = rls.verify if first else rls.verify_role
         findings = check(connection, self.catalog, self.roles)
         if not findings:
+            proof.holds = True
             return
         if self.mode == "observe":
             for finding in findings:
@@ -254,34 +287,53 @@ class TenantGuard:
         try:
             return self.catalog.text(self._tenant())
         except UnknownTenantError as error:
-            if self.mode == "enforce":
+            if self.refuses(str(error)):
                 raise
-            self.observations("refused", str(error))
             return None
 
     def _is_unknown(self, tenant: str) -> bool:
         return self.mode == "enforce" and tenant not in self._known
 
     def _remember(self, tenant: str) -> None:
-        with self._known_lock:
+        with self._lock:
             self._known[tenant] = None
             if len(self._known) > _KNOWN_TENANTS:
                 self._known.popitem(last=False)
 
 
-def _require_system_access(*_: Any) -> None:
+class _Proof:
+    """Whether the second lock was proven to hold on one engine."""
+
+    holds = False
+
+
+def _hide_parameters(engine: Engine, *, hide: bool) -> None:
+    """Hide parameters also on engines that were derived from *engine* before."""
+    engine.hide_parameters = hide
+
+    def follow(connection: Any) -> None:
+        connection.engine.hide_parameters = hide
+
+    event.listen(engine, "engine_connect", follow)
+
+
+def _require_system_access(*_: Any) -> str:
     if not in_system_access():
         raise CrossTenantError(
             "The system engine was used outside system_access(). Wrap the work in "
             "`with guard.system_access(reason=…) as engine:`."
         )
+    return "system"
 
 
 def _translate(context: Any) -> None:
-    """Turn PostgreSQL's refusals into ours; its own text would show the row."""
+    """Turn PostgreSQL's refusals into ours, so that an application can tell them apart."""
     code = getattr(context.original_exception, "sqlstate", None)
+    diagnostics = getattr(context.original_exception, "diag", None)
     compiled = getattr(context.execution_context, "compiled", None)
-    if code == "42501" and "row-level security" in str(context.original_exception):
+    # The text is in the server's language; the function that refused is not.
+    refused_by = getattr(diagnostics, "source_function", None)
+    if code == "42501" and refused_by == "ExecWithCheckOptions":
         raise CrossTenantError(
             "PostgreSQL's row-level security refused to write a row of another tenant."
         ) from None
@@ -293,7 +345,8 @@ def _translate(context: Any) -> None:
 
 def _engines(target: Any) -> list[Engine]:
     if isinstance(target, Engine):
-        return [target]
+        # An engine made by execution_options() shares all it has with the one it was made from.
+        return _engines(target._proxied) if isinstance(target, OptionEngine) else [target]  # noqa: SLF001
     if isinstance(getattr(target, "sync_engine", None), Engine):
         return [target.sync_engine]
     options = getattr(target, "kw", None)

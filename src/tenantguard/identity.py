@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Column, Table, bindparam, func, inspect, select
 from sqlalchemy.orm import Mapper
+from sqlalchemy.sql.elements import quoted_name
 
 from tenantguard.catalog import Catalog, IdentityLookup, Kind, has_unique_key
 from tenantguard.errors import ConfigurationError
+from tenantguard.rls.names import object_name
 
 if TYPE_CHECKING:
-    from collections import Counter
+    from collections.abc import Callable
 
     from sqlalchemy import Connection, Engine
     from sqlalchemy.orm import Session, scoped_session
@@ -21,7 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Identity", "IdentityQuery", "declare_lookup"]
 
-_MAX_NAME = 63
+
+# SQLAlchemy quotes a function's name, but not the schema before it.
+_CALLABLE = re.compile(r"[a-z_][a-z0-9_]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +41,10 @@ class Identity:
 class IdentityQuery:
     """Asks the database function of one `IdentityLookup`."""
 
-    def __init__(self, lookup: IdentityLookup, counts: Counter[str]) -> None:
-        self._counts = counts
-        function = func
-        if lookup.table.schema:
-            function = getattr(function, lookup.table.schema)
-        call = getattr(function, lookup.function)
+    def __init__(self, lookup: IdentityLookup, count: Callable[[], None]) -> None:
+        self._count = count
+        schema = getattr(func, quoted_name(lookup.table.schema or "public", quote=True))
+        call = getattr(schema, quoted_name(lookup.function, quote=True))
         answer = call(bindparam("key", type_=lookup.key.type)).table_valued(
             Column("identity", lookup.identity.type),
             Column("tenant", lookup.tenant.type),
@@ -52,18 +55,18 @@ class IdentityQuery:
     def __call__(
         self, connection: Connection | Session | scoped_session[Any] | Engine, key: Any
     ) -> Identity | None:
-        """Return the identity of *key*, or None when there is none.
+        """Return the identity of *key*, or None when there is not exactly one.
 
         Compare the secret with a constant-time library also when the answer is None, so that the
         time taken does not tell which keys exist.
         """
-        self._counts["identity_lookup"] += 1
+        self._count()
         if hasattr(connection, "connect") and not hasattr(connection, "execute"):
             with connection.connect() as own:
-                row = own.execute(self._statement, {"key": key}).first()
+                rows = own.execute(self._statement, {"key": key}).fetchmany(2)
         else:
-            row = connection.execute(self._statement, {"key": key}).first()
-        return None if row is None else Identity(*row)
+            rows = connection.execute(self._statement, {"key": key}).fetchmany(2)
+        return Identity(*rows[0]) if len(rows) == 1 else None
 
 
 def declare_lookup(catalog: Catalog, model: Any, *, by: str, secret: str) -> IdentityLookup:
@@ -88,6 +91,11 @@ def declare_lookup(catalog: Catalog, model: Any, *, by: str, secret: str) -> Ide
             f"identity_lookup(): table {entry.fullname!r} needs one primary key column besides the "
             "tenant."
         )
+    if table.schema and not _CALLABLE.fullmatch(table.schema):
+        raise ConfigurationError(
+            f"identity_lookup(): SQLAlchemy cannot call a function in schema {table.schema!r}, "
+            "whose name needs quoting."
+        )
     key = _column(mapper, table, by)
     if not has_unique_key(key):
         raise ConfigurationError(
@@ -100,7 +108,7 @@ def declare_lookup(catalog: Catalog, model: Any, *, by: str, secret: str) -> Ide
         identity=identities[0],
         tenant=entry.column,
         secret=_column(mapper, table, secret),
-        function=f"tenantguard_identity_{table.name}_by_{key.name}"[:_MAX_NAME],
+        function=object_name("identity", table.schema or "", table.name, "by", key.name),
     )
 
 

@@ -168,7 +168,7 @@ def test_statements_compiled_before_are_forgotten(locks: Locks) -> None:
         session.flush()
     guard = locks.world.guard
     guard._bind(engine, verify=lambda *_: None)
-    guard._scope(engine)
+    guard._scope(engine, text_allowed=bool)
     with tenant_context(A), Session(engine) as session:
         assert session.scalar(counted) == 3
         patient = Patient(name="after")

@@ -23,52 +23,72 @@ def bind_engine(engine: Engine, binding: Binding, *, verify: Callable[[Any, bool
     Args:
         engine: An engine of a supported driver. Connections already in its pool are closed.
         binding: What to send, and what to refuse.
-        verify: Called with a driver connection and whether it is the engine's first, before its
+        verify: Called with a driver connection and whether it is the pool's first, before its
             first use; raises when the connection must not be used.
 
     Raises:
         ConfigurationError: If the driver is not supported.
     """
-    connection_class = _connection_class(engine)
-    verified = False
+    pool = _PoolEvents(engine, _connection_class(engine), binding, verify)
+    event.listen(engine, "do_connect", pool.connect)
+    event.listen(engine, "checkout", pool.check_out)
+    event.listen(engine, "checkin", pool.check_in)
+    if hasattr(engine.dialect, "_do_prepared_twophase"):
+        # SQLAlchemy 2.0 ends a prepared transaction in AUTOCOMMIT; 2.1 leaves it to the driver.
+        event.listen(engine, "commit_twophase", _end_prepared)
+        event.listen(engine, "rollback_twophase", _end_prepared)
+    engine.dispose()
 
-    def connect(_dialect: Any, _record: Any, args: Any, params: Any) -> Any:
-        return connection_class.connect(*args, **params)
 
-    def check_out(connection: Any, _record: Any, _proxy: Any) -> None:
-        nonlocal verified
-        if not isinstance(connection, connection_class):
-            binding.refuse_foreign_connection()
+class _PoolEvents:
+    """What happens to one engine's connections as the pool makes, hands out and takes them back."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        connection_class: Any,
+        binding: Binding,
+        verify: Callable[[Any, bool], None],
+    ) -> None:
+        self._engine = engine
+        self._class = connection_class
+        self._binding = binding
+        self._verify = verify
+        self._verified_pool: object = None
+
+    def connect(self, _dialect: Any, _record: Any, args: Any, params: Any) -> Any:
+        return self._class.connect(*args, **params)
+
+    def check_out(self, connection: Any, _record: Any, _proxy: Any) -> None:
+        if not isinstance(connection, self._class):
+            self._binding.refuse_foreign_connection()
             return
         if connection.tenantguard is None:
-            verify(connection, not verified)
-            verified = True
-            scrub = scrub_sql(_snapshot(connection), connection.sql_literal)
-            connection.tenantguard = ConnectionState(binding, scrub)
+            self._prepare(connection)
         if not connection.autocommit and connection.info.transaction_status:
-            binding.refuse_open_transaction()
+            self._binding.refuse_open_transaction()
         connection.tenantguard.checked_out = True
         connection.tenantguard.dirty = True
 
-    def check_in(connection: Any, _record: Any) -> None:
+    def check_in(self, connection: Any, _record: Any) -> None:
         # The connection is None when it was invalidated.
         state = getattr(connection, "tenantguard", None)
         if state is not None:
             state.checked_out = False
 
-    def end_prepared(connection: Any, _xid: Any, is_prepared: bool) -> None:  # noqa: FBT001
-        state = getattr(connection.connection.dbapi_connection, "tenantguard", None)
-        if state is not None:
-            state.ends_prepared = is_prepared
+    def _prepare(self, connection: Any) -> None:
+        # dispose() makes a new pool: perhaps after a failover, or a migration.
+        pool = self._engine.pool
+        self._verify(connection, self._verified_pool is not pool)
+        self._verified_pool = pool
+        scrub = scrub_sql(_snapshot(connection), connection.sql_literal)
+        connection.tenantguard = ConnectionState(self._binding, scrub)
 
-    if hasattr(engine.dialect, "_do_prepared_twophase"):
-        # SQLAlchemy 2.0 ends a prepared transaction in AUTOCOMMIT; 2.1 leaves it to the driver.
-        event.listen(engine, "commit_twophase", end_prepared)
-        event.listen(engine, "rollback_twophase", end_prepared)
-    event.listen(engine, "do_connect", connect)
-    event.listen(engine, "checkout", check_out)
-    event.listen(engine, "checkin", check_in)
-    engine.dispose()
+
+def _end_prepared(connection: Any, _xid: Any, is_prepared: bool) -> None:  # noqa: FBT001
+    state = getattr(connection.connection.dbapi_connection, "tenantguard", None)
+    if state is not None:
+        state.ends_prepared = is_prepared
 
 
 def _snapshot(connection: Any) -> list[tuple[str, str]]:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
 from psycopg import generators, pq
-from psycopg.errors import error_from_result
 
 from tenantguard.catalog import SETTING
 from tenantguard.errors import ConfigurationError, UnknownTenantError
@@ -76,7 +75,7 @@ class TenantBinding:
         results: list[pq.abc.PGresult] = yield from generators.execute(self.pgconn)
         for result in results:
             if result.status not in _COMPLETED:
-                raise error_from_result(result, encoding="utf-8")
+                raise _without_statement(result)
         state.dirty = False
         state.bound = None
         if look_up:
@@ -93,6 +92,16 @@ class TenantBinding:
         """Return *text* as an SQL literal, escaped by the driver."""
         escaped = pq.Escaping(self.pgconn).escape_literal(text.encode())
         return bytes(escaped).decode()
+
+
+def _without_statement(result: pq.abc.PGresult) -> psycopg.Error:
+    """Return the driver's error for *result*; PostgreSQL's own text would quote the tenant."""
+    state = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
+    try:
+        kind: type[psycopg.Error] = psycopg.errors.lookup(state)
+    except KeyError:
+        kind = psycopg.OperationalError
+    return kind(f"The transaction could not be begun for the tenant (SQLSTATE {state}).")
 
 
 class TenantConnection(TenantBinding, psycopg.Connection[Any]):

@@ -101,7 +101,7 @@ class Binding:
         self.observe(kind, str(error))
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class ConnectionState:
     """One driver connection's part.
 

@@ -95,13 +95,14 @@ class FlaskGuard:
         return view
 
     def _enter(self, guard: TenantGuard) -> None:
-        if self._needs_none():
+        if guard.mode == "off" or self._needs_none():
             return
         tenant = self._resolve(_request_view())
         if tenant is None:
-            if request.routing_exception is None:
+            # No view runs for an unknown URL; its 404 may be shown to anybody.
+            if request.routing_exception is None and guard.refuses("a request has no tenant"):
                 raise Forbidden
-            return  # No view runs for an unknown URL; its 404 may be shown to anybody.
+            return
         scope = ExitStack()
         scope.enter_context(guard.tenant_context(tenant))
         scope.callback(_entered.reset, _entered.set((request.environ, scope)))
@@ -139,7 +140,7 @@ def _forbidden(error: TenantGuardError) -> ResponseReturnValue:
     return current_app.handle_http_exception(Forbidden())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class _RequestView:
     host: str
     path: str

@@ -267,7 +267,8 @@ class TenantCompiler(TextWatch):
         """Return *target*'s own tenant column, or None where no tenant's rows are written."""
         leaf = leaf_of(target)
         if leaf is None:
-            raise UnscopedStatementError("Only tables can be written on a protected engine.")
+            self._refuse("Only tables can be written on a protected engine.")
+            return None
         entry = self._entry(leaf.table)
         if entry.kind in (Kind.REGISTRY, Kind.SHARED, Kind.SYSTEM):
             self._refuse(

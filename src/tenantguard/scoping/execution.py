@@ -34,7 +34,7 @@ class TenantExecution:
         """Refuse what the first lock cannot scope unless the second was proven to hold."""
         context = cast("DefaultExecutionContext", self)
         compiled = context.compiled
-        if isinstance(compiled, TenantCompiler):
+        if isinstance(compiled, TenantCompiler) and compiled.tenantguard is self.tenantguard:
             if self.tenantguard.observe is not None:
                 self._observe(compiled, self.tenantguard.observe)
             elif compiled.has_text:
@@ -99,7 +99,8 @@ def attach(dialect: Dialect, scope: Scope) -> None:
     dialect.execution_ctx_cls = type(
         f"Tenant{base.__name__}", (TenantExecution, base), {"tenantguard": scope}
     )
-    dialect.identifier_preparer = _quoting(dialect.identifier_preparer)
+    if scope.observe is None:
+        dialect.identifier_preparer = _quoting(dialect.identifier_preparer)
     set_scope(dialect, scope)
 
 

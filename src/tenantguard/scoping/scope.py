@@ -30,6 +30,8 @@ class Scope:
         text_allowed: Whether the second lock was proven active on this engine, so that text, which
             cannot be scoped, may pass.
         observe: Told what would be refused or scoped, instead of doing it; None enforces.
+        system: Whether the engine is the one of system access: its sessions are pinned to that,
+            and nothing else is done.
         tenant_keys: The attribute that holds the tenant, by mapper; filled on first use.
     """
 
@@ -37,6 +39,7 @@ class Scope:
     tenant: Callable[[], TenantId]
     text_allowed: Callable[[], bool]
     observe: Callable[[str, str], None] | None = None
+    system: bool = False
     tenant_keys: WeakKeyDictionary[Mapper[Any], str | None] = field(
         default_factory=WeakKeyDictionary
     )

@@ -7,6 +7,7 @@ identity map refuses to hand out objects to another tenant, also where no SQL is
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from sqlalchemy import event, inspect
 from sqlalchemy.orm import Session
@@ -68,6 +69,10 @@ class _Pinned:
         self._check()
         return super().get(key, default)  # type: ignore[misc]
 
+    def _dirty_states(self) -> Any:
+        self._check()
+        return super()._dirty_states()  # type: ignore[misc]
+
     def items(self) -> Any:
         self._check()
         return super().items()  # type: ignore[misc]
@@ -99,14 +104,37 @@ def _pin(session: Session, _transaction: Any, connection: Connection) -> None:
         return
     identity_map: Any = session.identity_map
     if not isinstance(identity_map, _Pinned):
-        identity_map.tenantguard = scope
-        identity_map.tenantguard_tenant = None
-        identity_map.__class__ = _pinned_class(type(identity_map))
+        _watch_map(session, scope)
+        _keep_watching(session, scope)
     try:
         identity_map._check()  # noqa: SLF001  (the mixin's own method)
     except TenantNotSetError:
         # Without a tenant no tenant's object can be loaded; the first one that is pins the session.
         return
+
+
+def _watch_map(session: Session, scope: Scope) -> None:
+    identity_map: Any = session.identity_map
+    identity_map.tenantguard = scope
+    identity_map.tenantguard_tenant = None
+    identity_map.__class__ = _pinned_class(type(identity_map))
+
+
+def _keep_watching(session: Session, scope: Scope) -> None:
+    """Watch the new identity map as well that `expunge_all()`, and so `close()`, begins with.
+
+    The map is empty then, and may serve another tenant; but it may get its first objects from a
+    transaction that is open already.
+    """
+    watched = ref(session)
+
+    def expunge_all() -> None:
+        current = watched()
+        if current is not None:
+            type(current).expunge_all(current)
+            _watch_map(current, scope)
+
+    session.expunge_all = expunge_all  # type: ignore[method-assign]
 
 
 def _pinned_class(base: type[Any]) -> type[Any]:
@@ -117,7 +145,7 @@ def _pinned_class(base: type[Any]) -> type[Any]:
 
 def _check_flush(session: Session, _context: Any, _instances: Any) -> None:
     scope = _session_scope(session)
-    if scope is None or scope.observe is not None:
+    if scope is None or scope.system or scope.observe is not None:
         return
     for obj in session.new:
         _stamp(scope, obj)

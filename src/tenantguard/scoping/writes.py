@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Writes"]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Writes:
     """The tenant values that one compiled statement writes.
 

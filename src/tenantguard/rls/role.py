@@ -35,8 +35,12 @@ _REACH = """
 _SERVER_ROLES = "('pg_execute_server_program', 'pg_write_server_files', 'pg_read_server_files')"
 
 
-def role_findings(run: Run, catalog: Catalog, roles: Roles) -> list[Finding]:
-    """Return what makes the session's roles unsafe. One statement.
+def role_findings(
+    run: Run, catalog: Catalog, roles: Roles, *, switches: bool = False
+) -> Iterator[Finding]:
+    """Yield what makes the session's roles unsafe. One statement.
+
+    With *switches*, tables whose row-level security is off or not forced are found as well.
 
     On the way, the transaction's search path is fixed, so that later questions are spelled alike,
     and JIT is turned off, which costs more than it saves on questions asked once.
@@ -47,12 +51,24 @@ def role_findings(run: Run, catalog: Catalog, roles: Roles) -> list[Finding]:
         if entry.guarded
     ]
     facts = ask(run, _question(guarded, roles))
-    return [
+    if switches:
+        yield from _switched_off(facts)
+    yield from (
         *_attributes(facts),
         *_memberships(facts, roles),
         *_ownership(facts, roles),
         *_settings(facts),
-    ]
+    )
+
+
+def _switched_off(facts: Facts) -> Iterator[Finding]:
+    for table in facts["open"]:
+        yield Finding(
+            "rls-off",
+            table,
+            f"Row-level security is off, or not forced, on {table}.",
+            "Run `tenantguard rls apply` with the owner's address.",
+        )
 
 
 def _question(guarded: list[Facts], roles: Roles) -> str:
@@ -75,6 +91,11 @@ def _question(guarded: list[Facts], roles: Roles) -> str:
             JOIN pg_catalog.pg_namespace n ON n.nspname = w.s
             JOIN pg_catalog.pg_class k ON k.relnamespace = n.oid AND k.relname = w.t
             JOIN reach e ON e.oid = k.relowner JOIN pg_catalog.pg_roles r ON r.oid = e.oid),
+        'open', (SELECT coalesce(json_agg(w.s || '.' || w.t ORDER BY 1), '[]')
+            FROM {as_recordset(guarded, "s text, t text")}
+            JOIN pg_catalog.pg_namespace n ON n.nspname = w.s
+            JOIN pg_catalog.pg_class k ON k.relnamespace = n.oid AND k.relname = w.t
+            WHERE NOT (k.relrowsecurity AND k.relforcerowsecurity)),
         'defaults', (SELECT coalesce(json_agg(json_build_object(
                 'role', r.rolname, 'database', d.datname)), '[]')
             FROM pg_catalog.pg_db_role_setting s
@@ -128,6 +149,7 @@ def _memberships(facts: Facts, roles: Roles) -> Iterator[Finding]:
     wider = {
         roles.maintenance: "the maintenance role, which sees all tenants",
         roles.backup: "the backup role, which sees all tenants",
+        roles.support: "the support role, which acts for any tenant it names",
         roles.owner: "the owner's role",
     }
     start_is_super = {role["start"] for role in _once(facts) if role["super"]}

@@ -12,7 +12,7 @@ from tenantguard.rls.finding import Finding
 from tenantguard.rls.forms import Shape, same_policy, shape_of, stored_forms
 from tenantguard.rls.generate import entries
 from tenantguard.rls.names import qualified, quote, target_of
-from tenantguard.rls.policies import APPLICATION_POLICIES, POLICY_NAMES, wanted_policies
+from tenantguard.rls.policies import APPLICATION_POLICIES, wanted_policies
 from tenantguard.rls.role import role_findings
 from tenantguard.rls.session import rolled_back
 from tenantguard.rls.state import read_tables
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["verify", "verify_role"]
 
 _APPLY = "Run `tenantguard rls apply` with the owner's address."
+_CLASSIFY = "Classify the table (`tenantguard tables` says how), or revoke the privilege."
 _WRITES = {"INSERT", "UPDATE", "DELETE"}
 _NEVER = {"TRUNCATE", "REFERENCES", "TRIGGER"}
 
@@ -39,9 +40,9 @@ def verify(connection: Any, catalog: Catalog, roles: Roles) -> list[Finding]:
         catalog: The application's tables.
         roles: The roles the policies speak of.
     """
-    known = [entry for entry in entries(catalog) if entry.kind is not TableKind.UNCLASSIFIED]
+    known = entries(catalog)
     with rolled_back(connection) as run:
-        findings = role_findings(run, catalog, roles)
+        findings = list(role_findings(run, catalog, roles))
         columns = {
             target_of(each): each.column.name if each.guarded and each.column is not None else ""
             for each in known
@@ -59,9 +60,9 @@ def verify(connection: Any, catalog: Catalog, roles: Roles) -> list[Finding]:
 
 
 def verify_role(connection: Any, catalog: Catalog, roles: Roles) -> list[Finding]:
-    """Return what makes *connection*'s role unsafe, in one statement of `verify`'s."""
+    """Return what may have changed since `verify`, in one statement: the role, and RLS itself."""
     with rolled_back(connection) as run:
-        return role_findings(run, catalog, roles)
+        return list(role_findings(run, catalog, roles, switches=True))
 
 
 def _switches(entry: Entry, facts: Facts | None) -> Iterator[Finding]:
@@ -95,12 +96,12 @@ def _privileges(entry: Entry, facts: Facts) -> Iterator[Finding]:
             "privilege-excess",
             name,
             f"The application may {', '.join(excess)} on {name}, which is {entry.kind.value}.",
-            _APPLY,
+            _CLASSIFY if entry.kind is TableKind.UNCLASSIFIED else _APPLY,
         )
 
 
 def _refused(entry: Entry) -> set[str]:
-    if entry.kind is TableKind.UNTENANTED:
+    if entry.kind in (TableKind.UNTENANTED, TableKind.UNCLASSIFIED):
         return _NEVER | _WRITES | {"SELECT"}
     return _NEVER if entry.kind is TableKind.SCOPED else _NEVER | _WRITES
 
@@ -167,7 +168,7 @@ def _policy(
 
 def _strangers(target: tuple[str, str], facts: Facts) -> Iterator[Finding]:
     for name, stored in sorted(facts["policies"].items()):
-        if name not in POLICY_NAMES and stored["permissive"] and stored["applies"]:
+        if name not in APPLICATION_POLICIES and stored["permissive"] and stored["applies"]:
             yield Finding(
                 "policy-extra",
                 ".".join(target),

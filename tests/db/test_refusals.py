@@ -147,7 +147,7 @@ def test_a_statement_compiled_for_another_guard_is_refused(locks: Locks) -> None
         # SQLAlchemy 2.1 does not execute compiled statements any more.
         pytest.raises(
             (UnscopedStatementError, ObjectNotExecutableError),
-            match="compiled without the guard|Not an executable object",
+            match=r"compiled without the guard|Not an executable object",
         ),
     ):
         connection.execute(compiled)  # type: ignore[call-overload]

@@ -7,6 +7,7 @@ TENANTGUARD_REMOVED names. Only the tests do this; the library reads no such var
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,12 @@ CORE = "tests/attacks/test_core_reads.py"
 TEXT = "tests/attacks/test_text.py"
 WRITES = "tests/attacks/test_core_writes.py"
 SESSIONS = "tests/attacks/test_sessions.py"
+REFUSALS = "tests/db/test_refusals.py"
+IDENTITY = "tests/db/test_identity.py"
+CONTEXT = "tests/unit/test_context.py"
+FLASK = "tests/integrations/test_flask.py"
+VERIFY = "tests/db/test_rls_verify.py"
+APPLY = "tests/db/test_rls_apply.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +69,13 @@ def _passes_command(self: Any, *args: Any, **kwargs: Any) -> Any:
     return psycopg.Connection._exec_command(self, *args, **kwargs)
 
 
+def _passes_prefixes(self: Any, stmt: Any, prefixes: Any, **kwargs: Any) -> Any:
+    from sqlalchemy.sql.compiler import SQLCompiler  # noqa: PLC0415
+
+    unwatched: Any = SQLCompiler._generate_prefixes
+    return unwatched(self, stmt, prefixes, **kwargs)
+
+
 def _where_as_it_was(statement: Any, _predicates: Any) -> Any:
     return statement
 
@@ -88,7 +102,23 @@ CONTROLS = {
     "predicate in ON": Control(
         _attribute(MODULE, "nullable_leaves", lambda _join: _reads()), CORE, "first_alone"
     ),
+    "tables under a FULL JOIN are filtered": Control(
+        _attribute(COMPILER, "_filtered", lambda _self, _table, rendered, **_: rendered),
+        CORE,
+        "first_alone",
+    ),
+    "unplaced, undecided and read-only tables are refused": Control(
+        _attribute(COMPILER, "_refuse", _nothing), REFUSALS, "cannot_be_scoped"
+    ),
     # The first lock, writes.
+    "rows are stamped": Control(
+        _attribute(SAVED, "stamped_insert", lambda _self, _compiler, statement, *_: statement),
+        WRITES,
+        "first_alone",
+    ),
+    "expressions are refused": Control(
+        _attribute(SAVED, "_take_supplied", _nothing), REFUSALS, "expression"
+    ),
     "supplied tenant is compared": Control(
         _attribute(SAVED, "check", _nothing), GUARD, "errors_show or observe_never"
     ),
@@ -105,6 +135,9 @@ CONTROLS = {
     "flush is checked": Control(
         _attribute("tenantguard.scoping.sessions", "_check_unchanged", _nothing), SESSIONS
     ),
+    "new identity maps are watched": Control(
+        _attribute("tenantguard.scoping.sessions", "_keep_watching", _nothing), REFUSALS, "expunge"
+    ),
     # Text.
     "text needs the second lock": Control(
         _attribute("tenantguard.scoping.execution:TenantExecution", "_allow_text", _nothing), TEXT
@@ -117,6 +150,16 @@ CONTROLS = {
     ),
     "types given as text are noted": Control(
         _attribute(COMPILER, "_note_type", _nothing), TEXT, "refused_by_the_first"
+    ),
+    "functions that run text are noted": Control(
+        _attribute("tenantguard.scoping.text", "_TEXT_FUNCTIONS", re.compile("x^")),
+        TEXT,
+        "refused_by_the_first",
+    ),
+    "prefixes are noted": Control(
+        _attribute("tenantguard.scoping.text:TextWatch", "_generate_prefixes", _passes_prefixes),
+        TEXT,
+        "refused_by_the_first",
     ),
     "names are quoted": Control(
         _attribute("tenantguard.scoping.execution", "_quoting", lambda preparer: preparer), TEXT
@@ -162,7 +205,56 @@ CONTROLS = {
         BINDING,
         "unknown_tenant",
     ),
+    "open transactions are refused": Control(
+        _attribute(STATE, "refuse_open_transaction", _nothing), REFUSALS, "open_transaction"
+    ),
     # The guard.
+    "parameters are hidden": Control(
+        _attribute("tenantguard.guard", "_hide_parameters", _nothing), REFUSALS, "hide_parameters"
+    ),
+    "tenant and system exclude each other": Control(
+        _attribute("tenantguard.context", "in_system_access", lambda: True), CONTEXT, "exclude"
+    ),
+    "lookups have names of their own": Control(
+        _attribute("tenantguard.identity", "object_name", lambda *_: "tg_identity"), IDENTITY
+    ),
+    "lookups need a unique key": Control(
+        _attribute("tenantguard.identity", "has_unique_key", lambda _column: True),
+        IDENTITY,
+        "partial",
+    ),
+    # The second lock.
+    "the role is looked at": Control(
+        _attribute("tenantguard.rls.role", "_attributes", lambda *_: ()), GUARD, "is_refused"
+    ),
+    "memberships are looked at": Control(
+        _attribute("tenantguard.rls.role", "_memberships", lambda *_: ()), REFUSALS, "support_role"
+    ),
+    "ownership is looked at": Control(
+        _attribute("tenantguard.rls.role", "_ownership", lambda *_: ()), GUARD, "owner"
+    ),
+    "defaults of the setting are looked at": Control(
+        _attribute("tenantguard.rls.role", "_settings", lambda *_: ()), VERIFY
+    ),
+    "switches are looked at on new connections": Control(
+        _attribute("tenantguard.rls.role", "_switched_off", lambda *_: ()), REFUSALS, "switched_off"
+    ),
+    "privileges are looked at": Control(
+        _attribute("tenantguard.rls.verify", "_privileges", lambda *_: ()), VERIFY
+    ),
+    "policies are compared": Control(
+        _attribute("tenantguard.rls.verify", "_policy", lambda *_: ()), VERIFY
+    ),
+    "stray policies are found": Control(
+        _attribute("tenantguard.rls.verify", "_strangers", lambda *_: ()), GUARD, "extra"
+    ),
+    # Flask.
+    "a request without a tenant is refused": Control(
+        _attribute("tenantguard.guard:TenantGuard", "refuses", lambda *_: False), FLASK
+    ),
+    "a request leaves its tenant": Control(
+        _attribute("tenantguard.integrations.flask", "_own_context", lambda app: app), FLASK
+    ),
     "the database is verified": Control(
         _attribute("tenantguard.guard:TenantGuard", "_verify", _nothing), GUARD, "is_refused"
     ),

@@ -22,7 +22,12 @@ from tenantguard.catalog import SETTING
 from tenantguard.context import tenant_context
 from tenantguard.demo.data import PRACTICES
 from tenantguard.demo.stage import Stage
-from tenantguard.errors import CrossTenantError, TenantNotSetError, UnsafeRoleError
+from tenantguard.errors import (
+    CrossTenantError,
+    TenantGuardError,
+    TenantNotSetError,
+    UnsafeRoleError,
+)
 
 __all__ = ["CHECKS", "NotSeenError", "Result", "run_checks"]
 
@@ -97,8 +102,13 @@ def _expect(what: str, *, actual: Any, equal: Any = None, more_than: Any = None)
     if more_than is not None and not actual > more_than:
         raise NotSeenError(f"{what}: expected more than {more_than}, saw {actual}")
     if equal is not None and actual != equal:
-        raise NotSeenError(f"{what}: expected {equal}, saw {actual}")
+        raise NotSeenError(f"{what}: expected {_shown(equal)}, saw {_shown(actual)}")
     return actual
+
+
+def _shown(value: Any) -> str:
+    """Return a number as it is, and of anything else, which may hold tenants, only its kind."""
+    return str(value) if isinstance(value, int) else f"another {type(value).__name__}"
 
 
 @contextmanager
@@ -341,5 +351,7 @@ def _run(check: Callable[[Scene], str], scene: Scene, before: list[str]) -> Resu
     except NotSeenError as error:
         return Result(name, "failed", str(error))
     except Exception as error:  # noqa: BLE001  (whatever it was, the promise was not seen)
-        return Result(name, "failed", f"{type(error).__name__}: {str(error).splitlines()[0]}")
+        # Another library's text may quote a value.
+        reason = f": {error}" if isinstance(error, TenantGuardError) else ""
+        return Result(name, "failed", f"{type(error).__name__}{reason}")
     return Result(name, "ok", seen)

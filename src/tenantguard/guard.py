@@ -10,7 +10,6 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from sqlalchemy import Engine, event
-from sqlalchemy.engine.base import OptionEngine
 
 from tenantguard import rls
 from tenantguard.binding import Binding, bind_engine, registry_query
@@ -22,6 +21,7 @@ from tenantguard.context import (
     system_context,
     tenant_context,
 )
+from tenantguard.engines import engines_of, hide_parameters, translate_refusals
 from tenantguard.errors import (
     ConfigurationError,
     CrossTenantError,
@@ -191,7 +191,7 @@ class TenantGuard:
         if self.mode == "off":
             return
         self.catalog.check()
-        for engine in _engines(target):
+        for engine in engines_of(target):
             self._protect_engine(engine, show_parameters=show_parameters)
 
     def _protect_engine(self, engine: Engine, *, show_parameters: bool) -> None:
@@ -210,7 +210,7 @@ class TenantGuard:
         self._bind(engine, verify=partial(self._verify, proof=proof))
         self._scope(engine, text_allowed=lambda: proof.holds)
         setattr(engine.dialect, _GUARDED, self)
-        _hide_parameters(engine, hide=not show_parameters)
+        hide_parameters(engine, hide=not show_parameters)
 
     def _bind(self, engine: Engine, *, verify: Callable[[Any, bool], None]) -> None:
         table, key = self.catalog.registry_key()
@@ -235,7 +235,7 @@ class TenantGuard:
         forget_compiled()
         watch_sessions()
         if self.mode == "enforce":
-            event.listen(engine, "handle_error", _translate)
+            translate_refusals(engine)
 
     def _guard_system(self, engine: Engine) -> None:
         """Refuse *engine* outside system access: connections, statements and sessions."""
@@ -307,16 +307,6 @@ class _Proof:
     holds = False
 
 
-def _hide_parameters(engine: Engine, *, hide: bool) -> None:
-    """Hide parameters also on engines that were derived from *engine* before."""
-    engine.hide_parameters = hide
-
-    def follow(connection: Any) -> None:
-        connection.engine.hide_parameters = hide
-
-    event.listen(engine, "engine_connect", follow)
-
-
 def _require_system_access(*_: Any) -> str:
     if not in_system_access():
         raise CrossTenantError(
@@ -324,41 +314,3 @@ def _require_system_access(*_: Any) -> str:
             "`with guard.system_access(reason=…) as engine:`."
         )
     return "system"
-
-
-def _translate(context: Any) -> None:
-    """Turn PostgreSQL's refusals into ours, so that an application can tell them apart."""
-    code = getattr(context.original_exception, "sqlstate", None)
-    diagnostics = getattr(context.original_exception, "diag", None)
-    compiled = getattr(context.execution_context, "compiled", None)
-    # The text is in the server's language; the function that refused is not.
-    refused_by = getattr(diagnostics, "source_function", None)
-    if code == "42501" and refused_by == "ExecWithCheckOptions":
-        raise CrossTenantError(
-            "PostgreSQL's row-level security refused to write a row of another tenant."
-        ) from None
-    if code == "22012" and getattr(compiled, "guards_upsert", False):
-        raise CrossTenantError(
-            "ON CONFLICT hit a row of another tenant. Name a unique key that contains the tenant."
-        ) from None
-
-
-def _engines(target: Any) -> list[Engine]:
-    if isinstance(target, Engine):
-        # An engine made by execution_options() shares all it has with the one it was made from.
-        return _engines(target._proxied) if isinstance(target, OptionEngine) else [target]  # noqa: SLF001
-    if isinstance(getattr(target, "sync_engine", None), Engine):
-        return [target.sync_engine]
-    options = getattr(target, "kw", None)
-    if isinstance(options, dict):
-        found = [options.get("bind"), *(options.get("binds") or {}).values()]
-        engines = [engine for bind in found if bind is not None for engine in _engines(bind)]
-        if engines:
-            return engines
-    engines_by_bind = getattr(target, "engines", None)
-    if engines_by_bind:
-        return [engine for bind in engines_by_bind.values() for engine in _engines(bind)]
-    raise ConfigurationError(
-        "protect() takes an Engine, a sessionmaker that has a bind, or Flask-SQLAlchemy's db "
-        "inside an application context."
-    )

@@ -210,7 +210,7 @@ CONTROLS = {
     ),
     # The guard.
     "parameters are hidden": Control(
-        _attribute("tenantguard.guard", "_hide_parameters", _nothing), REFUSALS, "hide_parameters"
+        _attribute("tenantguard.guard", "hide_parameters", _nothing), REFUSALS, "hide_parameters"
     ),
     "tenant and system exclude each other": Control(
         _attribute("tenantguard.context", "in_system_access", lambda: True), CONTEXT, "exclude"
@@ -265,7 +265,7 @@ CONTROLS = {
         _attribute("tenantguard.guard", "_require_system_access", _nothing), GUARD, "system_access"
     ),
     "PostgreSQL's refusals are translated": Control(
-        _attribute("tenantguard.guard", "_translate", _nothing), WRITES
+        _attribute("tenantguard.guard", "translate_refusals", _nothing), WRITES
     ),
 }
 

@@ -1,0 +1,70 @@
+"""Engines: which ones `protect()` is given, and what their errors may show."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Engine, event
+from sqlalchemy.engine.base import OptionEngine
+
+from tenantguard.errors import ConfigurationError, CrossTenantError
+
+__all__ = ["engines_of", "hide_parameters", "translate_refusals"]
+
+
+def engines_of(target: Any) -> list[Engine]:
+    """Return the engines behind *target*: an engine, a sessionmaker, or Flask-SQLAlchemy's `db`.
+
+    Raises:
+        ConfigurationError: If there are none.
+    """
+    if isinstance(target, Engine):
+        # An engine made by execution_options() shares all it has with the one it was made from.
+        return engines_of(target._proxied) if isinstance(target, OptionEngine) else [target]  # noqa: SLF001
+    if isinstance(getattr(target, "sync_engine", None), Engine):
+        return [target.sync_engine]
+    options = getattr(target, "kw", None)
+    if isinstance(options, dict):
+        found = [options.get("bind"), *(options.get("binds") or {}).values()]
+        engines = [engine for bind in found if bind is not None for engine in engines_of(bind)]
+        if engines:
+            return engines
+    engines_by_bind = getattr(target, "engines", None)
+    if engines_by_bind:
+        return [engine for bind in engines_by_bind.values() for engine in engines_of(bind)]
+    raise ConfigurationError(
+        "protect() takes an Engine, a sessionmaker that has a bind, or Flask-SQLAlchemy's db "
+        "inside an application context."
+    )
+
+
+def hide_parameters(engine: Engine, *, hide: bool) -> None:
+    """Hide parameters also on engines that were derived from *engine* before."""
+    engine.hide_parameters = hide
+
+    def follow(connection: Any) -> None:
+        connection.engine.hide_parameters = hide
+
+    event.listen(engine, "engine_connect", follow)
+
+
+def translate_refusals(engine: Engine) -> None:
+    """Raise PostgreSQL's refusals on *engine* as errors of ours."""
+    event.listen(engine, "handle_error", _translate)
+
+
+def _translate(context: Any) -> None:
+    """Turn PostgreSQL's refusals into ours, so that an application can tell them apart."""
+    code = getattr(context.original_exception, "sqlstate", None)
+    diagnostics = getattr(context.original_exception, "diag", None)
+    compiled = getattr(context.execution_context, "compiled", None)
+    # The text is in the server's language; the function that refused is not.
+    refused_by = getattr(diagnostics, "source_function", None)
+    if code == "42501" and refused_by == "ExecWithCheckOptions":
+        raise CrossTenantError(
+            "PostgreSQL's row-level security refused to write a row of another tenant."
+        ) from None
+    if code == "22012" and getattr(compiled, "guards_upsert", False):
+        raise CrossTenantError(
+            "ON CONFLICT hit a row of another tenant. Name a unique key that contains the tenant."
+        ) from None

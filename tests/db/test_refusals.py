@@ -303,6 +303,7 @@ def test_off_leaves_the_system_engine_alone() -> None:
     TenantGuard(Base.metadata, tenants="practices", mode="off", system_engine=engine)
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT 1")) == 1
+    engine.dispose()
 
 
 # -- system access ------------------------------------------------------------------------------

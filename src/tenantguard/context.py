@@ -29,15 +29,16 @@ TenantId = UUID | int | str
 class ActiveTenant:
     """The tenant of the current context.
 
-    *given* is what the caller passed; the guard stores the canonical value here on first use, so
-    that it is computed once per context and not once per statement.
+    *given* is what the caller passed; the guard stores the canonical value and its text here on
+    first use, so that they are computed once per context and not once per statement.
     """
 
-    __slots__ = ("canonical", "given", "owner")
+    __slots__ = ("canonical", "given", "owner", "text")
 
     def __init__(self, given: TenantId) -> None:
         self.given = given
         self.canonical: TenantId | None = None
+        self.text: str | None = None
         self.owner: object = None
 
     def __repr__(self) -> str:

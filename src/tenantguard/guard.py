@@ -277,19 +277,22 @@ class TenantGuard:
                 "`with tenant_context(tenant_id):`, or let the framework adapter resolve it."
             )
         if active.owner is not self:
-            active.canonical = self.catalog.canonical(active.given)
+            canonical = self.catalog.canonical(active.given)
+            active.canonical, active.text = canonical, self.catalog.text(canonical)
             active.owner = self
         return cast("TenantId", active.canonical)
 
     def _tenant_text(self) -> str | None:
-        if active_tenant() is None:
+        active = active_tenant()
+        if active is None:
             return None
         try:
-            return self.catalog.text(self._tenant())
+            self._tenant()
         except UnknownTenantError as error:
             if self.refuses(str(error)):
                 raise
             return None
+        return active.text
 
     def _is_unknown(self, tenant: str) -> bool:
         return self.mode == "enforce" and tenant not in self._known

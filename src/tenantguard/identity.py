@@ -12,7 +12,7 @@ from sqlalchemy.sql.elements import quoted_name
 
 from tenantguard.catalog import Catalog, IdentityLookup, Kind, has_unique_key
 from tenantguard.errors import ConfigurationError
-from tenantguard.rls.names import object_name
+from tenantguard.rls.names import DEFAULT_SCHEMA, object_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +43,7 @@ class IdentityQuery:
 
     def __init__(self, lookup: IdentityLookup, count: Callable[[], None]) -> None:
         self._count = count
-        schema = getattr(func, quoted_name(lookup.table.schema or "public", quote=True))
+        schema = getattr(func, quoted_name(lookup.table.schema or DEFAULT_SCHEMA, quote=True))
         call = getattr(schema, quoted_name(lookup.function, quote=True))
         answer = call(bindparam("key", type_=lookup.key.type)).table_valued(
             Column("identity", lookup.identity.type),

@@ -92,7 +92,7 @@ class Writes:
     ) -> bool:
         """Note what *insert* gives the tenant column, changing nothing; return whether it does."""
         self.table = _table_name(column)
-        named = {key for key in (column.key, column.name) if key in (compiler.column_keys or ())}
+        named = _parameter_keys(compiler, column)
         self.keys |= named
         rows = [insert._values or {}, *(row for rows in insert._multi_values for row in rows)]  # noqa: SLF001
         given = [
@@ -110,7 +110,7 @@ class Writes:
         """Let SET write nothing but the active tenant into the tenant column."""
         self.table = _table_name(column)
         row = state._dict_parameters or {}  # noqa: SLF001
-        named = {key for key in (column.key, column.name) if key in (compiler.column_keys or ())}
+        named = _parameter_keys(compiler, column)
         changes = named or any(_names(key, column) for key in row)
         if changes or getattr(column, "onupdate", None) is not None:
             state._dict_parameters = self._stamped_row(compiler, row, column)  # noqa: SLF001
@@ -144,7 +144,7 @@ class Writes:
         for key, value in row.items():
             if _names(key, column):
                 self._take_supplied(value)
-        named = {key for key in (column.key, column.name) if key in (compiler.column_keys or ())}
+        named = _parameter_keys(compiler, column)
         self.keys |= named
         if named and compiler.column_keys is not None:
             compiler.column_keys = [key for key in compiler.column_keys if key not in named]
@@ -228,6 +228,11 @@ def _names(key: Any, column: ColumnClause[Any]) -> bool:
     """
     name = key if isinstance(key, str) else getattr(key, "key", None)
     return name in (column.key, column.name) or getattr(key, "name", None) == column.name
+
+
+def _parameter_keys(compiler: TenantCompiler, column: ColumnClause[Any]) -> set[str]:
+    """Return the names under which the execution's parameters carry *column*."""
+    return {column.key, column.name} & set(compiler.column_keys or ())
 
 
 def _table_name(column: ColumnClause[Any]) -> str:

@@ -7,7 +7,7 @@ thread starts with no tenant.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from uuid import UUID
 
 from tenantguard.errors import ConfigurationError, CrossTenantError, TenantNotSetError
@@ -18,6 +18,7 @@ __all__ = [
     "active_tenant",
     "current_tenant",
     "in_system_access",
+    "no_tenant",
     "system_context",
     "tenant_context",
 ]
@@ -63,7 +64,8 @@ def tenant_context(tenant: TenantId) -> Iterator[None]:
         tenant: The id as the registry's primary key has it, or its canonical text.
 
     Raises:
-        ConfigurationError: If *tenant* is not a UUID, an int or a non-empty str.
+        ConfigurationError: If *tenant* is not a UUID, an int or a non-empty str, or the block is
+            left in another context (`contextvars`) than it was entered in.
         CrossTenantError: If system access is active.
     """
     if isinstance(tenant, bool) or not isinstance(tenant, UUID | int | str) or tenant == "":
@@ -80,7 +82,28 @@ def tenant_context(tenant: TenantId) -> Iterator[None]:
     try:
         yield
     finally:
+        _leave(token)
+
+
+@contextmanager
+def no_tenant() -> Iterator[None]:
+    """Act for no tenant inside the block, whatever is active around it."""
+    token = _tenant.set(None)
+    try:
+        yield
+    finally:
+        _leave(token)
+
+
+def _leave(token: Token[ActiveTenant | None]) -> None:
+    try:
         _tenant.reset(token)
+    except ValueError:
+        raise ConfigurationError(
+            "A tenant's block was left in another context than it was entered in. Enter the "
+            "tenant in an `async def` generator where a framework runs the two in different "
+            "threads, and close generators where they were started."
+        ) from None
 
 
 def current_tenant() -> TenantId:

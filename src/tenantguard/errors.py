@@ -6,6 +6,7 @@ TenantGuardError
 ├── IsolationError
 │   ├── TenantNotSetError       tenant data was asked for and no tenant is active
 │   ├── UnknownTenantError      the tenant is malformed or not in the registry
+│   ├── TenantSuspendedError    the registry says that the tenant is suspended
 │   ├── CrossTenantError        one tenant's work touched another tenant's
 │   ├── UnscopedStatementError  a statement that cannot be scoped, and no second lock
 │   └── UnsafeRoleError         the database role can bypass row-level security
@@ -26,6 +27,7 @@ __all__ = [
     "PolicyDriftError",
     "TenantGuardError",
     "TenantNotSetError",
+    "TenantSuspendedError",
     "UnknownTenantError",
     "UnsafeRoleError",
     "UnscopedStatementError",
@@ -50,6 +52,10 @@ class TenantNotSetError(IsolationError):
 
 class UnknownTenantError(IsolationError):
     """The tenant is malformed, or the registry does not have it."""
+
+
+class TenantSuspendedError(IsolationError):
+    """The registry says that the tenant is suspended."""
 
 
 class CrossTenantError(IsolationError):

@@ -4,7 +4,7 @@ A resolver looks at a `RequestView` and returns the tenant's id, or None when th
 none; the adapter answers None with 403. A resolver never falls back to a default tenant.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from tenantguard.context import TenantId
@@ -31,8 +31,17 @@ class RequestView(Protocol):
     def session(self) -> Mapping[str, Any]:
         """The framework's signed session; empty where there is none."""
 
+    @property
+    def claims(self) -> Mapping[str, Any]:
+        """The claims of a token that the application has verified; empty where there is none."""
 
-Resolver = Callable[[RequestView], TenantId | None]
+    @property
+    def user(self) -> Any:
+        """The user whom the application has signed in; None where there is none."""
+
+
+Resolver = Callable[[RequestView], TenantId | None | Awaitable[TenantId | None]]
+"""Names the tenant of a request; may be asynchronous where the framework is."""
 
 
 def session_key(name: str = "tenant_id") -> Resolver:

@@ -15,6 +15,8 @@ __all__ = ["engines_of", "hide_parameters", "translate_refusals"]
 def engines_of(target: Any) -> list[Engine]:
     """Return the engines behind *target*: an engine, a sessionmaker, or Flask-SQLAlchemy's `db`.
 
+    Of an AsyncEngine it is the engine inside, where the events are.
+
     Raises:
         ConfigurationError: If there are none.
     """
@@ -33,7 +35,7 @@ def engines_of(target: Any) -> list[Engine]:
     if engines_by_bind:
         return [engine for bind in engines_by_bind.values() for engine in engines_of(bind)]
     raise ConfigurationError(
-        "protect() takes an Engine, a sessionmaker that has a bind, or Flask-SQLAlchemy's db "
+        "protect() takes an Engine or AsyncEngine, a sessionmaker that has a bind, or Flask-SQLAlchemy's db "
         "inside an application context."
     )
 
@@ -55,11 +57,15 @@ def translate_refusals(engine: Engine) -> None:
 
 def _translate(context: Any) -> None:
     """Turn PostgreSQL's refusals into ours, so that an application can tell them apart."""
-    code = getattr(context.original_exception, "sqlstate", None)
-    diagnostics = getattr(context.original_exception, "diag", None)
+    error = context.original_exception
+    # psycopg and psycopg2 name these facts as they do; SQLAlchemy wraps asyncpg's error.
+    code = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+    diagnostics = getattr(error, "diag", None)
     compiled = getattr(context.execution_context, "compiled", None)
     # The text is in the server's language; the function that refused is not.
-    refused_by = getattr(diagnostics, "source_function", None)
+    refused_by = getattr(diagnostics, "source_function", None) or getattr(
+        error.__cause__, "server_source_function", None
+    )
     if code == "42501" and refused_by == "ExecWithCheckOptions":
         raise CrossTenantError(
             "PostgreSQL's row-level security refused to write a row of another tenant."

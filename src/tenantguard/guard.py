@@ -6,7 +6,9 @@ import logging
 from collections import Counter, OrderedDict
 from contextlib import contextmanager
 from functools import partial
+from math import inf
 from threading import Lock
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from sqlalchemy import Engine, event
@@ -27,6 +29,7 @@ from tenantguard.errors import (
     CrossTenantError,
     PolicyDriftError,
     TenantNotSetError,
+    TenantSuspendedError,
     UnknownTenantError,
     UnsafeRoleError,
 )
@@ -37,7 +40,8 @@ from tenantguard.scoping.observer import Observer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from sqlalchemy import MetaData
+    from sqlalchemy import ColumnElement, MetaData
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 __all__ = ["Mode", "TenantGuard"]
 
@@ -45,6 +49,8 @@ Mode = Literal["off", "observe", "enforce"]
 
 _LOG = logging.getLogger("tenantguard")
 _KNOWN_TENANTS = 10_000
+_RECHECK = 30.0
+"""Seconds for which the registry's word that a tenant is not suspended holds."""
 _GUARDED = "_tenantguard"
 
 
@@ -62,6 +68,9 @@ class TenantGuard:
         mode: `enforce`; `observe` binds the tenant, counts and logs, but changes and refuses
             nothing; `off` does nothing at all.
         system_engine: An engine of a login of its own, for `system_access`.
+        suspended: A condition on the registry's columns that says which tenants are suspended,
+            such as `Practice.suspended_at.is_not(None)`; their transactions are refused, at the
+            latest 30 seconds after the registry says so.
 
     Raises:
         ConfigurationError: If a role has no name of its own or the mode is unknown. What depends on
@@ -79,7 +88,8 @@ class TenantGuard:
         untenanted: Mapping[str, str] | None = None,
         roles: Roles | None = None,
         mode: Mode = "enforce",
-        system_engine: Engine | None = None,
+        system_engine: Engine | AsyncEngine | None = None,
+        suspended: ColumnElement[bool] | None = None,
     ) -> None:
         if mode not in ("off", "observe", "enforce"):
             raise ConfigurationError("TenantGuard(mode=…) takes 'off', 'observe' or 'enforce'.")
@@ -95,11 +105,12 @@ class TenantGuard:
         self.mode: Mode = mode
         self.observations = Observer()
         self.counts: Counter[str] = Counter()
-        self._known: OrderedDict[str, None] = OrderedDict()
+        self._known: OrderedDict[str, float] = OrderedDict()
         self._lock = Lock()
+        self._suspended = suspended
         self._system_engine = system_engine
         if system_engine is not None and mode != "off":
-            self._guard_system(system_engine)
+            self._guard_system(*engines_of(system_engine))
 
     def __repr__(self) -> str:
         return f"<TenantGuard tenants={self.catalog.tenants!r} mode={self.mode!r}>"
@@ -129,8 +140,8 @@ class TenantGuard:
         return self.mode == "enforce"
 
     @contextmanager
-    def system_access(self, *, reason: str) -> Iterator[Engine]:
-        """Yield the system engine; inside the block no tenant can be active.
+    def system_access(self, *, reason: str) -> Iterator[Any]:
+        """Yield the system engine as it was given; inside the block no tenant can be active.
 
         Raises:
             ConfigurationError: If the guard has no system engine, or *reason* is empty.
@@ -180,8 +191,8 @@ class TenantGuard:
         """Put the first and second lock onto *target*. Calling it again changes nothing.
 
         Args:
-            target: An Engine, a sessionmaker that has a bind, or Flask-SQLAlchemy's `db` (inside
-                an application context).
+            target: An Engine or AsyncEngine, a sessionmaker that has a bind, or
+                Flask-SQLAlchemy's `db` (inside an application context).
             show_parameters: Let SQLAlchemy's errors and logs show parameters, values included.
 
         Raises:
@@ -202,7 +213,7 @@ class TenantGuard:
             raise ConfigurationError(
                 "Another TenantGuard protects this engine already. One engine has one guard."
             )
-        if engine is self._system_engine:
+        if engine is getattr(self._system_engine, "sync_engine", self._system_engine):
             raise ConfigurationError(
                 "The system engine cannot be protected: it exists to act without a tenant."
             )
@@ -217,8 +228,8 @@ class TenantGuard:
         binding = Binding(
             tenant=self._tenant_text,
             unknown=self._is_unknown,
-            seen=self._remember,
-            registry_query=registry_query(table, key),
+            answered=self._answered,
+            registry_query=registry_query(table, key, self._suspended),
             observe=self.observations if self.mode == "observe" else None,
         )
         bind_engine(engine, binding, verify=verify)
@@ -295,13 +306,26 @@ class TenantGuard:
         return active.text
 
     def _is_unknown(self, tenant: str) -> bool:
-        return self.mode == "enforce" and tenant not in self._known
+        return self.mode == "enforce" and self._known.get(tenant, 0.0) <= monotonic()
 
-    def _remember(self, tenant: str) -> None:
-        with self._lock:
-            self._known[tenant] = None
-            if len(self._known) > _KNOWN_TENANTS:
-                self._known.popitem(last=False)
+    def _answered(self, tenant: str, rows: int) -> None:
+        """Take the registry's answer: no row, unknown; two, suspended."""
+        if rows == 1:
+            with self._lock:
+                self._known[tenant] = inf if self._suspended is None else monotonic() + _RECHECK
+                if len(self._known) > _KNOWN_TENANTS:
+                    self._known.popitem(last=False)
+            return
+        self._known.pop(tenant, None)
+        if rows:
+            raise TenantSuspendedError(
+                "The registry says that the active tenant is suspended. Its requests are refused "
+                "until the registry says otherwise."
+            )
+        raise UnknownTenantError(
+            "The registry does not have the active tenant. Create the tenant first, or "
+            "correct what the resolver returns."
+        )
 
 
 class _Proof:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
@@ -14,7 +15,11 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
+    from tenantguard.binding.driver import Driver
+
 __all__ = ["bind_engine"]
+
+_DRIVERS = ("psycopg", "asyncpg", "psycopg2")
 
 
 def bind_engine(engine: Engine, binding: Binding, *, verify: Callable[[Any, bool], None]) -> None:
@@ -29,7 +34,7 @@ def bind_engine(engine: Engine, binding: Binding, *, verify: Callable[[Any, bool
     Raises:
         ConfigurationError: If the driver is not supported.
     """
-    pool = _PoolEvents(engine, _connection_class(engine), binding, verify)
+    pool = _PoolEvents(engine, _driver(engine), binding, verify)
     event.listen(engine, "do_connect", pool.connect)
     event.listen(engine, "checkout", pool.check_out)
     event.listen(engine, "checkin", pool.check_in)
@@ -37,7 +42,7 @@ def bind_engine(engine: Engine, binding: Binding, *, verify: Callable[[Any, bool
         # SQLAlchemy 2.0 ends a prepared transaction in AUTOCOMMIT; 2.1 leaves it to the driver.
         event.listen(engine, "commit_twophase", _end_prepared)
         event.listen(engine, "rollback_twophase", _end_prepared)
-    engine.dispose()
+    engine.dispose(close=not engine.dialect.is_async)
 
 
 class _PoolEvents:
@@ -46,71 +51,69 @@ class _PoolEvents:
     def __init__(
         self,
         engine: Engine,
-        connection_class: Any,
+        driver: Driver,
         binding: Binding,
         verify: Callable[[Any, bool], None],
     ) -> None:
         self._engine = engine
-        self._class = connection_class
+        self._driver = driver
         self._binding = binding
         self._verify = verify
         self._verified_pool: object = None
 
-    def connect(self, _dialect: Any, _record: Any, args: Any, params: Any) -> Any:
-        return self._class.connect(*args, **params)
+    def connect(self, dialect: Any, _record: Any, args: Any, params: Any) -> Any:
+        return self._driver.connect(dialect, args, params)
 
-    def check_out(self, connection: Any, _record: Any, _proxy: Any) -> None:
-        if not isinstance(connection, self._class):
+    def check_out(self, connection: Any, record: Any, _proxy: Any) -> None:
+        driven = record.driver_connection
+        if not isinstance(driven, self._driver.connection_class):
             self._binding.refuse_foreign_connection()
             return
-        if connection.tenantguard is None:
-            self._prepare(connection)
-        if not connection.autocommit and connection.info.transaction_status:
+        if driven.tenantguard is None:
+            self._prepare(connection, driven)
+        if driven.in_transaction() and not connection.autocommit:
             self._binding.refuse_open_transaction()
-        connection.tenantguard.checked_out = True
-        connection.tenantguard.dirty = True
+        driven.tenantguard.check_outs += 1
+        driven.tenantguard.dirty = True
 
-    def check_in(self, connection: Any, _record: Any) -> None:
-        # The connection is None when it was invalidated.
-        state = getattr(connection, "tenantguard", None)
+    def check_in(self, _connection: Any, record: Any) -> None:
+        # There is no connection when it was invalidated.
+        state = getattr(record.driver_connection, "tenantguard", None)
         if state is not None:
-            state.checked_out = False
+            state.check_outs -= 1
 
-    def _prepare(self, connection: Any) -> None:
+    def _prepare(self, connection: Any, driven: Any) -> None:
         # dispose() makes a new pool: perhaps after a failover, or a migration.
         pool = self._engine.pool
         self._verify(connection, self._verified_pool is not pool)
         self._verified_pool = pool
-        scrub = scrub_sql(_snapshot(connection), connection.sql_literal)
-        connection.tenantguard = ConnectionState(self._binding, scrub)
+        scrub = scrub_sql(_snapshot(connection), driven.sql_literal)
+        driven.tenantguard = ConnectionState(self._binding, driven.sql_literal, scrub)
 
 
 def _end_prepared(connection: Any, _xid: Any, is_prepared: bool) -> None:  # noqa: FBT001
-    state = getattr(connection.connection.dbapi_connection, "tenantguard", None)
+    state = getattr(connection.connection.driver_connection, "tenantguard", None)
     if state is not None:
         state.ends_prepared = is_prepared
 
 
 def _snapshot(connection: Any) -> list[tuple[str, str]]:
-    with connection.cursor() as cursor:
-        cursor.execute(SNAPSHOT_QUERY)
-        settings: list[tuple[str, str]] = cursor.fetchall()
+    cursor = connection.cursor()
+    cursor.execute(SNAPSHOT_QUERY)
+    settings: list[tuple[str, str]] = cursor.fetchall()
+    cursor.close()
     connection.rollback()
     return settings
 
 
-def _connection_class(engine: Engine) -> Any:
-    if engine.dialect.is_async:
+def _driver(engine: Engine) -> Driver:
+    dialect = engine.dialect
+    mode = "asynchronous" if dialect.is_async else "synchronous"
+    if dialect.name != "postgresql" or dialect.driver not in _DRIVERS:
         raise ConfigurationError(
-            "protect(): asynchronous engines are not supported yet; use create_engine() with "
-            "postgresql+psycopg."
+            f"tenantguard cannot bind a tenant with {dialect.name}+{dialect.driver}; use "
+            "postgresql with psycopg, asyncpg or psycopg2."
         )
-    if engine.dialect.name == "postgresql" and engine.dialect.driver == "psycopg":
-        from tenantguard.binding import psycopg as driver  # noqa: PLC0415  (an optional extra)
-
-        driver.check_driver()
-        return driver.TenantConnection
-    raise ConfigurationError(
-        f"tenantguard cannot bind a tenant with {engine.dialect.name}+{engine.dialect.driver} yet; "
-        "use postgresql+psycopg."
-    )
+    # A driver is an optional extra.
+    driver: Driver = getattr(import_module(f"{__package__}.{dialect.driver}"), mode)()
+    return driver

@@ -13,9 +13,19 @@ from tenantguard.errors import ConfigurationError, CrossTenantError, UnscopedSta
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy import Column, Table
+    from sqlalchemy import Column, ColumnElement, Table
 
-__all__ = ["SNAPSHOT_QUERY", "Binding", "ConnectionState", "registry_query", "scrub_sql"]
+__all__ = [
+    "SNAPSHOT_QUERY",
+    "Beginning",
+    "Binding",
+    "ConnectionState",
+    "registry_query",
+    "scrub_sql",
+]
+
+UNBOUND = object()
+"""What a transaction is bound to while its BEGIN has not come back: to nobody's tenant."""
 
 SNAPSHOT_QUERY = (
     "SELECT name, setting FROM pg_catalog.pg_settings WHERE source = 'session' "
@@ -43,14 +53,15 @@ class Binding:
     Attributes:
         tenant: Returns the active tenant's id as text, or None when no tenant is active.
         unknown: Whether the tenant, as text, still has to be looked up in the registry.
-        seen: Told that the registry has the tenant.
+        answered: Told how many rows the registry query gave for the tenant; raises unless the
+            tenant may be served.
         registry_query: Returns the query that finds the tenant's row, given its SQL literal.
         observe: Told what would be refused; None refuses.
     """
 
     tenant: Callable[[], str | None]
     unknown: Callable[[str], bool]
-    seen: Callable[[str], None]
+    answered: Callable[[str, int], None]
     registry_query: Callable[[str], str]
     observe: Callable[[str, str], None] | None = None
 
@@ -101,43 +112,113 @@ class Binding:
         self.observe(kind, str(error))
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class Beginning:
+    """What to send to begin a transaction.
+
+    Attributes:
+        tenant: The tenant to bind.
+        commands: SQL, one command each.
+        asks: Whether the last command is the registry query.
+    """
+
+    tenant: str | None
+    commands: list[str]
+    asks: bool
+
+
 @dataclass(slots=True, repr=False)
 class ConnectionState:
     """One driver connection's part.
 
     Attributes:
         binding: What the guard says.
-        scrub: The statements that clean the connection.
-        checked_out: Whether the pool has handed it out; what the pool itself does is not bound.
+        literal: Returns a text as an SQL literal, escaped by the driver.
+        scrub: The commands that clean the connection, inside a transaction.
+        check_outs: How often the pool has handed it out at this moment (StaticPool does so more
+            than once); what the pool itself does is not bound.
         dirty: Whether the next BEGIN has to scrub.
-        bound: The tenant of the transaction begun last.
+        bound: The tenant of the transaction begun last; UNBOUND while that is not certain.
         ends_prepared: Whether the next command is SQLAlchemy's own end of a prepared transaction.
     """
 
     binding: Binding
-    scrub: list[bytes]
-    checked_out: bool = False
+    literal: Callable[[str], str]
+    scrub: list[str]
+    check_outs: int = 0
     dirty: bool = False
-    bound: str | None = None
+    bound: object = UNBOUND
     ends_prepared: bool = False
 
+    def check(self, *, in_transaction: bool, autocommit: bool) -> None:
+        """Refuse a command outside its tenant's transaction."""
+        if in_transaction:
+            if self.binding.tenant() != self.bound:
+                self.binding.refuse_switch()
+        elif autocommit and not self.ends_prepared:
+            self.binding.refuse_autocommit()
+        self.ends_prepared = False
 
-def scrub_sql(settings: list[tuple[str, str]], literal: Callable[[str], str]) -> list[bytes]:
-    """Return the statements that bring a connection back to how its `connect` listeners left it.
+    def begin(self, command: str | None, *, ask: bool = True) -> Beginning:
+        """Return what to send for *command*, the driver's BEGIN.
 
-    They end with a COMMIT of their own: without it, a later ROLLBACK would bring the old state
-    back.
-    """
+        None is for a driver that has already sent its BEGIN; the scrub then ends the transaction
+        and starts another of the same kind.
+        """
+        tenant = self.binding.tenant()
+        commands = [f"SET LOCAL {SETTING} = {self.literal(tenant or '')}"]
+        if command is not None:
+            commands.insert(0, command)
+        if self.binding.observe is None and (self.dirty or tenant != self.bound):
+            # The scrub needs a COMMIT of its own: a later ROLLBACK would bring the old state back.
+            begin, commit = ("BEGIN", "COMMIT") if command else (None, "COMMIT AND CHAIN")
+            commands[:0] = [*filter(None, [begin]), *self.scrub, commit]
+        asks = ask and tenant is not None and self.binding.unknown(tenant)
+        if asks:
+            commands.append(self.registry_query(tenant or ""))
+        self.bound = UNBOUND
+        return Beginning(tenant, commands, asks)
+
+    def registry_query(self, tenant: str) -> str:
+        """Return the query whose number of rows says what the registry knows of *tenant*."""
+        return self.binding.registry_query(self.literal(tenant))
+
+    def begun(self, beginning: Beginning, rows: int) -> None:
+        """Note that *beginning* was carried out; *rows* is the registry's answer, if asked.
+
+        Raises:
+            UnknownTenantError: If the registry does not have the tenant.
+            TenantSuspendedError: If it says that the tenant is suspended.
+        """
+        self.dirty = False
+        if beginning.asks:
+            self.binding.answered(beginning.tenant or "", rows)
+        self.bound = beginning.tenant
+
+
+def scrub_sql(settings: list[tuple[str, str]], literal: Callable[[str], str]) -> list[str]:
+    """Return the commands that bring a connection back to how its `connect` listeners left it."""
     restore = [
         f"SELECT pg_catalog.set_config({literal(name)}, {literal(value)}, false)"
         for name, value in settings
         if name != SETTING and not (name == "role" and value == "none")
     ]
-    return [part.encode() for part in ("BEGIN", *_SCRUB, *restore, "COMMIT")]
+    return [*_SCRUB, *restore]
 
 
-def registry_query(table: Table, key: Column[Any]) -> Callable[[str], str]:
-    """Return a function from a tenant's literal to the query that finds it in the registry."""
-    preparer = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call]
+def registry_query(
+    table: Table, key: Column[Any], suspended: ColumnElement[bool] | None
+) -> Callable[[str], str]:
+    """Return a function from a tenant's literal to the query that asks the registry.
+
+    The number of rows is the answer, because that is what every driver tells of a message with
+    several commands: none, unknown; one, known; two, suspended.
+    """
+    # Without percent signs doubled: what is sent here is not formatted by a driver.
+    dialect = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
+    preparer = dialect.identifier_preparer
     start = f"SELECT 1 FROM {preparer.format_table(table)} WHERE {preparer.format_column(key)} = "  # noqa: S608
-    return lambda literal: start + literal
+    if suspended is None:
+        return lambda literal: start + literal
+    condition = suspended.compile(dialect=dialect, compile_kwargs={"literal_binds": True})
+    return lambda literal: f"{start}{literal} UNION ALL {start}{literal} AND ({condition})"

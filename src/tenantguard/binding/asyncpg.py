@@ -1,0 +1,131 @@
+"""Binding the tenant with asyncpg.
+
+asyncpg begins a transaction by `execute("BEGIN …;")`, one simple query. The class below puts the
+tenant, and after a check-out the scrub, into that same message. Everything else that asyncpg sends
+passes its protocol object, also what a prepared statement from a cache sends; there each command is
+checked to run in the transaction of its tenant.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+from asyncpg.protocol import Protocol
+
+from tenantguard.binding.driver import Driver, need_hooks
+
+if TYPE_CHECKING:
+    from tenantguard.binding.state import ConnectionState
+
+__all__ = ["asynchronous"]
+
+# What asyncpg's Transaction sends; other text is a command like any other.
+_BEGIN = re.compile(r"BEGIN( ISOLATION LEVEL [A-Z ]+)?( READ ONLY)?( DEFERRABLE)?;")
+_CONTROL = re.compile(r"(COMMIT|ROLLBACK|(SAVEPOINT|RELEASE SAVEPOINT|ROLLBACK TO) \w+);")
+_CHECKED = ("bind", "bind_execute", "bind_execute_many", "copy_in", "copy_out", "execute")
+
+
+class TenantProtocol(Protocol):
+    """asyncpg's protocol, which runs a command only in its tenant's transaction."""
+
+    tenantguard: ConnectionState | None = None
+
+    def _check(self) -> None:
+        state = self.tenantguard
+        if state is not None and state.check_outs:
+            state.check(in_transaction=self.is_in_transaction(), autocommit=True)
+
+    async def query(self, query: str, timeout: Any) -> Any:
+        if not _CONTROL.fullmatch(query):
+            self._check()
+        return await super().query(query, timeout)
+
+
+def _checked(name: str) -> Any:
+    unchecked = getattr(Protocol, name)
+
+    async def send(self: TenantProtocol, *args: Any, **kwargs: Any) -> Any:
+        self._check()
+        return await unchecked(self, *args, **kwargs)
+
+    send.__name__ = name
+    return send
+
+
+class TenantConnection(asyncpg.Connection):
+    """asyncpg's connection with the tenant on its BEGIN."""
+
+    _protocol: Any
+    _top_xact: Any
+
+    def __init__(self, protocol: Any, *args: Any) -> None:
+        # asyncpg has made the protocol by now and takes no other class for it.
+        protocol.__class__ = TenantProtocol
+        super().__init__(protocol, *args)
+
+    @property
+    def tenantguard(self) -> ConnectionState | None:
+        """The connection's state; None once it is closed."""
+        return getattr(self._protocol, "tenantguard", None)
+
+    @tenantguard.setter
+    def tenantguard(self, state: ConnectionState) -> None:
+        self._protocol.tenantguard = state
+
+    def in_transaction(self) -> bool:
+        """Return whether a transaction is open, without asking the server."""
+        return self.is_in_transaction()
+
+    def sql_literal(self, text: str) -> str:
+        """Return *text* as an SQL literal, whatever `standard_conforming_strings` says."""
+        escaped = text.replace("\\", "\\\\").replace("'", "''")
+        return f"E'{escaped}'"
+
+    async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:
+        state = self.tenantguard
+        if state is None or not state.check_outs or args or not _BEGIN.fullmatch(query):
+            return await super().execute(query, *args, timeout=timeout)
+        try:
+            return await self._begin_for_tenant(state, query.rstrip(";"), timeout)
+        except BaseException:
+            # asyncpg would take the next transaction for one inside this.
+            self._top_xact = None
+            raise
+
+    async def _begin_for_tenant(
+        self, state: ConnectionState, command: str, timeout: float | None
+    ) -> str:
+        beginning = state.begin(command)
+        try:
+            answer: str = await Protocol.query(
+                self._protocol, "; ".join(beginning.commands), timeout
+            )
+        except asyncpg.PostgresError as error:
+            raise _without_statement(error) from None
+        try:
+            state.begun(beginning, _rows(answer))
+        except Exception:
+            await Protocol.query(self._protocol, "ROLLBACK", timeout)
+            raise
+        return answer
+
+
+def _rows(answer: str) -> int:
+    """Return the number of rows that the message's last command gave."""
+    return int(answer.rpartition(" ")[2]) if answer.startswith("SELECT ") else 0
+
+
+def _without_statement(error: asyncpg.PostgresError) -> asyncpg.PostgresError:
+    """Return *error* without PostgreSQL's own text, which would quote the tenant."""
+    state = getattr(error, "sqlstate", "")
+    return type(error)(f"The transaction could not be begun for the tenant (SQLSTATE {state}).")
+
+
+def asynchronous() -> Driver:
+    """Return how SQLAlchemy's `postgresql+asyncpg` connects."""
+    need_hooks("asyncpg>=0.29", Protocol, ("query", "is_in_transaction", *_CHECKED))
+    for name in _CHECKED:
+        setattr(TenantProtocol, name, _checked(name))
+    return Driver.by_argument(TenantConnection, "connection_class", TenantConnection)

@@ -1,0 +1,97 @@
+import csv
+import logging
+from collections.abc import AsyncIterator
+from io import StringIO
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from fastapi.responses import StreamingResponse
+from sqlalchemy import or_, select
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.orm import selectinload
+
+from .auth import CurrentUser
+from .database import Db, Sessions, get_or_404, page_of
+from .models import Patient
+from .schemas import Id, Page, PatientDetail, PatientIn, PatientOut
+
+router = APIRouter(prefix="/patients", tags=["patients"])
+
+_LOG = logging.getLogger(__name__)
+_COLUMNS = ("id", "last_name", "first_name", "born", "insurance")
+
+
+@router.get("", response_model=Page[PatientOut])
+async def index(
+    db: Db,
+    user: CurrentUser,
+    q: str = "",
+    page: Annotated[int, Query(ge=1)] = 1,
+) -> dict[str, Any]:
+    wanted = q.strip()
+    query = (
+        select(Patient)
+        .where(Patient.tenant_id == user.tenant_id)
+        .order_by(Patient.last_name, Patient.first_name, Patient.id)
+        .where(
+            or_(
+                Patient.last_name.icontains(wanted, autoescape=True),
+                Patient.first_name.icontains(wanted, autoescape=True),
+            )
+        )
+    )
+    return await page_of(db, query, page)
+
+
+@router.get("/export.csv", response_class=StreamingResponse)
+async def export(sessions: Sessions) -> StreamingResponse:
+    """Send all patients, row by row as the database gives them."""
+    return StreamingResponse(_lines(sessions), media_type="text/csv")
+
+
+async def _lines(sessions: async_sessionmaker[AsyncSession]) -> AsyncIterator[str]:
+    yield _line(_COLUMNS)
+    query = select(Patient).order_by(Patient.id).execution_options(yield_per=500)
+    # A session of its own: the request's may be closed before the body is sent.
+    async with sessions() as db:
+        async for patient in await db.stream_scalars(query):
+            yield _line(getattr(patient, name) for name in _COLUMNS)
+
+
+def _line(values: Any) -> str:
+    line = StringIO()
+    csv.writer(line).writerow(values)
+    return line.getvalue()
+
+
+@router.get("/{id_}", response_model=PatientDetail)
+async def detail(id_: Id, db: Db) -> Patient:
+    return await get_or_404(db, Patient, id_, selectinload(Patient.orders))
+
+
+@router.post("", response_model=PatientOut, status_code=201)
+async def create(form: PatientIn, db: Db, user: CurrentUser) -> Patient:
+    patient = Patient(
+        tenant_id=user.tenant_id,
+        **form.model_dump(),
+    )
+    db.add(patient)
+    await db.commit()
+    _LOG.info("User %d created patient %d", user.id, patient.id)
+    return patient
+
+
+@router.put("/{id_}", response_model=PatientOut)
+async def change(id_: Id, form: PatientIn, db: Db) -> Patient:
+    patient = await get_or_404(db, Patient, id_)
+    for name, value in form:
+        setattr(patient, name, value)
+    await db.commit()
+    return patient
+
+
+@router.delete("/{id_}", status_code=204)
+async def delete(id_: Id, db: Db, user: CurrentUser) -> None:
+    await db.delete(await get_or_404(db, Patient, id_))
+    await db.commit()
+    _LOG.info("User %d deleted patient %d", user.id, id_)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import ExitStack
 from contextvars import Context, ContextVar, copy_context
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from flask import Flask, current_app, request, session
+from flask import Flask, current_app, request
 from werkzeug.exceptions import Forbidden, NotFound
 
 from tenantguard.context import ActiveTenant
@@ -19,15 +17,18 @@ from tenantguard.errors import (
     CrossTenantError,
     TenantGuardError,
     TenantNotSetError,
+    TenantSuspendedError,
     UnknownTenantError,
 )
+from tenantguard.integrations.flask_view import FlaskRequestView
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
     from flask.typing import ResponseReturnValue
 
+    from tenantguard.context import TenantId
     from tenantguard.guard import TenantGuard
     from tenantguard.resolvers import Resolver
 
@@ -52,8 +53,12 @@ class FlaskGuard:
         app: The application; later with `init_app` in an application factory.
         guard: The application's guard.
         resolver: Turns the request into a tenant id; None is answered with 403. Ready ones are in
-            `tenantguard.resolvers`.
+            `tenantguard.resolvers`. An asynchronous one needs `pip install "flask[async]"`.
         public: Endpoints that run before a tenant is known, without one. See also `public()`.
+        claims: Returns the claims of the token that the application has verified; by default
+            `g.claims`.
+        user: Returns the user whom the application has signed in; by default `g.user`. One whose
+            `is_authenticated` is False counts as none.
 
     Raises:
         ConfigurationError: If *app* already has a `FlaskGuard`, or no guard was given.
@@ -66,10 +71,13 @@ class FlaskGuard:
         *,
         resolver: Resolver,
         public: Collection[str] = ("static",),
+        claims: Callable[[], Mapping[str, Any]] | None = None,
+        user: Callable[[], Any] | None = None,
     ) -> None:
         self._guard = guard
         self._resolve = resolver
         self._public = frozenset([public] if isinstance(public, str) else public)
+        self._view = FlaskRequestView(claims, user)
         if app is not None:
             self.init_app(app)
 
@@ -85,8 +93,8 @@ class FlaskGuard:
         # Flask runs these in reverse order: the app's own still see the tenant.
         app.teardown_request_funcs.setdefault(None, []).insert(0, _leave)
         app.register_error_handler(CrossTenantError, _not_found)
-        app.register_error_handler(TenantNotSetError, _forbidden)
-        app.register_error_handler(UnknownTenantError, _forbidden)
+        for error in (TenantNotSetError, TenantSuspendedError, UnknownTenantError):
+            app.register_error_handler(error, _forbidden)
         app.wsgi_app = _own_context(app.wsgi_app)  # type: ignore[assignment, method-assign]
 
     def public(self, view: _View) -> _View:
@@ -97,15 +105,23 @@ class FlaskGuard:
     def _enter(self, guard: TenantGuard) -> None:
         if guard.mode == "off" or self._needs_none():
             return
-        tenant = self._resolve(_request_view())
+        tenant = self._tenant(guard)
         if tenant is None:
-            # No view runs for an unknown URL; its 404 may be shown to anybody.
-            if request.routing_exception is None and guard.refuses("a request has no tenant"):
-                raise Forbidden
             return
         scope = ExitStack()
         scope.enter_context(guard.tenant_context(tenant))
         scope.callback(_entered.reset, _entered.set((request.environ, scope)))
+
+    def _tenant(self, guard: TenantGuard) -> TenantId | None:
+        refusal = TenantNotSetError("The resolver names no tenant for this request.")
+        try:
+            tenant = _waited_for(self._resolve(self._view))
+        except TenantNotSetError as error:
+            tenant, refusal = None, error
+        # No view runs for an unknown URL; its 404 may be shown to anybody.
+        if tenant is None and request.routing_exception is None and guard.refuses(str(refusal)):
+            raise refusal
+        return tenant
 
     def _needs_none(self) -> bool:
         rule = request.url_rule
@@ -140,30 +156,21 @@ def _forbidden(error: TenantGuardError) -> ResponseReturnValue:
     return current_app.handle_http_exception(Forbidden())
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class _RequestView:
-    host: str
-    path: str
-    headers: Mapping[str, str]
-    session: Mapping[str, Any]
+def _waited_for(answer: TenantId | Awaitable[TenantId | None] | None) -> TenantId | None:
+    if not isawaitable(answer):
+        return answer
 
+    async def wait() -> TenantId | None:
+        return await answer
 
-def _request_view() -> _RequestView:
-    host = urlsplit(f"//{request.host}").hostname or ""
-    return _RequestView(host, request.path, _Headers(), session)
-
-
-class _Headers(Mapping[str, str]):
-    """The request's headers; werkzeug's own are no `Mapping` (iterating yields pairs)."""
-
-    def __getitem__(self, name: str) -> str:
-        return request.headers[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(request.headers.keys())
-
-    def __len__(self) -> int:
-        return len(request.headers)
+    try:
+        run = current_app.ensure_sync(wait)
+    except RuntimeError:
+        getattr(answer, "close", bool)()
+        raise ConfigurationError(
+            'The resolver is asynchronous: install "flask[async]", or use a synchronous one.'
+        ) from None
+    return cast("TenantId | None", run())
 
 
 def _own_context(app: WSGIApplication) -> WSGIApplication:

@@ -1,15 +1,11 @@
-"""From a request to a tenant id.
-
-A resolver looks at a `RequestView` and returns the tenant's id, or None when the request names
-none; the adapter answers None with 403. A resolver never falls back to a default tenant.
-"""
+"""What a resolver gets, and what it is."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from tenantguard.context import TenantId
 
-__all__ = ["RequestView", "Resolver", "session_key"]
+__all__ = ["Membership", "NameLookup", "RequestView", "Resolver"]
 
 
 class RequestView(Protocol):
@@ -21,7 +17,7 @@ class RequestView(Protocol):
 
     @property
     def path(self) -> str:
-        """The path the client asked for."""
+        """The path the client asked for, percent-decoded, as the application's routes have it."""
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -40,18 +36,12 @@ class RequestView(Protocol):
         """The user whom the application has signed in; None where there is none."""
 
 
-Resolver = Callable[[RequestView], TenantId | None | Awaitable[TenantId | None]]
+Resolver = Callable[[RequestView], TenantId | Awaitable[TenantId | None] | None]
 """Names the tenant of a request; may be asynchronous where the framework is."""
 
+NameLookup = Callable[[str], TenantId | Awaitable[TenantId | None] | None]
+"""Turns a name from a request into a tenant's id, or None; may be asynchronous."""
 
-def session_key(name: str = "tenant_id") -> Resolver:
-    """Resolve the tenant from *name* in the framework's signed session.
-
-    The application writes it there at sign-in, after it has verified the user.
-    """
-
-    def resolve(request: RequestView) -> TenantId | None:
-        value = request.session.get(name)
-        return value if isinstance(value, str | int) and not isinstance(value, bool) else None
-
-    return resolve
+Membership = Callable[[RequestView], Any]
+"""Names the signed-in user's tenants: an id, a collection of ids, or None where nobody is signed
+in; may be asynchronous."""

@@ -27,7 +27,7 @@ from sqlalchemy.types import (
 from tenantguard.context import TenantId
 from tenantguard.errors import ConfigurationError, UnknownTenantError
 
-__all__ = ["SETTING", "Catalog", "Entry", "IdentityLookup", "Kind", "Roles"]
+__all__ = ["SETTING", "Catalog", "Entry", "IdentityLookup", "Kind", "Roles", "TenantLookup"]
 
 SETTING = "tenantguard.tenant"
 """The transaction-local PostgreSQL setting that carries the tenant."""
@@ -113,6 +113,30 @@ class IdentityLookup:
     secret: Column[Any]
     function: str
 
+    @property
+    def answer(self) -> dict[str, Column[Any]]:
+        """The columns that are returned, by their names in the result."""
+        return {"identity": self.identity, "tenant": self.tenant, "secret": self.secret}
+
+
+@dataclass(frozen=True, slots=True)
+class TenantLookup:
+    """The question which tenant a name means, asked before the tenant is known.
+
+    The answer to one *key* of the registry is the tenant's id, and nothing else. The database
+    function is called *function*.
+    """
+
+    table: Table
+    key: Column[Any]
+    tenant: Column[Any]
+    function: str
+
+    @property
+    def answer(self) -> dict[str, Column[Any]]:
+        """The columns that are returned, by their names in the result."""
+        return {"tenant": self.tenant}
+
 
 @dataclass(slots=True)
 class Catalog:
@@ -133,7 +157,7 @@ class Catalog:
     tenant_columns: Mapping[str, str] = field(default_factory=dict)
     shared: Mapping[str, str] = field(default_factory=dict)
     untenanted: Mapping[str, str] = field(default_factory=dict)
-    lookups: list[IdentityLookup] = field(default_factory=list)
+    lookups: list[IdentityLookup | TenantLookup] = field(default_factory=list)
     _entries: dict[tuple[str | None, str], Entry] = field(default_factory=dict)
     _to_database: Callable[[Any], Any] | None = None
 

@@ -33,7 +33,7 @@ from tenantguard.errors import (
     UnknownTenantError,
     UnsafeRoleError,
 )
-from tenantguard.identity import IdentityQuery, declare_lookup
+from tenantguard.identity import IdentityQuery, TenantQuery, declare_lookup, declare_tenant_lookup
 from tenantguard.scoping import Scope, attach, forget_compiled, set_scope, watch_sessions
 from tenantguard.scoping.observer import Observer
 
@@ -180,6 +180,23 @@ class TenantGuard:
         lookup = declare_lookup(self.catalog, model, by=by, secret=secret)
         self.catalog.lookups.append(lookup)
         return IdentityQuery(lookup, lambda: self._count("identity_lookup"))
+
+    def tenant_lookup(self, model: Any, *, by: str) -> TenantQuery:
+        """Declare the question which tenant a name means, such as a subdomain's.
+
+        `tenantguard rls sql` then contains a function that answers one key of *by* with the
+        tenant's id, and nothing else.
+
+        Args:
+            model: The mapped class or Table of the registry.
+            by: The column asked for; unique.
+
+        Raises:
+            ConfigurationError: If *model* is not the registry, or *by* is missing or not unique.
+        """
+        lookup = declare_tenant_lookup(self.catalog, model, by=by)
+        self.catalog.lookups.append(lookup)
+        return TenantQuery(lookup, lambda: self._count("tenant_lookup"))
 
     def _count(self, name: str) -> None:
         with self._lock:

@@ -1,29 +1,34 @@
-"""The one question that is asked before the tenant is known: who signs in, and where to."""
+"""The questions that are asked before the tenant is known: who signs in, and which tenant."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import Column, Table, bindparam, func, inspect, select
+from sqlalchemy import Column, Table, bindparam, column, func, inspect, select
 from sqlalchemy.orm import Mapper
 from sqlalchemy.sql.elements import quoted_name
 
-from tenantguard.catalog import Catalog, IdentityLookup, Kind, has_unique_key
+from tenantguard.catalog import Catalog, Entry, IdentityLookup, Kind, TenantLookup, has_unique_key
 from tenantguard.errors import ConfigurationError
 from tenantguard.rls.names import DEFAULT_SCHEMA, object_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import Connection, Engine, Row
     from sqlalchemy.orm import Session, scoped_session
 
     from tenantguard.context import TenantId
 
-__all__ = ["Identity", "IdentityQuery", "declare_lookup"]
-
+__all__ = [
+    "Identity",
+    "IdentityQuery",
+    "TenantQuery",
+    "declare_lookup",
+    "declare_tenant_lookup",
+]
 
 # SQLAlchemy quotes a function's name, but not the schema before it.
 _CALLABLE = re.compile(r"[a-z_][a-z0-9_]*")
@@ -38,19 +43,32 @@ class Identity:
     secret: Any = field(repr=False)
 
 
-class IdentityQuery:
-    """Asks the database function of one `IdentityLookup`."""
+class _Query:
+    """Asks the database function of one lookup."""
 
-    def __init__(self, lookup: IdentityLookup, count: Callable[[], None]) -> None:
+    def __init__(self, lookup: IdentityLookup | TenantLookup, count: Callable[[], None]) -> None:
         self._count = count
         schema = getattr(func, quoted_name(lookup.table.schema or DEFAULT_SCHEMA, quote=True))
         call = getattr(schema, quoted_name(lookup.function, quote=True))
         answer = call(bindparam("key", type_=lookup.key.type)).table_valued(
-            Column("identity", lookup.identity.type),
-            Column("tenant", lookup.tenant.type),
-            Column("secret", lookup.secret.type),
+            *(column(name, asked.type) for name, asked in lookup.answer.items())
         )
-        self._statement = select(answer.c.identity, answer.c.tenant, answer.c.secret)
+        self._statement = select(*answer.c)
+
+    def _ask(
+        self, connection: Connection | Session | scoped_session[Any] | Engine, key: Any
+    ) -> Row[Any] | None:
+        self._count()
+        if hasattr(connection, "connect") and not hasattr(connection, "execute"):
+            with connection.connect() as own:
+                rows = own.execute(self._statement, {"key": key}).fetchmany(2)
+        else:
+            rows = connection.execute(self._statement, {"key": key}).fetchmany(2)
+        return rows[0] if len(rows) == 1 else None
+
+
+class IdentityQuery(_Query):
+    """Asks who signs in; made by `TenantGuard.identity_lookup`."""
 
     def __call__(
         self, connection: Connection | Session | scoped_session[Any] | Engine, key: Any
@@ -59,14 +77,30 @@ class IdentityQuery:
 
         Compare the secret with a constant-time library also when the answer is None, so that the
         time taken does not tell which keys exist.
+
+        In asynchronous code: `await connection.run_sync(find_user, key)`, with an `AsyncConnection`
+        or an `AsyncSession`.
         """
-        self._count()
-        if hasattr(connection, "connect") and not hasattr(connection, "execute"):
-            with connection.connect() as own:
-                rows = own.execute(self._statement, {"key": key}).fetchmany(2)
-        else:
-            rows = connection.execute(self._statement, {"key": key}).fetchmany(2)
-        return Identity(*rows[0]) if len(rows) == 1 else None
+        row = self._ask(connection, key)
+        return None if row is None else Identity(*tuple(row))
+
+
+class TenantQuery(_Query):
+    """Asks which tenant a name means; made by `TenantGuard.tenant_lookup`."""
+
+    def __call__(
+        self, connection: Connection | Session | scoped_session[Any] | Engine, key: Any
+    ) -> TenantId | None:
+        """Return the id of the tenant that *key* means, or None.
+
+        Give it the engine, not the request's session: a session's transaction that has begun
+        without a tenant cannot be used with one.
+
+        In asynchronous code: `await connection.run_sync(find_tenant, key)`, with an
+        `AsyncConnection` of its own.
+        """
+        row = self._ask(connection, key)
+        return None if row is None else cast("TenantId", row[0])
 
 
 def declare_lookup(catalog: Catalog, model: Any, *, by: str, secret: str) -> IdentityLookup:
@@ -75,49 +109,83 @@ def declare_lookup(catalog: Catalog, model: Any, *, by: str, secret: str) -> Ide
     Raises:
         ConfigurationError: If the table is not scoped, a column is missing, or *by* is not unique.
     """
-    mapper = None if isinstance(model, Table) else inspect(model, raiseerr=False)
-    table = model if isinstance(model, Table) else getattr(mapper, "local_table", None)
-    if not isinstance(table, Table):
-        raise ConfigurationError("identity_lookup() takes a mapped class or a Table.")
-    entry = catalog.entry(table)
-    keys = list(table.primary_key.columns)
+    asked = _Asked("identity_lookup()", catalog, model)
+    entry = asked.entry
     if entry.kind is not Kind.SCOPED or entry.column is None:
         raise ConfigurationError(
             f"identity_lookup(): table {entry.fullname!r} has no tenant column."
         )
-    identities = [key for key in keys if key.name != entry.column.name]
+    identities = [key for key in asked.table.primary_key.columns if key.name != entry.column.name]
     if len(identities) != 1:
         raise ConfigurationError(
             f"identity_lookup(): table {entry.fullname!r} needs one primary key column besides the "
             "tenant."
         )
-    if table.schema and not _CALLABLE.fullmatch(table.schema):
-        raise ConfigurationError(
-            f"identity_lookup(): SQLAlchemy cannot call a function in schema {table.schema!r}, "
-            "whose name needs quoting."
-        )
-    key = _column(mapper, table, by)
-    if not has_unique_key(key):
-        raise ConfigurationError(
-            f"identity_lookup(): column {entry.fullname}.{key.name} needs a unique constraint of "
-            "its own, so that one key means one user."
-        )
+    key = asked.key(by, means="one user")
     return IdentityLookup(
-        table=table,
+        table=asked.table,
         key=key,
         identity=identities[0],
         tenant=entry.column,
-        secret=_column(mapper, table, secret),
-        function=object_name("identity", table.schema or "", table.name, "by", key.name),
+        secret=asked.column(secret),
+        function=asked.function("identity", key),
     )
 
 
-def _column(mapper: Any, table: Table, name: str) -> Column[Any]:
-    if isinstance(mapper, Mapper) and name in mapper.columns:
-        found = mapper.columns[name]
-        if isinstance(found, Column):
-            return found
-    for candidate in table.columns:
-        if candidate.name == name:
-            return candidate
-    raise ConfigurationError(f"identity_lookup(): table {table.fullname!r} has no column {name!r}.")
+def declare_tenant_lookup(catalog: Catalog, model: Any, *, by: str) -> TenantLookup:
+    """Return the lookup of the registry *model* by its column *by*.
+
+    Raises:
+        ConfigurationError: If *model* is not the registry, or *by* is missing or not unique.
+    """
+    asked = _Asked("tenant_lookup()", catalog, model)
+    entry = asked.entry
+    if entry.kind is not Kind.REGISTRY or entry.column is None:
+        raise ConfigurationError(
+            f"tenant_lookup(): table {entry.fullname!r} is not the registry. Name the model of "
+            f"{catalog.registry.fullname!r}."
+        )
+    key = asked.key(by, means="one tenant")
+    return TenantLookup(asked.table, key, entry.column, asked.function("tenant", key))
+
+
+class _Asked:
+    """The table that a lookup asks, and what its declaration calls things."""
+
+    def __init__(self, caller: str, catalog: Catalog, model: Any) -> None:
+        self._caller = caller
+        self._mapper = None if isinstance(model, Table) else inspect(model, raiseerr=False)
+        table = model if isinstance(model, Table) else getattr(self._mapper, "local_table", None)
+        if not isinstance(table, Table):
+            raise ConfigurationError(f"{caller} takes a mapped class or a Table.")
+        if table.schema and not _CALLABLE.fullmatch(table.schema):
+            raise ConfigurationError(
+                f"{caller}: SQLAlchemy cannot call a function in schema {table.schema!r}, whose "
+                "name needs quoting."
+            )
+        self.table: Table = table
+        self.entry: Entry = catalog.entry(table)
+
+    def key(self, name: str, *, means: str) -> Column[Any]:
+        found = self.column(name)
+        if not has_unique_key(found):
+            raise ConfigurationError(
+                f"{self._caller}: column {self.entry.fullname}.{found.name} needs a unique "
+                f"constraint of its own, so that one key means {means}."
+            )
+        return found
+
+    def column(self, name: str) -> Column[Any]:
+        if isinstance(self._mapper, Mapper) and name in self._mapper.columns:
+            found = self._mapper.columns[name]
+            if isinstance(found, Column):
+                return found
+        for candidate in self.table.columns:
+            if candidate.name == name:
+                return candidate
+        raise ConfigurationError(
+            f"{self._caller}: table {self.table.fullname!r} has no column {name!r}."
+        )
+
+    def function(self, question: str, key: Column[Any]) -> str:
+        return object_name(question, self.table.schema or "", self.table.name, "by", key.name)

@@ -1,7 +1,8 @@
-"""Sign-in asks one question, of the right function, and gets one user or none."""
+"""Before the tenant is known, one question each: who signs in, and which tenant a name means."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,9 +18,14 @@ from sqlalchemy import (
     UniqueConstraint,
     create_engine,
     insert,
+    select,
+    text,
 )
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import Session
 
-from tenantguard import ConfigurationError, TenantGuard, rls
+from tenantguard import ConfigurationError, CrossTenantError, TenantGuard, rls, tenant_context
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +34,13 @@ if TYPE_CHECKING:
 
 LONG = "a_table_whose_name_is_already_quite_long_for_sql"
 metadata = MetaData()
-Table("tenants", metadata, Column("id", Integer, primary_key=True))
+tenants = Table(
+    "tenants",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("Slug", String, unique=True),
+    Column("plan", String),
+)
 
 
 def users(name: str, schema: str | None = None, *extra: Any) -> Table:
@@ -47,6 +59,7 @@ def users(name: str, schema: str | None = None, *extra: Any) -> Table:
 
 
 long = users(LONG)
+TENANTS = [{"id": 1, "Slug": "north", "plan": "large"}, {"id": 2, "Slug": "south", "plan": "small"}]
 mixed = users("UserAccounts")
 in_sales = users("accounts", "sales")
 
@@ -57,7 +70,7 @@ def asked(admin_url: URL) -> Iterator[tuple[TenantGuard, Engine, dict[str, Any]]
     with admin.begin() as connection:
         connection.exec_driver_sql("CREATE SCHEMA sales")
         metadata.create_all(connection)
-        connection.execute(insert(metadata.tables["tenants"]), [{"id": 1}, {"id": 2}])
+        connection.execute(insert(metadata.tables["tenants"]), TENANTS)
         for table in (long, mixed, in_sales):
             for tenant in (1, 2):
                 # The second user's nick is the first one's address.
@@ -75,6 +88,7 @@ def asked(admin_url: URL) -> Iterator[tuple[TenantGuard, Engine, dict[str, Any]]
         "nick": guard.identity_lookup(long, by="employee_nick", secret="secret"),
         "mixed case": guard.identity_lookup(mixed, by="Email", secret="secret"),
         "schema": guard.identity_lookup(in_sales, by="Email", secret="secret"),
+        "tenant": guard.tenant_lookup(tenants, by="Slug"),
     }
     rls.apply(admin, guard.catalog, guard.roles, create_roles=True)
     engine = create_engine(admin_url.set(username=guard.roles.application))
@@ -146,3 +160,74 @@ def test_a_schema_that_cannot_be_called_is_refused() -> None:
     guard = TenantGuard(odd, tenants="tenants")
     with pytest.raises(ConfigurationError, match="whose name needs quoting"):
         guard.identity_lookup(table, by="email", secret="secret")
+
+
+# -- which tenant a name means ----------------------------------------------------------------
+
+
+def test_tenant_lookup_answers_one_name(asked: Any) -> None:
+    """A name leads to its tenant, any other to none, whatever asks; each question is counted."""
+    guard, engine, lookups = asked
+    find = lookups["tenant"]
+    before = guard.counts["tenant_lookup"]
+    with engine.connect() as connection, Session(engine) as session:
+        assert [find(by, "south") for by in (engine, connection, session)] == [2, 2, 2]
+    assert [find(engine, name) for name in ("nobody", "", "SOUTH", "%", None)] == [None] * 5
+    assert guard.counts["tenant_lookup"] - before == 8
+
+
+def test_tenant_lookup_returns_the_id_only(asked: Any) -> None:
+    """The function has one column, and the registry itself shows nobody without a tenant."""
+    guard, engine, _ = asked
+    function = next(each.function for each in guard.catalog.lookups if each.table is tenants)
+    call = f"FROM public.\"{function}\"('south')"
+    second_lock_alone = create_engine(engine.url)
+    with second_lock_alone.connect() as connection:
+        answer = connection.execute(text(f"SELECT * {call}"))
+        assert (list(answer.keys()), answer.all()) == (["tenant"], [(2,)])
+        assert connection.execute(text("SELECT * FROM tenants")).all() == []
+        with pytest.raises(DBAPIError, match=r'column "plan" does not exist'):
+            connection.execute(text(f"SELECT plan {call}"))
+    second_lock_alone.dispose()
+
+
+def test_tenant_lookup_in_the_request_session_is_refused_later(asked: Any) -> None:
+    """A transaction that began without a tenant does not go on with one."""
+    _, engine, lookups = asked
+    with Session(engine) as session:
+        tenant = lookups["tenant"](session, "north")
+        with tenant_context(tenant), pytest.raises(CrossTenantError):
+            session.execute(select(long.c.tenant_id))
+
+
+@pytest.mark.parametrize(
+    ("model", "by", "message"),
+    [
+        (mixed, "Email", "'UserAccounts' is not the registry. Name the model of 'tenants'"),
+        (tenants, "name", "table 'tenants' has no column 'name'"),
+        (tenants, "plan", "tenants.plan needs a unique constraint .* means one tenant"),
+        ("tenants", "Slug", "takes a mapped class or a Table"),
+    ],
+)
+def test_tenant_lookup_refuses(model: Any, by: str, message: str) -> None:
+    """Only a unique column of the registry can be asked for; nothing is declared otherwise."""
+    guard = TenantGuard(metadata, tenants="tenants")
+    with pytest.raises(ConfigurationError, match=message):
+        guard.tenant_lookup(model, by=by)
+    assert guard.catalog.lookups == []
+
+
+def test_lookups_from_asynchronous_code(asked: Any) -> None:
+    """`run_sync` asks from an AsyncConnection and an AsyncSession."""
+    _, engine, lookups = asked
+
+    async def ask() -> list[Any]:
+        own = create_async_engine(engine.url.set(drivername="postgresql+psycopg"))
+        async with own.connect() as connection, AsyncSession(own) as session:
+            tenant = await connection.run_sync(lookups["tenant"], "south")
+            found = await connection.run_sync(lookups["mail"], "1@x")
+            again = await session.run_sync(lookups["tenant"], "north")
+        await own.dispose()
+        return [tenant, found.secret, again]
+
+    assert asyncio.run(ask()) == [2, "hash 1", 1]

@@ -158,11 +158,11 @@ def _by_role(acl: Iterable[tuple[str, str]], state: State) -> dict[str, frozense
 
 
 def _has_lookup(step: Step, wanted: Lookup, state: State) -> bool:
-    names = [state.types[name] for name in wanted.types]
-    result = f"TABLE(identity {names[1]}, tenant {names[2]}, secret {names[3]})"
+    key, *types = [state.types[name] for name in wanted.types]
+    result = ", ".join(f"{name} {type_}" for name, type_ in zip(wanted.names, types, strict=True))
     return any(
-        function["arguments"] == f"key {names[0]}"
-        and function["result"] == result
+        function["arguments"] == f"key {key}"
+        and function["result"] == f"TABLE({result})"
         and function["body"] == wanted.body
         and function["definer"]
         and function["volatile"] == "s"

@@ -1,4 +1,4 @@
-"""Functions that answer a sign-in question before the tenant is known."""
+"""Functions that answer one question each before the tenant is known."""
 
 # ruff: noqa: S608  (statements are put together from quoted names; there is no input in them)
 
@@ -19,18 +19,18 @@ from tenantguard.rls.step import Kind, Lookup, Phase, Step
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tenantguard.catalog import Catalog, IdentityLookup, Roles
+    from tenantguard.catalog import Catalog, IdentityLookup, Roles, TenantLookup
 
 __all__ = ["lookup_steps"]
 
 
 def lookup_steps(catalog: Catalog, roles: Roles) -> Iterator[Step]:
-    """Yield a step for each identity lookup, ordered by function."""
+    """Yield a step for each lookup, ordered by function."""
     for lookup in sorted(catalog.lookups, key=lambda each: (each.table.fullname, each.function)):
         yield _step(lookup, roles)
 
 
-def _step(lookup: IdentityLookup, roles: Roles) -> Step:
+def _step(lookup: IdentityLookup | TenantLookup, roles: Roles) -> Step:
     schema = lookup.table.schema or DEFAULT_SCHEMA
     function = qualified((schema, lookup.function))
     signature = f"{function}({type_sql(lookup.key)})"
@@ -52,8 +52,8 @@ def _step(lookup: IdentityLookup, roles: Roles) -> Step:
         # The owner is what lets the function see all rows; the owner of the tables sees none.
         _hand_over(schema, signature, roles.maintenance),
     )
-    types = tuple(map(type_sql, (lookup.key, lookup.identity, lookup.tenant, lookup.secret)))
-    wanted = Lookup(body, roles.maintenance, roles.application, types)
+    types = tuple(map(type_sql, (lookup.key, *lookup.answer.values())))
+    wanted = Lookup(body, roles.maintenance, roles.application, types, tuple(lookup.answer))
     target = (schema, lookup.table.name)
     return Step(Phase.LOOKUPS, target, Kind.LOOKUP, lookup.function, up, (drop,), wanted)
 
@@ -75,15 +75,13 @@ def _hand_over(schema: str, signature: str, owner: str) -> str:
     )
 
 
-def _result(lookup: IdentityLookup) -> str:
-    columns = {"identity": lookup.identity, "tenant": lookup.tenant, "secret": lookup.secret}
-    listed = ", ".join(f"{name} {type_sql(column)}" for name, column in columns.items())
+def _result(lookup: IdentityLookup | TenantLookup) -> str:
+    listed = ", ".join(f"{name} {type_sql(column)}" for name, column in lookup.answer.items())
     return f"TABLE({listed})"
 
 
-def _body(lookup: IdentityLookup, schema: str) -> str:
-    columns = (lookup.identity, lookup.tenant, lookup.secret)
-    listed = ", ".join(f"t.{quote(column.name)}" for column in columns)
+def _body(lookup: IdentityLookup | TenantLookup, schema: str) -> str:
+    listed = ", ".join(f"t.{quote(column.name)}" for column in lookup.answer.values())
     return (
         f"SELECT {listed} FROM {qualified((schema, lookup.table.name))} AS t "
         f"WHERE t.{quote(lookup.key.name)} = $1"

@@ -97,12 +97,13 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """A function with *body*; *types* are its key's and its result columns'."""
+    """A function with *body*; *types* are its key's and its result columns', called *names*."""
 
     body: str
     owner: str
     caller: str
     types: tuple[str, ...]
+    names: tuple[str, ...]
 
 
 Wanted = Policy | Key | Grants | Value | Lookup

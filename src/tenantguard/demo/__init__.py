@@ -1,4 +1,4 @@
-"""The demonstration: an embedded PostgreSQL, two practices and the Flask example.
+"""The demonstration: an embedded PostgreSQL, two practices, and the Flask or the FastAPI example.
 
 Needs the extra `demo`. Nothing of it is meant for production.
 """

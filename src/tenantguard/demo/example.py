@@ -1,4 +1,4 @@
-"""The Flask example, loaded from the checkout or from the wheel under one name."""
+"""The examples, loaded from the checkout or from the wheel, each under one name."""
 
 import sys
 from importlib import import_module
@@ -13,38 +13,39 @@ __all__ = ["load_example"]
 _NAME = "flask_app"
 
 
-def load_example() -> Any:
-    """Return the example's package, `flask_app`.
+def load_example(name: str = "") -> Any:
+    """Return the package of the example *name*: `flask_app`, the default, or `starlette_app`.
 
     Raises:
         ConfigurationError: If the example is not there, or the name is taken by another package.
     """
-    directory = _find()
-    loaded = sys.modules.get(_NAME)
+    name = name or _NAME
+    directory = _find(name)
+    loaded = sys.modules.get(name)
     if loaded is None:
         spec = spec_from_file_location(
-            _NAME, directory / "__init__.py", submodule_search_locations=[str(directory)]
+            name, directory / "__init__.py", submodule_search_locations=[str(directory)]
         )
         if spec is None or spec.loader is None:
             raise ConfigurationError("The example application cannot be loaded.")
         loaded = module_from_spec(spec)
-        sys.modules[_NAME] = loaded
+        sys.modules[name] = loaded
         try:
             spec.loader.exec_module(loaded)
         except BaseException:
-            del sys.modules[_NAME]
+            del sys.modules[name]
             raise
     if loaded.__file__ is None or Path(loaded.__file__).parent != directory:
         raise ConfigurationError(
-            f"Another package called {_NAME!r} is loaded already; run the demo on its own."
+            f"Another package called {name!r} is loaded already; run the demo on its own."
         )
-    import_module(f"{_NAME}.models")
+    import_module(f"{name}.models")
     return loaded
 
 
-def _find() -> Path:
+def _find(name: str) -> Path:
     here = Path(__file__).resolve()
-    for directory in (here.with_name(_NAME), here.parents[3] / "examples" / _NAME):
+    for directory in (here.with_name(name), here.parents[3] / "examples" / name):
         if (directory / "__init__.py").is_file():
             return directory
     raise ConfigurationError(

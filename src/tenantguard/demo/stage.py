@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import URL, Engine, create_engine
+from sqlalchemy import URL, Engine, create_engine, func, select
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from tenantguard import rls
@@ -26,10 +27,11 @@ class Stage:
 
     Attributes:
         admin: An engine of the superuser: sees everything.
-        application: The address for the application's role.
-        example: The package `flask_app`.
+        application: The address for the application's role, with the driver that it uses.
+        example: The example's package.
         guard: The example's guard.
         counts: The number of rows by practice and table.
+        asynchronous: Whether the example works through an AsyncEngine.
     """
 
     admin: Engine
@@ -37,6 +39,7 @@ class Stage:
     example: Any
     guard: TenantGuard
     counts: Mapping[UUID, Mapping[str, int]]
+    asynchronous: bool = False
 
     @property
     def models(self) -> Any:
@@ -48,21 +51,37 @@ class Stage:
         """The PostgreSQL roles."""
         return self.guard.roles
 
+    def engine(self) -> Engine | AsyncEngine:
+        """Return an engine of the example's kind for the application's role, not protected."""
+        create = create_async_engine if self.asynchronous else create_engine
+        return create(self.application)
+
     def app(self, **config: Any) -> Any:
-        """Return the example as a Flask app, connected as the application's role."""
+        """Return the example's WSGI or ASGI app, connected as the application's role."""
         return self.example.create_app({"DATABASE_URL": self.application, **config})
+
+    def first(self, model: Any) -> list[int]:
+        """Return the lowest number of *model* in each practice."""
+        query = select(func.min(model.id)).where
+        with self.admin.connect() as connection:
+            found = [connection.scalar(query(model.tenant_id == tenant)) for tenant in self.counts]
+        return [int(number or 0) for number in found]
 
 
 @contextmanager
-def set_up(address: URL, *, patients: int, tell: Tell) -> Iterator[Stage]:
+def set_up(
+    address: URL, *, patients: int, tell: Tell, app: str = "flask", driver: str = "psycopg"
+) -> Iterator[Stage]:
     """Create everything the example needs in an empty database.
 
     Args:
         address: Of the database, for a superuser.
         patients: How many for each practice.
         tell: Called with what is about to happen, and wraps it.
+        app: Which example: `flask` or `starlette`.
+        driver: By which the example connects.
     """
-    example = load_example()
+    example = load_example(f"{app}_app")
     guard: TenantGuard = example.database.guard
     admin = create_engine(address, poolclass=NullPool)
     try:
@@ -75,7 +94,10 @@ def set_up(address: URL, *, patients: int, tell: Tell) -> Iterator[Stage]:
             counts = fill(connection, example.models, patients=patients)
         with tell("Creating the roles and applying the generated policies (tenantguard rls apply)"):
             rls.apply(admin, guard.catalog, guard.roles, create_roles=True)
-        application = address.set(username=guard.roles.application, password=None)
-        yield Stage(admin, application, example, guard, counts)
+        application = address.set(
+            drivername=f"postgresql+{driver}", username=guard.roles.application, password=None
+        )
+        asynchronous = app == "starlette"
+        yield Stage(admin, application, example, guard, counts, asynchronous)
     finally:
         admin.dispose()

@@ -7,6 +7,9 @@ from typing import Any
 from fastapi import Depends, FastAPI
 from starlette.middleware.sessions import SessionMiddleware
 
+from tenantguard.integrations.starlette import TenantMiddleware
+from tenantguard.resolvers import session_key
+
 from . import auth, database, live, orders, patients
 
 
@@ -14,6 +17,9 @@ def create_app(config: Mapping[str, Any] | None = None) -> FastAPI:
     settings = {"DATABASE_URL": "postgresql+psycopg:///dental", **os.environ, **(config or {})}
     app = FastAPI(title="Dental laboratory", lifespan=database.lifespan)
     database.init_app(app, settings["DATABASE_URL"])
+    app.add_middleware(
+        TenantMiddleware, guard=database.guard, resolver=session_key(), public=auth.PUBLIC
+    )
     # What is added later is further outside: the session is there before anybody asks for it.
     app.add_middleware(auth.SignInMiddleware)
     # No page of another site can send this cookie, neither with a request nor with a WebSocket.

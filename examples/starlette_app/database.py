@@ -10,14 +10,18 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 from sqlalchemy.orm.interfaces import ORMOption
 from starlette.requests import HTTPConnection
 
+from tenantguard import TenantGuard
+
 from .models import Base
 
+guard = TenantGuard(Base.metadata, tenants="practices", shared={"materials": "price list"})
 Model = TypeVar("Model", bound=Base)
 PAGE_SIZE = 20
 
 
 def init_app(app: FastAPI, url: str | URL) -> None:
     engine = create_async_engine(url)
+    guard.protect(engine)
     app.state.engine = engine
     app.state.sessions = async_sessionmaker(engine, expire_on_commit=False)
 

@@ -25,7 +25,9 @@ router = APIRouter(tags=["orders"])
 
 @router.get("/orders", response_model=Page[OrderOut])
 async def index(
-    db: Db, status: Status | None = None, page: Annotated[int, Query(ge=1)] = 1
+    db: Db,
+    status: Status | None = None,
+    page: Annotated[int, Query(ge=1)] = 1,
 ) -> dict[str, Any]:
     query = select(Order).order_by(Order.due_on.desc(), Order.id)
     if status is not None:
@@ -54,14 +56,12 @@ async def create(
     if wanted != set(known):
         raise HTTPException(422, "The price list has no such material.")
     order = Order(
-        tenant_id=user.tenant_id,
         patient=patient,
         title=form.title,
         due_on=form.due_on,
     )
     for item in form.items:
         line = OrderItem(
-            tenant_id=user.tenant_id,
             **item.model_dump(),
         )
         order.items.append(line)

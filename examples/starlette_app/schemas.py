@@ -33,7 +33,7 @@ class Page(Schema, Generic[Row]):
     pages: int
 
 
-class SignIn(Schema):
+class SignIn(BaseModel):
     email: str
     password: str
 

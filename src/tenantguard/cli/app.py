@@ -6,6 +6,7 @@ import importlib
 
 import click
 
+from tenantguard.cli.doctor import doctor
 from tenantguard.cli.migrate import migrate
 from tenantguard.cli.outcome import could_not_look
 from tenantguard.cli.rls import rls
@@ -45,6 +46,7 @@ def main() -> None:
     """
 
 
+main.add_command(doctor)
 main.add_command(tables)
 main.add_command(rls)
 main.add_command(migrate)

@@ -1,0 +1,100 @@
+"""The application's own engines: protected, and set up so that the locks can work."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from tenantguard.doctor.report import Finding, Severity
+from tenantguard.doctor.subject import Absence, CouldNotLookError, Look
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Engine
+
+    from tenantguard.doctor.subject import Subject
+
+__all__ = ["look_at_engines"]
+
+_OWN_CREATOR = "sqlalchemy.engine.create"
+
+
+def look_at_engines(subject: Subject) -> Look:
+    """Find engines that the guard does not protect, or whose options work against it."""
+    engines = subject.engines
+    if isinstance(engines, Absence):
+        raise CouldNotLookError(engines.reason, chosen=engines.chosen)
+    findings: list[Finding] = []
+    for name, engine in engines.items():
+        findings += _protection(name, engine, subject)
+        findings += _connections(name, engine)
+        findings += _logging(name, engine)
+    return Look(f"{', '.join(engines)}: {'see below' if findings else 'protected'}", findings)
+
+
+def _protection(name: str, engine: Engine, subject: Subject) -> Iterator[Finding]:
+    if not subject.is_protected(engine):
+        yield Finding(
+            "engine-unprotected",
+            Severity.ERROR,
+            name,
+            f"No guard protects the engine {name}: its statements are not scoped, and it binds no "
+            "tenant.",
+            "guard.protect(engine), where the engine is made.",
+        )
+
+
+def _connections(name: str, engine: Engine) -> Iterator[Finding]:
+    dialect: Any = engine.dialect
+    pool: Any = engine.pool
+    level = engine.get_execution_options().get("isolation_level")
+    if "AUTOCOMMIT" in (level, dialect._on_connect_isolation_level):  # noqa: SLF001
+        yield Finding(
+            "engine-autocommit",
+            Severity.ERROR,
+            name,
+            f"The engine {name} is in AUTOCOMMIT, where there is no transaction to bind a tenant "
+            "to.",
+            "Leave out isolation_level='AUTOCOMMIT'; give single connections "
+            "execution_options(isolation_level=…) where they need it.",
+        )
+    if pool._reset_on_return.name == "reset_none":  # noqa: SLF001
+        yield Finding(
+            "engine-no-reset",
+            Severity.ERROR,
+            name,
+            f"The pool of {name} does not roll back what is returned to it, so a transaction stays "
+            "open with its tenant.",
+            "Leave out pool_reset_on_return=None.",
+        )
+    if pool._creator.__module__ != _OWN_CREATOR:  # noqa: SLF001
+        yield Finding(
+            "engine-creator",
+            Severity.ERROR,
+            name,
+            f"The engine {name} makes its connections by a function of its own, which does not "
+            "make them connections that bind a tenant.",
+            "Leave out creator= and async_creator=; put what it does into connect_args= or a "
+            "`do_connect` listener that changes the arguments.",
+        )
+
+
+def _logging(name: str, engine: Engine) -> Iterator[Finding]:
+    if not engine.hide_parameters:
+        yield Finding(
+            "engine-shows-parameters",
+            Severity.WARNING,
+            name,
+            f"Errors and logs of the engine {name} print the values of statements.",
+            "Leave out show_parameters=True of protect(), or create_engine(hide_parameters=True).",
+        )
+    # hide_parameters hides what is sent; at DEBUG, SQLAlchemy prints the rows that come back.
+    if engine.logger.isEnabledFor(logging.DEBUG):
+        yield Finding(
+            "engine-logs-rows",
+            Severity.WARNING,
+            name,
+            f"The engine {name} logs every row it reads.",
+            "Leave out echo='debug', and set the logger sqlalchemy.engine to INFO or above.",
+        )

@@ -1,0 +1,53 @@
+"""The guard's mode, and tables whose tenant nobody named."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tenantguard.catalog import Kind
+from tenantguard.doctor.report import Finding, Severity
+from tenantguard.doctor.subject import Look
+from tenantguard.rls.generate import entries
+
+if TYPE_CHECKING:
+    from tenantguard.doctor.subject import Subject
+
+__all__ = ["look_at_mode", "look_at_tables"]
+
+_MODES = {
+    "off": "The guard's mode is 'off': no statement is scoped and no tenant is bound.",
+    "observe": "The guard's mode is 'observe': the first lock counts and refuses nothing.",
+}
+
+
+def look_at_mode(subject: Subject) -> Look:
+    """Find a guard that does not enforce."""
+    message = _MODES.get(subject.mode)
+    if message is None:
+        return Look(subject.mode)
+    mend = "TenantGuard(mode='enforce'), which is the default."
+    return Look(
+        subject.mode, [Finding(f"mode-{subject.mode}", Severity.WARNING, None, message, mend)]
+    )
+
+
+def look_at_tables(subject: Subject) -> Look:
+    """Find tables of the models that nobody classified."""
+    catalog = subject.catalog
+    catalog.check()
+    known = entries(catalog)
+    findings = [
+        Finding(
+            "table-unclassified",
+            Severity.ERROR,
+            entry.fullname,
+            f"Table {entry.fullname} is unclassified, so its use is an error.",
+            f"`tenantguard tables` says how; `tenantguard migrate sql {entry.fullname}` gives it "
+            "a tenant column.",
+        )
+        for entry in known
+        if entry.kind is Kind.UNCLASSIFIED
+    ]
+    counts = {kind: sum(entry.kind is kind for entry in known) for kind in Kind}
+    listed = ", ".join(f"{count} {kind.value}" for kind, count in counts.items() if count)
+    return Look(f"{len(known)} tables: {listed}", findings)

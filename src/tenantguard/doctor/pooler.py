@@ -1,0 +1,83 @@
+"""Whether something between the application and PostgreSQL hands server connections around.
+
+A pooler answers the driver with a process id of its own making, so it differs from the one that
+PostgreSQL knows itself by. If two open connections are served by the same process one after the
+other, server connections change with the transaction. Both were measured with PgBouncer 1.18.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from tenantguard.doctor.report import Finding, Severity
+from tenantguard.doctor.subject import Look, present
+from tenantguard.rls.session import rolled_back
+
+if TYPE_CHECKING:
+    from tenantguard.doctor.subject import Subject
+
+__all__ = ["look_at_pooler"]
+
+_USUAL_PORTS = {6432, 6543}
+"""PgBouncer's and Supavisor's."""
+
+_QUESTION = "SELECT pg_catalog.pg_backend_pid(), pg_catalog.current_setting('server_version')"
+_LIMITS = 'See "PgBouncer" in the page Limits.'
+
+
+def look_at_pooler(subject: Subject) -> Look:
+    """Find a pooler, and whether it changes the server connection between transactions."""
+    with ExitStack() as stack:
+        first, second = (stack.enter_context(subject.application_connection()) for _ in range(2))
+        process, version = _ask(first)
+        if _answered_by(first, process, version):
+            return Look("PostgreSQL answers the driver itself")
+        if _claimed(first) is None:
+            return _by_port(present(subject.application).url.port)
+        if _ask(second)[0] == process:
+            return Look("a pooler, by transaction", [_transaction_pooling()])
+    return Look("a pooler", [_between()])
+
+
+def _ask(connection: Any) -> tuple[int, str]:
+    with rolled_back(connection) as run:
+        [[process, version]] = run(_QUESTION)
+    return int(process), str(version)
+
+
+def _answered_by(connection: Any, process: int, version: str) -> bool:
+    told = getattr(connection.info, "parameter_status", lambda _: None)("server_version")
+    return _claimed(connection) == process and told in (None, version)
+
+
+def _claimed(connection: Any) -> int | None:
+    return getattr(connection.info, "backend_pid", None)
+
+
+def _by_port(port: int | None) -> Look:
+    if port not in _USUAL_PORTS:
+        return Look("the driver does not tell; the port is not a pooler's")
+    return Look(f"port {port}", [_between()])
+
+
+def _between() -> Finding:
+    return Finding(
+        "pooler-between",
+        Severity.WARNING,
+        None,
+        "Something between the application and PostgreSQL answers the driver: a pooler such as "
+        "PgBouncer.",
+        f"Keep it in session mode, or connect the application directly. {_LIMITS}",
+    )
+
+
+def _transaction_pooling() -> Finding:
+    return Finding(
+        "pooler-transaction",
+        Severity.ERROR,
+        None,
+        "A pooler gives each transaction another server connection, so what one application "
+        "leaves on a connection meets another's transaction.",
+        f"pool_mode = session, or connect the application directly. {_LIMITS}",
+    )

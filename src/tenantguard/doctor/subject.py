@@ -1,0 +1,124 @@
+"""What is examined, and how its checks reach it."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.exc import DBAPIError
+
+from tenantguard.errors import TenantGuardError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from sqlalchemy import Engine
+
+    from tenantguard.catalog import Catalog, Roles
+    from tenantguard.doctor.report import Finding
+
+__all__ = ["Absence", "CouldNotLookError", "Look", "Subject", "reason_of"]
+
+
+class CouldNotLookError(TenantGuardError):
+    """A check could not look. *chosen*: because it was asked not to."""
+
+    def __init__(self, reason: str, *, chosen: bool = False) -> None:
+        super().__init__(reason)
+        self.chosen = chosen
+
+
+@dataclass(frozen=True, slots=True)
+class Absence:
+    """Why an address or an engine is not there. *chosen*: because it was not wanted."""
+
+    reason: str
+    chosen: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a check saw in one line, its findings, and what it could not look at."""
+
+    seen: str
+    findings: Sequence[Finding] = ()
+    missed: Sequence[str] = ()
+
+
+def _nothing(_what: str) -> None:
+    """Show no progress."""
+
+
+@dataclass(slots=True)
+class Subject:
+    """An application and its database.
+
+    Attributes:
+        catalog: The application's tables.
+        roles: The roles the policies speak of.
+        mode: The guard's.
+        application: A plain engine for the application's own address.
+        admin: One for an address that sees all rows.
+        engines: The application's own engines by name.
+        is_protected: Whether the guard protects an engine.
+        progress: Told what is being looked at.
+    """
+
+    catalog: Catalog
+    roles: Roles
+    mode: str
+    application: Engine | Absence
+    admin: Engine | Absence
+    engines: dict[str, Engine] | Absence
+    is_protected: Callable[[Engine], bool]
+    progress: Callable[[str], None] = field(default=_nothing)
+
+    @contextmanager
+    def application_connection(self) -> Iterator[Any]:
+        """Yield a driver's connection as the application.
+
+        Raises:
+            CouldNotLookError: If there is none.
+        """
+        engine = present(self.application)
+        try:
+            connection = engine.raw_connection()
+        except DBAPIError as error:
+            raise CouldNotLookError(unreachable(error, "application's")) from None
+        try:
+            yield connection.driver_connection
+        finally:
+            connection.close()
+
+
+def present(there: Engine | Absence) -> Engine:
+    """Return *there*, or raise a `CouldNotLookError` with the reason of its absence."""
+    if isinstance(there, Absence):
+        raise CouldNotLookError(there.reason, chosen=there.chosen)
+    return there
+
+
+def unreachable(error: DBAPIError, whose: str) -> str:
+    """Return one line on a failed connection. The driver's text can hold the address."""
+    code = _code(error)
+    refused = f" (PostgreSQL refused: {code})" if code else ""
+    return (
+        f"The {whose} address cannot be reached{refused}. Check host, port, user and password, "
+        "and that the server runs."
+    )
+
+
+def reason_of(error: Exception) -> str:
+    """Return one line on *error* without its text, which can hold values."""
+    if isinstance(error, TenantGuardError):
+        return str(error)
+    code = _code(error) if isinstance(error, DBAPIError) else getattr(error, "sqlstate", None)
+    name = type(getattr(error, "orig", None) or error).__name__
+    return f"PostgreSQL refused ({code}, {name})." if code else f"Looking failed ({name})."
+
+
+def _code(error: DBAPIError) -> str | None:
+    original: Any = error.orig
+    code: str | None = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
+    return code

@@ -8,6 +8,8 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 import pytest
+from _pytest.runner import runtestprotocol
+from drivers import ASYNC, DRIVERS, close_loop, in_greenlet
 from locks import Locks, World, build_world
 from pytest_postgresql.janitor import DatabaseJanitor
 from sqlalchemy import URL, create_engine, make_url, text
@@ -18,6 +20,48 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _numbers = count()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--driver",
+        choices=DRIVERS,
+        default="psycopg",
+        help="the driver of the engines under test, where a test does not name its own",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "drivers(*names): what is tested needs one of these drivers")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests that another driver's interface is needed for."""
+
+    def fits(item: pytest.Item) -> bool:
+        return all(
+            config.getoption("driver") in marker.args for marker in item.iter_markers("drivers")
+        )
+
+    config.hook.pytest_deselected(items=[item for item in items if not fits(item)])
+    items[:] = [item for item in items if fits(item)]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+    """Run each test, with its fixtures, where engines of its driver work."""
+    parameters = getattr(item, "callspec", None)
+    driver = (parameters and parameters.params.get("driver")) or item.config.getoption("driver")
+    if driver not in ASYNC:
+        return None
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    in_greenlet(runtestprotocol, item, nextitem=nextitem)
+    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True
+
+
+def pytest_sessionfinish() -> None:
+    close_loop()
 
 
 @pytest.fixture(scope="session")
@@ -76,8 +120,14 @@ def world(admin_url: URL) -> Iterator[World]:
 
 
 @pytest.fixture
-def locks(world: World) -> Iterator[Locks]:
+def driver(request: pytest.FixtureRequest) -> str:
+    """The driver of the engines under test; a test may parametrise it."""
+    return str(request.config.getoption("driver"))
+
+
+@pytest.fixture
+def locks(world: World, driver: str) -> Iterator[Locks]:
     """Engines on the module's world: both locks, the first alone, the second alone, none."""
-    engines = Locks(world)
+    engines = Locks(world, driver)
     yield engines
     engines.dispose()

@@ -12,6 +12,7 @@ from functools import partial
 from itertools import count
 from typing import Any
 
+from drivers import engine_of
 from practice import (
     A,
     B,
@@ -63,8 +64,9 @@ class World:
 class Locks:
     """Fresh engines on one world."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, driver: str = "psycopg") -> None:
         self.world = world
+        self.driver = driver
         self._engines: list[Engine] = []
 
     def both(self, **options: Any) -> Engine:
@@ -96,7 +98,7 @@ class Locks:
             engine.dispose()
 
     def _engine(self, url: URL, options: dict[str, Any]) -> Engine:
-        engine = create_engine(url, **options)
+        engine = engine_of(url, self.driver, **options)
         self._engines.append(engine)
         return engine
 

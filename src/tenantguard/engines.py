@@ -35,8 +35,8 @@ def engines_of(target: Any) -> list[Engine]:
     if engines_by_bind:
         return [engine for bind in engines_by_bind.values() for engine in engines_of(bind)]
     raise ConfigurationError(
-        "protect() takes an Engine or AsyncEngine, a sessionmaker that has a bind, or Flask-SQLAlchemy's db "
-        "inside an application context."
+        "protect() takes an Engine or AsyncEngine, a sessionmaker that has a bind, or "
+        "Flask-SQLAlchemy's db inside an application context."
     )
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import pytest
+from drivers import DRIVERS
 from locks import Locks, fill
 from practice import A, B
 from sqlalchemy import Engine, text
@@ -37,6 +39,9 @@ STALE = "StaleDataError"
 GONE = "ObjectDeletedError"
 UNMATCHED = "SAWarning"  # a DELETE that matched no row
 
+COUNTING = tuple(driver for driver in DRIVERS if driver != "asyncpg")
+"""The drivers that count the rows of a batch."""
+
 _TABLES = ("practices", "users", "tags", "patients", "orders", "order_tags")
 _EVERYTHING = " UNION ALL ".join(
     f"SELECT '{table}', {'id' if table == 'practices' else 'tenant_id'}, to_jsonb(t)::text "
@@ -63,7 +68,7 @@ class Attack:
     """Work, and how it has to end at B's rows under each lock.
 
     *control* is how it ends at A's own rows, under each lock. *real* is how it ends at B's rows
-    without a lock, where that differs.
+    without a lock, where that differs. *drivers* are those that tell how it ended.
     """
 
     name: str
@@ -73,13 +78,19 @@ class Attack:
     both: str | None = None
     control: str = "1"
     real: str | None = None
+    drivers: tuple[str, ...] = DRIVERS
 
     def refusal(self, lock: str) -> str:
         both = self.first if self.both is None else self.both
         return {"both": both, "first_alone": self.first, "second_alone": self.second}[lock]
 
-    def __str__(self) -> str:
-        return self.name
+
+def cases(attacks: list[Attack]) -> list[Any]:
+    """Return *attacks* as parameters, each for the drivers that tell how it ended."""
+    return [
+        pytest.param(each, marks=pytest.mark.drivers(*each.drivers), id=each.name)
+        for each in attacks
+    ]
 
 
 @dataclass(slots=True)
@@ -186,4 +197,5 @@ def outcome(
 def kind(error: BaseException) -> str:
     """PostgreSQL's code for its own errors, the class's name for others."""
     original = getattr(error, "orig", None) or error
-    return getattr(original, "sqlstate", None) or type(error).__name__
+    code = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
+    return code or type(error).__name__

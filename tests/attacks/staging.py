@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="module")
-def built_stage(world: World) -> Iterator[Stage]:
+def built_stage(world: World, request: pytest.FixtureRequest) -> Iterator[Stage]:
     loose_tags(world)
-    built = Stage(world, Locks(world), target(world, A), target(world, B))
+    locks = Locks(world, str(request.config.getoption("driver")))
+    built = Stage(world, locks, target(world, A), target(world, B))
     yield built
     built.locks.dispose()
 

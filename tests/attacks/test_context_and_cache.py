@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from attacking import CROSSED, LOCKS, ROW_SECURITY, SCOPING, Stage, kind
+from drivers import SYNC
 from practice import UNKNOWN, A, B, Material, Patient, Practice, Tag
 from sqlalchemy import Engine, Uuid, bindparam, event, insert, lambda_stmt, literal, select, update
 from sqlalchemy.dialects import postgresql
@@ -98,6 +99,7 @@ def test_a_tenant_change_in_an_open_transaction_raises(stage: Stage, lock: str) 
             connection.rollback()
 
 
+@pytest.mark.drivers(*SYNC)
 @pytest.mark.parametrize("lock", SCOPING)
 def test_a_plain_thread_has_no_tenant(stage: Stage, lock: str) -> None:
     """A thread inherits no tenant; a copied context does."""
@@ -108,6 +110,7 @@ def test_a_plain_thread_has_no_tenant(stage: Stage, lock: str) -> None:
         assert pool.submit(contextvars.copy_context().run, names, engine).result() == owned(A)
 
 
+@pytest.mark.drivers(*SYNC)
 @pytest.mark.parametrize("lock", LOCKS)
 @pytest.mark.parametrize("size", [1, 2])
 def test_threads_share_a_small_pool(stage: Stage, lock: str, size: int) -> None:

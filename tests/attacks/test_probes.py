@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from attacking import GONE, LOCKS, Attack, Stage
+from attacking import GONE, LOCKS, Attack, Stage, cases
 from practice import Order, Patient, Practice, User, order_tags
 from sqlalchemy import Uuid, and_, case, exists, func, literal, literal_column, or_, select, true
 from sqlalchemy.orm import Session, aliased, make_transient_to_detached, with_loader_criteria
@@ -136,13 +136,13 @@ PROBES = [
 
 
 @pytest.mark.parametrize("lock", LOCKS)
-@pytest.mark.parametrize("attack", PROBES, ids=str)
+@pytest.mark.parametrize("attack", cases(PROBES))
 def test_a_foreign_row_is_not_found(stage: Stage, attack: Attack, lock: str) -> None:
     """Asking for a foreign row is answered as if it did not exist; the own row is found."""
     stage.ends(attack, lock)
 
 
-@pytest.mark.parametrize("attack", PROBES, ids=str)
+@pytest.mark.parametrize("attack", cases(PROBES))
 def test_without_locks_the_row_is_found(stage: Stage, attack: Attack) -> None:
     """Negative control: each probe finds the foreign row when nothing stops it."""
     stage.is_real(attack)

@@ -8,7 +8,8 @@ import pickle
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from attacking import LOCKS, SCOPING, Stage
+from attacking import BINDING, LOCKS, SCOPING, Stage
+from drivers import ASYNC, SYNC
 from practice import A, B, Order, Patient
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session, joinedload, scoped_session, sessionmaker
@@ -224,6 +225,7 @@ def test_no_tenant_is_an_error_for_every_use(stage: Stage, lock: str) -> None:
         session.close()
 
 
+@pytest.mark.drivers(*SYNC)
 def test_a_context_does_not_leak_through_objects(stage: Stage) -> None:
     """Work copied into a context of its own keeps the tenant it was copied with."""
     with tenant_context(A):
@@ -237,3 +239,19 @@ def test_a_context_does_not_leak_through_objects(stage: Stage) -> None:
         assert copied.run(names) == {"crown a"}
         assert names() == {"crown b"}
     gc.collect()
+
+
+@pytest.mark.drivers(*ASYNC)
+@pytest.mark.parametrize("lock", BINDING)
+@pytest.mark.parametrize("statement", [select(Order.what), text("SELECT what FROM orders")])
+def test_a_context_inside_a_task_is_refused(stage: Stage, lock: str, statement: Any) -> None:
+    """The driver runs in the task's context: a statement from another would mix two tenants."""
+    with tenant_context(A):
+        copied = contextvars.copy_context()
+
+    def work() -> None:
+        with Session(stage.engine(lock)) as session, pytest.raises(CrossTenantError, match="task"):
+            session.execute(statement)
+
+    with tenant_context(B):
+        copied.run(work)

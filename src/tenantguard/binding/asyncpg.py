@@ -24,7 +24,17 @@ __all__ = ["asynchronous"]
 # What asyncpg's Transaction sends; other text is a command like any other.
 _BEGIN = re.compile(r"BEGIN( ISOLATION LEVEL [A-Z ]+)?( READ ONLY)?( DEFERRABLE)?;")
 _CONTROL = re.compile(r"(COMMIT|ROLLBACK|(SAVEPOINT|RELEASE SAVEPOINT|ROLLBACK TO) \w+);")
-_CHECKED = ("bind", "bind_execute", "bind_execute_many", "copy_in", "copy_out", "execute")
+# A refused command must not have been prepared either: asyncpg leaves the message that prepares
+# without the Sync that would end it, with locks held.
+_CHECKED = (
+    "bind",
+    "bind_execute",
+    "bind_execute_many",
+    "copy_in",
+    "copy_out",
+    "execute",
+    "prepare",
+)
 
 
 class TenantProtocol(Protocol):
@@ -37,7 +47,7 @@ class TenantProtocol(Protocol):
         if state is not None and state.check_outs:
             state.check(in_transaction=self.is_in_transaction(), autocommit=True)
 
-    async def query(self, query: str, timeout: Any) -> Any:
+    async def query(self, query: str, timeout: Any) -> Any:  # noqa: ASYNC109  (asyncpg's name)
         if not _CONTROL.fullmatch(query):
             self._check()
         return await super().query(query, timeout)
@@ -83,7 +93,12 @@ class TenantConnection(asyncpg.Connection):
         escaped = text.replace("\\", "\\\\").replace("'", "''")
         return f"E'{escaped}'"
 
-    async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:
+    async def execute(
+        self,
+        query: str,
+        *args: Any,
+        timeout: float | None = None,  # noqa: ASYNC109  (asyncpg's name)
+    ) -> str:
         state = self.tenantguard
         if state is None or not state.check_outs or args or not _BEGIN.fullmatch(query):
             return await super().execute(query, *args, timeout=timeout)
@@ -95,19 +110,19 @@ class TenantConnection(asyncpg.Connection):
             raise
 
     async def _begin_for_tenant(
-        self, state: ConnectionState, command: str, timeout: float | None
+        self, state: ConnectionState, command: str, seconds: float | None
     ) -> str:
         beginning = state.begin(command)
         try:
             answer: str = await Protocol.query(
-                self._protocol, "; ".join(beginning.commands), timeout
+                self._protocol, "; ".join(beginning.commands), seconds
             )
         except asyncpg.PostgresError as error:
             raise _without_statement(error) from None
         try:
             state.begun(beginning, _rows(answer))
         except Exception:
-            await Protocol.query(self._protocol, "ROLLBACK", timeout)
+            await Protocol.query(self._protocol, "ROLLBACK", seconds)
             raise
         return answer
 

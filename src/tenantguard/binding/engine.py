@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
 
-from tenantguard.binding.state import SNAPSHOT_QUERY, Binding, ConnectionState, scrub_sql
+from tenantguard.binding.state import SNAPSHOT_QUERY, UNBOUND, Binding, ConnectionState, scrub_sql
 from tenantguard.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ def bind_engine(engine: Engine, binding: Binding, *, verify: Callable[[Any, bool
     event.listen(engine, "do_connect", pool.connect)
     event.listen(engine, "checkout", pool.check_out)
     event.listen(engine, "checkin", pool.check_in)
+    if engine.dialect.is_async:
+        event.listen(engine, "before_cursor_execute", pool.note_caller)
     if hasattr(engine.dialect, "_do_prepared_twophase"):
         # SQLAlchemy 2.0 ends a prepared transaction in AUTOCOMMIT; 2.1 leaves it to the driver.
         event.listen(engine, "commit_twophase", _end_prepared)
@@ -75,12 +77,19 @@ class _PoolEvents:
             self._binding.refuse_open_transaction()
         driven.tenantguard.check_outs += 1
         driven.tenantguard.dirty = True
+        driven.tenantguard.caller = UNBOUND
 
     def check_in(self, _connection: Any, record: Any) -> None:
         # There is no connection when it was invalidated.
         state = getattr(record.driver_connection, "tenantguard", None)
         if state is not None:
             state.check_outs -= 1
+
+    def note_caller(self, connection: Any, *_: Any) -> None:
+        # SQLAlchemy's greenlet may be in a context of its own; the driver runs in the task's.
+        state = getattr(connection.connection.driver_connection, "tenantguard", None)
+        if state is not None:
+            state.caller = self._binding.tenant()
 
     def _prepare(self, connection: Any, driven: Any) -> None:
         # dispose() makes a new pool: perhaps after a failover, or a migration.

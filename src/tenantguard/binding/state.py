@@ -85,6 +85,17 @@ class Binding:
             ),
         )
 
+    def refuse_context(self) -> None:
+        """Raise `CrossTenantError`: the statement's author and its sender differ."""
+        self._refuse(
+            "context",
+            CrossTenantError(
+                "A statement was made in another context (`contextvars`) than its task runs in, "
+                "for another tenant. Enter the tenant in the task, or start a task with "
+                "create_task(…, context=…)."
+            ),
+        )
+
     def refuse_open_transaction(self) -> None:
         """Raise `UnscopedStatementError`: the pool handed out a connection in a transaction."""
         self._refuse(
@@ -139,6 +150,8 @@ class ConnectionState:
             than once); what the pool itself does is not bound.
         dirty: Whether the next BEGIN has to scrub.
         bound: The tenant of the transaction begun last; UNBOUND while that is not certain.
+        caller: The tenant where SQLAlchemy was given the statement that comes next, which with an
+            asynchronous driver may be another context than the one that sends it.
         ends_prepared: Whether the next command is SQLAlchemy's own end of a prepared transaction.
     """
 
@@ -148,12 +161,22 @@ class ConnectionState:
     check_outs: int = 0
     dirty: bool = False
     bound: object = UNBOUND
+    caller: object = UNBOUND
     ends_prepared: bool = False
+
+    def tenant(self) -> str | None:
+        """Return the tenant to act for, which must be that of the statement's author too."""
+        tenant = self.binding.tenant()
+        caller, self.caller = self.caller, UNBOUND
+        if caller not in (tenant, UNBOUND):
+            self.binding.refuse_context()
+        return tenant
 
     def check(self, *, in_transaction: bool, autocommit: bool) -> None:
         """Refuse a command outside its tenant's transaction."""
+        tenant = self.tenant()
         if in_transaction:
-            if self.binding.tenant() != self.bound:
+            if tenant != self.bound:
                 self.binding.refuse_switch()
         elif autocommit and not self.ends_prepared:
             self.binding.refuse_autocommit()
@@ -165,7 +188,7 @@ class ConnectionState:
         None is for a driver that has already sent its BEGIN; the scrub then ends the transaction
         and starts another of the same kind.
         """
-        tenant = self.binding.tenant()
+        tenant = self.tenant()
         commands = [f"SET LOCAL {SETTING} = {self.literal(tenant or '')}"]
         if command is not None:
             commands.insert(0, command)

@@ -27,9 +27,10 @@ async def live(socket: WebSocket, sessions: Sessions) -> None:
     with suppress(WebSocketDisconnect):
         while True:
             text = await socket.receive_text()
-            # A session for each question: between two of them, no connection is held.
+            # A session for each question: while the client reads or thinks, no connection is held.
             async with sessions() as db:
-                await socket.send_json(await _answer(db, text))
+                answer = await _answer(db, text)
+            await socket.send_json(answer)
 
 
 async def _answer(db: AsyncSession, text: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from .schemas import Id, Page, PatientDetail, PatientIn, PatientOut
 router = APIRouter(prefix="/patients", tags=["patients"])
 
 _LOG = logging.getLogger(__name__)
+_AT_ONCE = 500
 _COLUMNS = ("id", "last_name", "first_name", "born", "insurance")
 
 
@@ -49,11 +50,16 @@ async def export(sessions: Sessions) -> StreamingResponse:
 
 async def _lines(sessions: async_sessionmaker[AsyncSession]) -> AsyncIterator[str]:
     yield _line(_COLUMNS)
-    query = select(Patient).order_by(Patient.id).execution_options(yield_per=500)
+    query = select(Patient).order_by(Patient.id).execution_options(yield_per=_AT_ONCE)
     # A session of its own: the request's may be closed before the body is sent.
     async with sessions() as db:
-        async for patient in await db.stream_scalars(query):
-            yield _line(getattr(patient, name) for name in _COLUMNS)
+        patients = await db.stream_scalars(query)
+        try:
+            async for patient in patients:
+                yield _line(getattr(patient, name) for name in _COLUMNS)
+        finally:
+            # A client that goes away in the middle leaves a cursor open.
+            await patients.close()
 
 
 def _line(values: Any) -> str:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import sys
+from functools import partial
 from threading import Barrier, Thread
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -14,12 +18,14 @@ from flask import (
     Response,
     abort,
     copy_current_request_context,
+    g,
     request,
     session,
     stream_with_context,
 )
 from flask.views import MethodView
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from werkzeug.local import LocalProxy
 from werkzeug.test import EnvironBuilder
 
 from tenantguard import (
@@ -27,20 +33,31 @@ from tenantguard import (
     CrossTenantError,
     TenantGuard,
     TenantNotSetError,
+    TenantSuspendedError,
     UnknownTenantError,
     current_tenant,
     tenant_context,
 )
 from tenantguard.context import active_tenant
 from tenantguard.integrations.flask import FlaskGuard
-from tenantguard.resolvers import session_key
+from tenantguard.resolvers import (
+    checked,
+    first_of,
+    header,
+    path_prefix,
+    session_key,
+    subdomain,
+    user_attribute,
+    user_tenants,
+    verified_claim,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from werkzeug.test import TestResponse
 
-    from tenantguard.resolvers import RequestView
+    from tenantguard.resolvers import RequestView, Resolver
 
 A = UUID("00000000-0000-4000-8000-00000000000a")
 B = UUID("00000000-0000-4000-8000-00000000000b")
@@ -148,12 +165,12 @@ def test_malformed_tenant_is_403(app: Flask, tenant: str) -> None:
     assert tenant not in response.text
 
 
-@pytest.mark.parametrize("error", [UnknownTenantError, TenantNotSetError])
-def test_unknown_or_missing_tenant_in_a_view_is_403(app: Flask, error: type[Exception]) -> None:
+@pytest.mark.parametrize("error", [UnknownTenantError, TenantSuspendedError, TenantNotSetError])
+def test_refused_or_missing_tenant_in_a_view_is_403(app: Flask, error: type[Exception]) -> None:
     """What the guard finds out only while the view runs has the same answer."""
 
     def raises() -> str:
-        raise error("The registry does not have it.")
+        raise error("The registry says so.")
 
     app.add_url_rule("/raises", "raises", raises)
     assert _get(app, "/raises", A).status_code == 403
@@ -280,6 +297,196 @@ def test_session_key_resolver(guard: TenantGuard) -> None:
     assert client.get("/tenant").status_code == 403
     client.get(f"/enter/{A}")
     assert client.get("/tenant").text == str(A)
+
+
+# -- resolvers --------------------------------------------------------------------------------
+
+
+def _resolving(
+    guard: TenantGuard, resolver: Resolver, signed_in: Any = None, **options: Any
+) -> Flask:
+    """An app whose own sign-in has found *signed_in*, and the claims of the request's token."""
+    app = Flask(__name__)
+    app.secret_key = "test"
+
+    @app.before_request
+    def sign_in() -> None:
+        g.user = signed_in
+        if "Authorization" in request.headers:
+            g.claims = {"tenant_id": request.headers["Authorization"]}
+
+    FlaskGuard(app, guard, resolver=resolver, **options)
+    app.add_url_rule("/", "index", lambda: str(current_tenant()))
+    app.add_url_rule("/t/<name>/", "named", lambda name: name and str(current_tenant()))
+    return app
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _of(**attributes: Any) -> Any:
+    return SimpleNamespace(**attributes)
+
+
+def test_verified_claim_resolver(guard: TenantGuard) -> None:
+    """The claims are what the app has put into `g`; without a token the answer is 403."""
+    client = _resolving(guard, verified_claim()).test_client()
+    assert client.get("/", headers={"Authorization": str(A)}).text == str(A)
+    assert client.get("/").status_code == 403
+
+
+def test_claims_of_an_extension(guard: TenantGuard) -> None:
+    """`claims=` reads them from wherever the app's extension keeps them."""
+    app = _resolving(guard, verified_claim("org"), claims=lambda: {"org": request.args["org"]})
+    assert app.test_client().get("/", query_string={"org": str(B)}).text == str(B)
+
+
+def test_user_attribute_resolver(guard: TenantGuard) -> None:
+    """The user is what the app has put into `g`; without one the answer is 403."""
+    app = _resolving(guard, user_attribute(), _of(tenant_id=A))
+    assert app.test_client().get("/").text == str(A)
+    assert _resolving(guard, user_attribute()).test_client().get("/").status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("user", "status"),
+    [
+        (_of(tenant_id=A, is_authenticated=True), 200),
+        (_of(tenant_id=A, is_authenticated=False), 403),
+        (_of(is_authenticated=False), 403),
+        (None, 403),
+    ],
+)
+def test_user_of_an_extension(guard: TenantGuard, user: Any, status: int) -> None:
+    """`user=` takes a proxy such as flask_login.current_user; an anonymous user is nobody."""
+    for given in (user, LocalProxy(lambda: user)):
+        app = _resolving(guard, user_attribute(), user=partial(_same, given))
+        assert app.test_client().get("/").status_code == status
+
+
+def test_path_resolver(guard: TenantGuard) -> None:
+    """The path names the tenant, as the route sees it, below the app's own root."""
+    app = _resolving(guard, path_prefix())
+    client = app.test_client()
+    assert client.get(f"/t/{A}/").text == str(A)
+    assert client.get(f"/t/{A}/", base_url="http://x/root").text == str(A)
+    assert client.get(f"/t/%30{str(A)[1:]}/").text == str(A)
+    assert client.get(f"/t/%2530{str(A)[1:]}/").status_code == 403
+    assert client.get("/").status_code == 403
+
+
+@pytest.mark.parametrize("path", ["/t//x/", "//t/x/", "/t/../t/x/", f"/t/x/../{A}/"])
+def test_odd_paths_reach_no_view(guard: TenantGuard, path: str) -> None:
+    """Slashes and dots lead to Flask's redirect, its 404 or to 403, and never to a view."""
+    response = _resolving(guard, path_prefix()).test_client().get(path)
+    assert response.status_code in (308, 403, 404)
+
+
+def test_header_resolver(guard: TenantGuard) -> None:
+    """A header that arrives twice, or under a second spelling, is refused."""
+    client = _resolving(guard, header("X-Practice", trusted=True)).test_client()
+    assert client.get("/", headers={"X-Practice": str(A)}).text == str(A)
+    twice = [("X-Practice", str(A)), ("X-Practice", str(B))]
+    assert client.get("/", headers=twice).status_code == 403
+    assert client.get("/", headers={"X-Other": str(A)}).status_code == 403
+
+
+def test_subdomain_resolver(guard: TenantGuard) -> None:
+    """The label leads to the tenant; bare domain, look-alikes and nonsense lead to 403."""
+    ids = {"north": A, "south": B}
+    resolver = subdomain("portal.example", lookup=ids.get)
+    # The client's own cookies cannot be used with a host that is none.
+    client = _resolving(guard, resolver).test_client(use_cookies=False)
+    for host, tenant in (("north.portal.example:8000", A), ("SOUTH.Portal.Example.", B)):
+        assert client.get("/", headers={"Host": host}).text == str(tenant)
+    for host in ("portal.example", "x.portal.example", "north.evilportal.example", "[", "a b", ""):
+        assert client.get("/", headers={"Host": host}).status_code in (400, 403)
+
+
+def test_checked_resolver_in_both_directions(guard: TenantGuard) -> None:
+    """Each user gets the own tenant by its subdomain, and 403 by the other's."""
+    ids = {"a": A, "b": B}
+    resolver = checked(subdomain("portal.example", lookup=ids.get), against=user_attribute())
+    for own, other in (("a", "b"), ("b", "a")):
+        client = _resolving(guard, resolver, _of(tenant_id=str(ids[own]))).test_client()
+        assert client.get("/", base_url=f"http://{own}.portal.example").text == str(ids[own])
+        refused = client.get("/", base_url=f"http://{other}.portal.example")
+        assert refused.status_code == 403
+        assert "another" not in refused.text
+    nobody = _resolving(guard, resolver).test_client()
+    assert nobody.get("/", base_url="http://a.portal.example").status_code == 403
+
+
+def test_public_pages_of_a_tenant(guard: TenantGuard) -> None:
+    """`anonymous=True` serves visitors of any tenant, and users only of their own."""
+    resolver = checked(path_prefix(), against=user_tenants(), anonymous=True)
+    visitor = _resolving(guard, resolver).test_client()
+    assert [visitor.get(f"/t/{tenant}/").text for tenant in (A, B)] == [str(A), str(B)]
+    user = _resolving(guard, resolver, _of(tenant_ids=[B])).test_client()
+    assert [user.get(f"/t/{tenant}/").status_code for tenant in (A, B)] == [403, 200]
+
+
+def test_a_refusal_is_logged_and_names_no_tenant(
+    guard: TenantGuard, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log says why a request was refused; an unknown address is 404 as for everybody."""
+    resolver = first_of(checked(path_prefix(), against=user_attribute()), user_attribute())
+    client = _resolving(guard, resolver, _of(tenant_id=A)).test_client()
+    with caplog.at_level(logging.WARNING):
+        assert client.get(f"/t/{B}/").status_code == 403
+    assert "Refused: The request names a tenant that is not the signed-in user's" in caplog.text
+    assert str(B) not in caplog.text
+    assert client.get(f"/t/{B}/nowhere").status_code == 404
+
+
+def test_observing_lets_a_refused_request_pass() -> None:
+    """Observe counts what a resolver refuses, and runs the request without a tenant."""
+    guard = TenantGuard(Base.metadata, tenants="practices", mode="observe")
+    app = Flask(__name__)
+    resolver = checked(path_prefix(), against=user_attribute())
+    FlaskGuard(app, guard, resolver=resolver, user=lambda: _of(tenant_id=A))
+    app.add_url_rule("/t/<name>/", "named", lambda name: f"{active_tenant()}{len(name)}")
+    assert app.test_client().get(f"/t/{B}/").text == "None36"
+    assert guard.observations.counts == {"refused": 1}
+
+
+async def _later(tenant: UUID | None) -> UUID | None:
+    await asyncio.sleep(0)
+    return tenant if request.path == "/" else None
+
+
+def test_asynchronous_resolver(guard: TenantGuard) -> None:
+    """Flask waits for it; None is 403 as ever, and the request is at hand inside."""
+    app = _resolving(guard, lambda view: _later(A if view.host == "a.example" else None))
+    client = app.test_client()
+    assert client.get("/", base_url="http://a.example").text == str(A)
+    assert client.get("/", base_url="http://b.example").status_code == 403
+    assert client.get("/t/x/", base_url="http://a.example").status_code == 403
+    assert active_tenant() is None
+
+
+def test_asynchronous_lookup_and_check(guard: TenantGuard) -> None:
+    """A part that is asynchronous makes the whole so, and refuses alike."""
+    resolver = checked(
+        subdomain("portal.example", lookup=lambda label: _later({"a": A, "b": B}.get(label))),
+        against=user_attribute(),
+    )
+    client = _resolving(guard, resolver, _of(tenant_id=A)).test_client()
+    assert client.get("/", base_url="http://a.portal.example").text == str(A)
+    assert client.get("/", base_url="http://b.portal.example").status_code == 403
+
+
+def test_asynchronous_resolver_without_asgiref(
+    guard: TenantGuard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message names the package, no view runs, and nothing is left waiting."""
+    monkeypatch.setitem(sys.modules, "asgiref.sync", None)
+    app = _resolving(guard, lambda _view: _later(A))
+    app.testing = True
+    with pytest.raises(ConfigurationError, match=r'install "flask\[async\]"'):
+        app.test_client().get("/")
+    assert active_tenant() is None
 
 
 # -- nothing stays ----------------------------------------------------------------------------

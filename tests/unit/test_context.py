@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import Any
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import pytest
@@ -16,7 +17,17 @@ from tenantguard import (
     current_tenant,
     tenant_context,
 )
-from tenantguard.context import ActiveTenant, in_system_access, system_context
+from tenantguard.context import (
+    ActiveTenant,
+    active_tenant,
+    in_system_access,
+    no_tenant,
+    system_context,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
 
 def test_tenant_is_set_inside_and_gone_afterwards() -> None:
@@ -35,6 +46,43 @@ def test_nested_blocks_restore_the_outer_tenant() -> None:
         with pytest.raises(ZeroDivisionError), tenant_context(2):
             1 / 0  # noqa: B018
         assert current_tenant() == 1
+
+
+def test_no_tenant_hides_the_outer_tenant() -> None:
+    """Inside the block there is none; leaving it, also by an exception, brings it back."""
+    with tenant_context(1):
+        with no_tenant():
+            with pytest.raises(TenantNotSetError, match="No tenant is active"):
+                current_tenant()
+            with tenant_context(2):
+                assert current_tenant() == 2
+            assert active_tenant() is None
+        with pytest.raises(ZeroDivisionError), no_tenant():
+            1 / 0  # noqa: B018
+        assert current_tenant() == 1
+
+
+def test_no_tenant_without_a_tenant_changes_nothing() -> None:
+    """Where none is active, none is active afterwards either."""
+    with no_tenant():
+        assert active_tenant() is None
+    assert active_tenant() is None
+
+
+@pytest.mark.parametrize("block", [lambda: tenant_context(2), no_tenant])
+def test_a_block_left_in_another_context_is_refused(
+    block: Callable[[], AbstractContextManager[None]],
+) -> None:
+    """Frameworks that enter in one thread and leave in another are told so; no tenant moves."""
+    entered = block()
+    elsewhere = copy_context()
+    elsewhere.run(entered.__enter__)
+    with tenant_context(1):
+        with pytest.raises(ConfigurationError, match="left in another context") as caught:
+            entered.__exit__(None, None, None)
+        assert current_tenant() == 1
+    assert caught.value.__suppress_context__
+    assert active_tenant() is None
 
 
 @pytest.mark.parametrize("nothing", [None, "", b"a", 1.5, True, False, object()])

@@ -1,14 +1,16 @@
 import csv
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from io import StringIO
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 from sqlalchemy import or_, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import selectinload
+from starlette.types import Receive, Scope, Send
 
 from .auth import CurrentUser
 from .database import Db, Sessions, get_or_404, page_of
@@ -45,10 +47,21 @@ async def index(
 @router.get("/export.csv", response_class=StreamingResponse)
 async def export(sessions: Sessions) -> StreamingResponse:
     """Send all patients, row by row as the database gives them."""
-    return StreamingResponse(_lines(sessions), media_type="text/csv")
+    return _ClosingResponse(_lines(sessions), media_type="text/csv")
 
 
-async def _lines(sessions: async_sessionmaker[AsyncSession]) -> AsyncIterator[str]:
+class _ClosingResponse(StreamingResponse):
+    """Ends its generator when the client goes away.
+
+    Starlette leaves that to the garbage collector, and the connection would wait for it.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(cast("AsyncGenerator[str]", self.body_iterator)):
+            await super().__call__(scope, receive, send)
+
+
+async def _lines(sessions: async_sessionmaker[AsyncSession]) -> AsyncGenerator[str]:
     yield _line(_COLUMNS)
     query = select(Patient).order_by(Patient.id).execution_options(yield_per=_AT_ONCE)
     # A session of its own: the request's may be closed before the body is sent.
@@ -58,7 +71,6 @@ async def _lines(sessions: async_sessionmaker[AsyncSession]) -> AsyncIterator[st
             async for patient in patients:
                 yield _line(getattr(patient, name) for name in _COLUMNS)
         finally:
-            # A client that goes away in the middle leaves a cursor open.
             await patients.close()
 
 

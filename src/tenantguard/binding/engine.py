@@ -40,8 +40,9 @@ def bind_engine(engine: Engine, binding: Binding, *, verify: Callable[[Any, bool
     event.listen(engine, "checkin", pool.check_in)
     if engine.dialect.is_async:
         event.listen(engine, "before_cursor_execute", pool.note_caller)
-    if hasattr(engine.dialect, "_do_prepared_twophase"):
-        # SQLAlchemy 2.0 ends a prepared transaction in AUTOCOMMIT; 2.1 leaves it to the driver.
+    if engine.dialect.driver == "asyncpg" or hasattr(engine.dialect, "_do_prepared_twophase"):
+        # SQLAlchemy ends a prepared transaction itself, outside of any transaction. psycopg's in
+        # SQLAlchemy 2.1, and psycopg2's, are left to the driver.
         event.listen(engine, "commit_twophase", _end_prepared)
         event.listen(engine, "rollback_twophase", _end_prepared)
     engine.dispose(close=not engine.dialect.is_async)
@@ -68,7 +69,8 @@ class _PoolEvents:
 
     def check_out(self, connection: Any, record: Any, _proxy: Any) -> None:
         driven = record.driver_connection
-        if not isinstance(driven, self._driver.connection_class):
+        # Not isinstance: asyncpg's connections claim to be instances of every subclass.
+        if self._driver.connection_class not in type(driven).__mro__:
             self._binding.refuse_foreign_connection()
             return
         if driven.tenantguard is None:
@@ -78,6 +80,7 @@ class _PoolEvents:
         driven.tenantguard.check_outs += 1
         driven.tenantguard.dirty = True
         driven.tenantguard.caller = UNBOUND
+        driven.tenantguard.ends_prepared = False
 
     def check_in(self, _connection: Any, record: Any) -> None:
         # There is no connection when it was invalidated.

@@ -152,7 +152,8 @@ class ConnectionState:
         bound: The tenant of the transaction begun last; UNBOUND while that is not certain.
         caller: The tenant where SQLAlchemy was given the statement that comes next, which with an
             asynchronous driver may be another context than the one that sends it.
-        ends_prepared: Whether the next command is SQLAlchemy's own end of a prepared transaction.
+        ends_prepared: Whether SQLAlchemy is ending a prepared transaction, which it does outside of
+            any transaction; reset by the driver's part when it is done.
     """
 
     binding: Binding
@@ -174,13 +175,14 @@ class ConnectionState:
 
     def check(self, *, in_transaction: bool, autocommit: bool) -> None:
         """Refuse a command outside its tenant's transaction."""
+        if self.ends_prepared:
+            return
         tenant = self.tenant()
         if in_transaction:
             if tenant != self.bound:
                 self.binding.refuse_switch()
-        elif autocommit and not self.ends_prepared:
+        elif autocommit:
             self.binding.refuse_autocommit()
-        self.ends_prepared = False
 
     def begin(self, command: str | None, *, ask: bool = True) -> Beginning:
         """Return what to send for *command*, the driver's BEGIN.
@@ -200,6 +202,7 @@ class ConnectionState:
         if asks:
             commands.append(self.registry_query(tenant or ""))
         self.bound = UNBOUND
+        self.ends_prepared = False
         return Beginning(tenant, commands, asks)
 
     def registry_query(self, tenant: str) -> str:

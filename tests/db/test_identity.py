@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,6 +28,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 from tenantguard import ConfigurationError, CrossTenantError, TenantGuard, rls, tenant_context
+from tenantguard.resolvers import checked, session_key, subdomain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -218,11 +221,12 @@ def test_tenant_lookup_refuses(model: Any, by: str, message: str) -> None:
 
 
 def test_lookups_from_asynchronous_code(asked: Any) -> None:
-    """`run_sync` asks from an AsyncConnection and an AsyncSession."""
-    _, engine, lookups = asked
+    """`run_sync` asks from an AsyncConnection and an AsyncSession of a protected engine."""
+    guard, engine, lookups = asked
 
     async def ask() -> list[Any]:
         own = create_async_engine(engine.url.set(drivername="postgresql+psycopg"))
+        guard.protect(own)
         async with own.connect() as connection, AsyncSession(own) as session:
             tenant = await connection.run_sync(lookups["tenant"], "south")
             found = await connection.run_sync(lookups["mail"], "1@x")
@@ -231,3 +235,28 @@ def test_lookups_from_asynchronous_code(asked: Any) -> None:
         return [tenant, found.secret, again]
 
     assert asyncio.run(ask()) == [2, "hash 1", 1]
+
+
+def test_tenant_lookup_resolves_a_subdomain(asked: Any) -> None:
+    """A resolver asks it with the engine, or from asynchronous code, before a tenant is active."""
+    guard, engine, lookups = asked
+    find = lookups["tenant"]
+    view: Any = SimpleNamespace(host="North.portal.example", session={"tenant_id": 1})
+
+    async def resolve() -> Any:
+        own = create_async_engine(engine.url.set(drivername="postgresql+psycopg"))
+        guard.protect(own)
+
+        async def tenant_of(label: str) -> Any:
+            async with own.connect() as connection:
+                return await connection.run_sync(find, label)
+
+        by_name = subdomain("portal.example", lookup=tenant_of)
+        answer: Any = checked(by_name, against=session_key())(view)
+        found = await answer
+        await own.dispose()
+        return found
+
+    by_name = subdomain("portal.example", lookup=partial(find, engine))
+    assert checked(by_name, against=session_key())(view) == 1
+    assert asyncio.run(resolve()) == 1

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from drivers import ASYNC, address
 from locks import unique_roles
 from practice import A, B, Base, Material, Order, Patient, Practice, User, make_guard, order_tags
 from sqlalchemy import Engine, and_, create_engine, delete, func, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from tenantguard import (
@@ -177,12 +179,43 @@ def test_statements_compiled_before_are_forgotten(locks: Locks) -> None:
         assert patient.tenant_id == A
 
 
-def test_asynchronous_engines_are_refused(locks: Locks) -> None:
-    """An asynchronous engine is no protected engine yet, and is not half-protected."""
-    engine = create_async_engine(locks.world.app_url)
-    with pytest.raises(ConfigurationError, match="asynchronous engines are not supported yet"):
-        locks.world.guard.protect(engine)
-    assert engine.sync_engine.dialect.statement_compiler.__name__.startswith("PG")
+@pytest.mark.parametrize("native", ASYNC)
+@pytest.mark.parametrize("kind", ["engine", "maker"])
+def test_asynchronous_engines_are_protected(world: World, native: str, kind: str) -> None:
+    """protect() takes an AsyncEngine, or the sessionmaker that has one."""
+
+    async def names() -> list[str]:
+        engine = create_async_engine(address(world.app_url, native))
+        maker = async_sessionmaker(engine)
+        world.guard.protect(engine if kind == "engine" else maker)
+        with tenant_context(A):
+            async with maker() as session:
+                found = list(await session.scalars(select(Patient.name)))
+        await engine.dispose()
+        return found
+
+    assert asyncio.run(names()) == ["patient a0", "patient a1", "patient a2"]
+
+
+@pytest.mark.parametrize("native", ASYNC)
+def test_system_access_yields_the_asynchronous_engine(world: World, native: str) -> None:
+    """system_engine= takes an AsyncEngine and gives it back, refused outside of the block."""
+
+    async def count() -> int:
+        engine = create_async_engine(address(world.admin.url, native))
+        guard = TenantGuard(
+            Patient.metadata, tenants="practices", roles=world.guard.roles, system_engine=engine
+        )
+        with pytest.raises(CrossTenantError, match="outside system_access"):
+            await engine.connect()
+        with guard.system_access(reason="count all patients") as system:
+            assert system is engine
+            async with system.connect() as connection:
+                found = await connection.scalar(select(func.count()).select_from(Patient))
+        await engine.dispose()
+        return int(found or 0)
+
+    assert asyncio.run(count()) == 6
 
 
 @pytest.mark.parametrize("target", [None, "engine", object(), sessionmaker()])

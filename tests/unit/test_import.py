@@ -39,6 +39,7 @@ def test_no_public_option_takes_a_lock_away() -> None:
         "roles",
         "mode",
         "system_engine",
+        "suspended",
     }
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import ColumnClause
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.sql import visitors
 
 from tenantguard.catalog import SETTING
 from tenantguard.errors import ConfigurationError, CrossTenantError, UnscopedStatementError
@@ -195,15 +197,19 @@ class ConnectionState:
         if command is not None:
             commands.insert(0, command)
         if self.binding.observe is None and (self.dirty or tenant != self.bound):
-            # The scrub needs a COMMIT of its own: a later ROLLBACK would bring the old state back.
-            begin, commit = ("BEGIN", "COMMIT") if command else (None, "COMMIT AND CHAIN")
-            commands[:0] = [*filter(None, [begin]), *self.scrub, commit]
+            commands[:0] = self._scrubbing(begun=command is None)
         asks = ask and tenant is not None and self.binding.unknown(tenant)
         if asks:
             commands.append(self.registry_query(tenant or ""))
         self.bound = UNBOUND
         self.ends_prepared = False
         return Beginning(tenant, commands, asks)
+
+    def _scrubbing(self, *, begun: bool) -> list[str]:
+        # With a COMMIT of its own: a later ROLLBACK would bring the old state back.
+        if begun:
+            return [*self.scrub, "COMMIT AND CHAIN"]
+        return ["BEGIN", *self.scrub, "COMMIT"]
 
     def registry_query(self, tenant: str) -> str:
         """Return the query whose number of rows says what the registry knows of *tenant*."""
@@ -239,6 +245,9 @@ def registry_query(
 
     The number of rows is the answer, because that is what every driver tells of a message with
     several commands: none, unknown; one, known; two, suspended.
+
+    Raises:
+        ConfigurationError: If *suspended* looks at anything but the registry's columns.
     """
     # Without percent signs doubled: what is sent here is not formatted by a driver.
     dialect = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
@@ -246,5 +255,15 @@ def registry_query(
     start = f"SELECT 1 FROM {preparer.format_table(table)} WHERE {preparer.format_column(key)} = "  # noqa: S608
     if suspended is None:
         return lambda literal: start + literal
+    for element in visitors.iterate(suspended):
+        if isinstance(element, ColumnClause) and not _is_of(table, element):
+            raise ConfigurationError(
+                f"TenantGuard(suspended=…) may look at the columns of {table.fullname} only."
+            )
     condition = suspended.compile(dialect=dialect, compile_kwargs={"literal_binds": True})
     return lambda literal: f"{start}{literal} UNION ALL {start}{literal} AND ({condition})"
+
+
+def _is_of(table: Table, column: ColumnClause[Any]) -> bool:
+    # By name, because the attributes of mapped classes have annotated copies of the table.
+    return getattr(column.table, "fullname", None) == table.fullname

@@ -73,6 +73,7 @@ class TenantMiddleware:
         self._user = user or _user
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application for one connection."""
         if scope["type"] not in ("http", "websocket") or self._guard.mode == "off":
             await self._app(scope, receive, send)
             return
@@ -95,10 +96,14 @@ class TenantMiddleware:
     async def _tenant(self, scope: Scope) -> TenantId | None:
         if self._resolve is None or self._is_public(scope):
             return None
-        answer = self._resolve(_RequestView(HTTPConnection(scope), self._claims, self._user))
-        tenant = cast("TenantId | None", (await answer) if isawaitable(answer) else answer)
-        if tenant is None and self._guard.refuses("a request has no tenant"):
-            raise TenantNotSetError("The resolver names no tenant for this request.")
+        tenant, refusal = None, TenantNotSetError("The resolver names no tenant for this request.")
+        try:
+            answer = self._resolve(_RequestView(HTTPConnection(scope), self._claims, self._user))
+            tenant = (await answer) if isawaitable(answer) else answer
+        except TenantNotSetError as error:
+            refusal = error
+        if tenant is None and self._guard.refuses(str(refusal)):
+            raise refusal
         return tenant
 
     def _is_public(self, scope: Scope) -> bool:
@@ -137,7 +142,9 @@ async def _refuse(
 
 def _path(scope: Scope) -> str:
     """Return the path as the application's routes have it."""
-    return str(scope["path"]).removeprefix(scope.get("root_path", "")) or "/"
+    path, root = str(scope["path"]), str(scope.get("root_path", ""))
+    below = path.removeprefix(root)
+    return (below or "/") if below.startswith("/") or not below else path
 
 
 def _claims(connection: HTTPConnection) -> Mapping[str, Any]:
@@ -164,7 +171,11 @@ class _RequestView:
 
     @property
     def host(self) -> str:
-        return self._connection.url.hostname or ""
+        # Older versions of Starlette pass on what is no host, such as an open bracket.
+        try:
+            return self._connection.url.hostname or ""
+        except ValueError:
+            return ""
 
     @property
     def path(self) -> str:

@@ -89,6 +89,7 @@ MODULE = "tenantguard.scoping.compiler"
 SAVED = "tenantguard.scoping.writes:Writes"
 PINNED = "tenantguard.scoping.sessions:_Pinned"
 STATE = "tenantguard.binding.state:Binding"
+CONNECTION = "tenantguard.binding.state:ConnectionState"
 PSYCOPG = "tenantguard.binding.psycopg:TenantBinding"
 
 CONTROLS = {
@@ -186,12 +187,12 @@ CONTROLS = {
         _attribute(STATE, "refuse_foreign_connection", _nothing), BINDING, "not_ours"
     ),
     "connections are scrubbed": Control(
-        _attribute("tenantguard.binding.engine", "scrub_sql", lambda *_: [b"SELECT 1"]),
+        _attribute("tenantguard.binding.engine", "scrub_sql", lambda *_: ["SELECT 1"]),
         BINDING,
         "survives_check_in",
     ),
     "the scrub commits": Control(
-        _attribute("tenantguard.binding.engine", "scrub_sql", lambda *_: _without_commit()),
+        _attribute(CONNECTION, "_scrubbing", lambda state, **_: ["BEGIN", *state.scrub]),
         BINDING,
         "survives_check_in",
     ),
@@ -274,12 +275,6 @@ def _reads() -> Any:
     from tenantguard.scoping.reads import Reads  # noqa: PLC0415
 
     return Reads()
-
-
-def _without_commit() -> list[bytes]:
-    from tenantguard.binding.state import _SCRUB  # noqa: PLC0415
-
-    return [part.encode() for part in ("BEGIN", *_SCRUB)]
 
 
 def pytest_configure() -> None:

@@ -9,8 +9,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocketClose
 
-from .database import Db, guard
+from .database import Db, Sessions, guard
 from .models import Practice, User
 from .schemas import Me, SignIn
 
@@ -21,21 +22,22 @@ hasher = PasswordHasher()
 find_user = guard.identity_lookup(User, by="email")
 # Verified for an unknown address, so that both answers take the same time.
 _NOBODY = hasher.hash(secrets.token_hex())
+_CLOSE = WebSocketClose(1008)
 
 
 class SignInMiddleware:
-    """Answer 401 to requests and WebSockets of somebody who has not signed in."""
+    """Answer 401 to somebody who has not signed in; close a WebSocket."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         asks = scope["type"] in ("http", "websocket") and scope["path"] not in PUBLIC
+        app = self.app
         if asks and "user_id" not in scope["session"]:
-            answer = JSONResponse({"detail": "Not authenticated"}, 401)
-            await answer(scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
+            http = scope["type"] == "http"
+            app = JSONResponse({"detail": "Not authenticated"}, 401) if http else _CLOSE
+        await app(scope, receive, send)
 
 
 async def current_user(connection: HTTPConnection, db: Db) -> User:
@@ -49,11 +51,12 @@ CurrentUser = Annotated[User, Depends(current_user)]
 
 
 @router.post("/sign-in", status_code=204)
-async def sign_in(form: SignIn, request: Request, db: Db) -> None:
+async def sign_in(form: SignIn, request: Request, sessions: Sessions) -> None:
     email = form.email.strip().lower()
-    user = await db.run_sync(find_user, email)
+    async with sessions() as db:
+        user = await db.run_sync(find_user, email)
     known = user.secret if user else _NOBODY
-    # Hashing takes long on purpose: on the event loop, everybody would wait for it.
+    # Hashing takes long on purpose: neither the event loop nor a connection waits for it.
     if not await run_in_threadpool(_verified, known, form.password) or user is None:
         raise HTTPException(401, "E-mail address or password is wrong.")
     request.session.clear()

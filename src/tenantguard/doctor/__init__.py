@@ -1,7 +1,7 @@
 """The examination of an application and its database: what is wrong, and what mends it."""
 
 from tenantguard.doctor.addresses import engine_for
-from tenantguard.doctor.examine import CHECKS, Check, examine
+from tenantguard.doctor.checks import CHECKS, Check, examine
 from tenantguard.doctor.report import Accepted, Checked, Finding, NotLookedAt, Report, Severity
 from tenantguard.doctor.subject import Absence, Look, Subject
 from tenantguard.doctor.written import write_json, write_text

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import DBAPIError
 
-from tenantguard.doctor.subject import CouldNotLookError, present, unreachable
+from tenantguard.doctor.subject import (
+    PATIENCE,
+    Absence,
+    CouldNotLookError,
+    is_refused,
+    present,
+    unreachable,
+)
 from tenantguard.rls.names import literal, quote
 from tenantguard.rls.state import as_recordset, ask
 
@@ -27,11 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Eyes"]
 
-_PREAMBLE = (
-    "SET TRANSACTION READ ONLY",
-    "SET LOCAL lock_timeout = '3s'",
-    "SET LOCAL jit = off",
-)
+_PREAMBLE = ("SET TRANSACTION READ ONLY", f"SET LOCAL lock_timeout = '{PATIENCE}'")
 
 HIDDEN = (
     "Policies hide rows of {table} from the role of the admin address. Give the address of a "
@@ -54,7 +57,10 @@ class Eyes:
             candidates = self._candidates(subject)
             hidden = {role: self._hidden_from(role) for role in candidates}
         except DBAPIError as error:
-            raise CouldNotLookError(unreachable(error, "admin")) from None
+            reason = unreachable(error, "admin")
+            if is_refused(error):
+                subject.admin = Absence(reason)
+            raise CouldNotLookError(reason) from None
         self._role = min(candidates, key=lambda role: len(hidden[role]))
         self.hidden = hidden[self._role]
 

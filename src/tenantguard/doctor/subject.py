@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-
-from sqlalchemy.exc import DBAPIError
 
 from tenantguard.errors import TenantGuardError
 
@@ -18,7 +16,24 @@ if TYPE_CHECKING:
     from tenantguard.catalog import Catalog, Roles
     from tenantguard.doctor.report import Finding
 
-__all__ = ["Absence", "CouldNotLookError", "Look", "Subject", "reason_of"]
+__all__ = [
+    "PATIENCE",
+    "Absence",
+    "CouldNotLookError",
+    "Look",
+    "Subject",
+    "is_refused",
+    "present",
+    "reason_of",
+    "unreachable",
+]
+
+
+PATIENCE = "3s"
+"""How long is waited for a lock: a doctor who waits makes everybody else queue behind."""
+
+_CONNECTING = {"08", "28", "3D", "53", "57"}
+"""Classes of errors that say that a connection was refused."""
 
 
 class CouldNotLookError(TenantGuardError):
@@ -78,15 +93,22 @@ class Subject:
     def application_connection(self) -> Iterator[Any]:
         """Yield a driver's connection as the application.
 
+        Its first transaction waits no longer than `PATIENCE` for a lock: policies of a locked table
+        cannot be read. A setting of the session would stay on the server connection of a pooler.
+
         Raises:
             CouldNotLookError: If there is none.
         """
         engine = present(self.application)
         try:
             connection = engine.raw_connection()
-        except DBAPIError as error:
-            raise CouldNotLookError(unreachable(error, "application's")) from None
+        except Exception as error:  # noqa: BLE001  (a driver's error, not always SQLAlchemy's)
+            # Not tried again for each check: a host that is silent takes long to give up on.
+            self.application = Absence(unreachable(error, "application's"))
+            raise CouldNotLookError(self.application.reason) from None
         try:
+            with closing(connection.cursor()) as cursor:
+                cursor.execute(f"SET LOCAL lock_timeout = '{PATIENCE}'")
             yield connection.driver_connection
         finally:
             connection.close()
@@ -99,8 +121,10 @@ def present(there: Engine | Absence) -> Engine:
     return there
 
 
-def unreachable(error: DBAPIError, whose: str) -> str:
+def unreachable(error: Exception, whose: str) -> str:
     """Return one line on a failed connection. The driver's text can hold the address."""
+    if not is_refused(error):
+        return reason_of(error)
     code = _code(error)
     refused = f" (PostgreSQL refused: {code})" if code else ""
     return (
@@ -109,16 +133,22 @@ def unreachable(error: DBAPIError, whose: str) -> str:
     )
 
 
+def is_refused(error: Exception) -> bool:
+    """Return whether *error* says that there is no connection, rather than what happened on it."""
+    code = _code(error)
+    return code is None or code[:2] in _CONNECTING
+
+
 def reason_of(error: Exception) -> str:
     """Return one line on *error* without its text, which can hold values."""
     if isinstance(error, TenantGuardError):
         return str(error)
-    code = _code(error) if isinstance(error, DBAPIError) else getattr(error, "sqlstate", None)
+    code = _code(error)
     name = type(getattr(error, "orig", None) or error).__name__
     return f"PostgreSQL refused ({code}, {name})." if code else f"Looking failed ({name})."
 
 
-def _code(error: DBAPIError) -> str | None:
-    original: Any = error.orig
+def _code(error: Exception) -> str | None:
+    original: Any = getattr(error, "orig", None) or error
     code: str | None = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
     return code

@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from tenantguard.doctor.examine import CHECKS
+from tenantguard.doctor.checks import CHECKS
 from tenantguard.doctor.report import Severity
 
 if TYPE_CHECKING:

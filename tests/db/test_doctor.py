@@ -9,6 +9,7 @@ from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 from click.testing import CliRunner, Result
 from rls_world import A, B, World, fill, make_world
@@ -580,7 +581,11 @@ def test_pooler_is_told_from_the_server(  # noqa: PLR0917  (one column a paramet
         class Planted(Subject):
             @contextmanager
             def application_connection(self) -> Iterator[Any]:
-                yield next(connections)
+                # Open transactions would keep a pooler from sharing its server connection.
+                assert one.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+                opened = next(connections)
+                opened.cursor().execute("SELECT 1")
+                yield opened
 
         clean = subject(world)
         url = world.url.set(username=world.roles.application, port=port)

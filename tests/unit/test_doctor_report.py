@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -153,3 +155,15 @@ def test_help_has_examples() -> None:
 def test_command_is_listed() -> None:
     """`tenantguard --help` has it."""
     assert "doctor" in CliRunner().invoke(main, ["--help"]).stdout
+
+
+def test_every_code_is_in_the_manual() -> None:
+    """The page on the doctor names every code and every check that the source has."""
+    source = Path(__file__).parents[2] / "src" / "tenantguard"
+    files = [*(source / "doctor").glob("*.py"), *(source / "rls").glob("*.py")]
+    pattern = re.compile(r'(?:Finding|_error|_finding)\(\s*"([a-z-]+)"')
+    codes = {code for path in files for code in pattern.findall(path.read_text())} - {"rls-off"}
+    assert {"key-crossed", "view-of-owner", "log-plans", "role-superuser", "tls-off"} <= codes
+    manual = (source.parents[1] / "docs" / "doctor.md").read_text()
+    missing = {name for name in codes | {check.id for check in CHECKS} if f"`{name}`" not in manual}
+    assert missing - {"engines"} == set()

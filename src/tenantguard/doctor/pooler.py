@@ -29,12 +29,14 @@ _LIMITS = 'See "PgBouncer" in the page Limits.'
 def look_at_pooler(subject: Subject) -> Look:
     """Find a pooler, and whether it changes the server connection between transactions."""
     with ExitStack() as stack:
-        first, second = (stack.enter_context(subject.application_connection()) for _ in range(2))
+        first = stack.enter_context(subject.application_connection())
         process, version = _ask(first)
         if _answered_by(first, process, version):
             return Look("PostgreSQL answers the driver itself")
         if _claimed(first) is None:
             return _by_port(present(subject.application).url.port)
+        # Not before the first one's transaction has ended: that would keep its server connection.
+        second = stack.enter_context(subject.application_connection())
         if _ask(second)[0] == process:
             return Look("a pooler, by transaction", [_transaction_pooling()])
     return Look("a pooler", [_between()])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -240,7 +241,7 @@ def test_malformed_tenant_is_refused_before_any_sql(locks: Locks, given: Any) ->
 def test_connection_that_is_not_ours_is_refused(locks: Locks, driver: str) -> None:
     """create_engine(creator=…) makes connections that cannot bind; they are refused."""
     url = locks.world.app_url
-    plain = {"host": str(url.query["host"]), "user": url.username}
+    plain: Any = {"host": str(url.query["host"]), "user": url.username}
     make: dict[str, Any] = {
         "psycopg": partial(psycopg.connect, dbname=url.database, **plain),
         "psycopg2": partial(psycopg2.connect, dbname=url.database, **plain),
@@ -407,6 +408,41 @@ def test_setting_is_empty_after_the_transaction(locks: Locks) -> None:
     cursor.execute("SELECT current_setting('tenantguard.tenant', true)")
     assert cursor.fetchone() == ("",)
     raw.close()
+
+
+@pytest.mark.parametrize("between", ["nothing", "pooler"])
+def test_behind_a_pooler_each_transaction_scrubs(
+    locks: Locks, driver: str, between: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pooler may give each transaction another connection to the server, with leftovers on it."""
+    module = import_module(f"tenantguard.binding.{driver.removesuffix('-async')}")
+    if between == "pooler":
+        # What PgBouncer tells the driver is never the server's own process.
+        owner = getattr(module, "TenantBinding", module.TenantConnection)
+        monkeypatch.setattr(owner, "server_process", lambda _self: 0)
+    with tenant_context(A), locks.both().connect() as connection:
+        connection.execute(text("SET work_mem = '65kB'"))
+        connection.commit()
+        assert (shown(connection, "work_mem") == "65kB") is (between == "nothing")
+
+
+def test_behind_a_pooler_found_settings_are_not_kept(
+    locks: Locks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a new connection finds set may be another tenant's doing; it is not set again."""
+    engine = locks._engine(locks.world.app_url, {})
+
+    @event.listens_for(engine, "connect")
+    def found(connection: Any, _record: Any) -> None:
+        cursor = connection.cursor()
+        cursor.execute("SET search_path = pg_temp, public")
+        cursor.close()
+        connection.commit()
+
+    monkeypatch.setattr("tenantguard.binding.engine.PROCESS", "nothing that was asked for")
+    locks.world.guard.protect(engine)
+    with tenant_context(A), engine.connect() as connection:
+        assert shown(connection, "search_path") == '"$user", public'
 
 
 # -- tenants that are text --------------------------------------------------------------------

@@ -196,8 +196,13 @@ CONTROLS = {
         BINDING,
         "survives_check_in",
     ),
+    "a pooler is noticed": Control(
+        _attribute("tenantguard.binding.engine", "_is_pooled", lambda *_: False),
+        BINDING,
+        "pooler",
+    ),
     "settings are restored": Control(
-        _attribute("tenantguard.binding.engine", "_snapshot", lambda _connection: []),
+        _attribute("tenantguard.binding.engine", "_snapshot", lambda _connection: {}),
         BINDING,
         "connect_listeners",
     ),

@@ -90,6 +90,10 @@ class TenantConnection(asyncpg.Connection):
         """Return whether a transaction is open, without asking the server."""
         return self.is_in_transaction()
 
+    def server_process(self) -> int:
+        """Return the number of the server's process, as the driver was told it."""
+        return int(self.get_server_pid())
+
     def sql_literal(self, text: str) -> str:
         """Return *text* as an SQL literal, whatever `standard_conforming_strings` says."""
         escaped = text.replace("\\", "\\\\").replace("'", "''")

@@ -19,7 +19,8 @@ class Driver:
 
     Attributes:
         connection_class: The class of the driver's own connections. Their `tenantguard` holds the
-            `ConnectionState`; they have `sql_literal(text)` and `in_transaction()`.
+            `ConnectionState`; they have `sql_literal(text)`, `in_transaction()` and
+            `server_process()`.
         connect: Returns a DBAPI connection, given the dialect and the arguments for the driver.
     """
 

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
 
-from tenantguard.binding.state import SNAPSHOT_QUERY, UNBOUND, Binding, ConnectionState, scrub_sql
+from tenantguard.binding.state import (
+    PROCESS,
+    SNAPSHOT_QUERY,
+    UNBOUND,
+    Binding,
+    ConnectionState,
+    scrub_sql,
+)
 from tenantguard.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -99,8 +106,11 @@ class _PoolEvents:
         pool = self._engine.pool
         self._verify(connection, self._verified_pool is not pool)
         self._verified_pool = pool
-        scrub = scrub_sql(_snapshot(connection), driven.sql_literal)
-        driven.tenantguard = ConnectionState(self._binding, driven.sql_literal, scrub)
+        settings = _snapshot(connection)
+        # What is set on a pooler's connection to the server may be another tenant's doing.
+        pooled = _is_pooled(settings, driven)
+        scrub = scrub_sql({} if pooled else settings, driven.sql_literal)
+        driven.tenantguard = ConnectionState(self._binding, driven.sql_literal, scrub, pooled)
 
 
 def _end_prepared(connection: Any, _xid: Any, is_prepared: bool) -> None:  # noqa: FBT001
@@ -109,13 +119,18 @@ def _end_prepared(connection: Any, _xid: Any, is_prepared: bool) -> None:  # noq
         state.ends_prepared = is_prepared
 
 
-def _snapshot(connection: Any) -> list[tuple[str, str]]:
+def _snapshot(connection: Any) -> dict[str, str]:
     cursor = connection.cursor()
     cursor.execute(SNAPSHOT_QUERY)
-    settings: list[tuple[str, str]] = cursor.fetchall()
+    settings = dict(cursor.fetchall())
     cursor.close()
     connection.rollback()
     return settings
+
+
+def _is_pooled(settings: dict[str, str], driven: Any) -> bool:
+    # A pooler such as PgBouncer tells the driver a process of its own making.
+    return settings.get(PROCESS) != str(driven.server_process())
 
 
 def _driver(engine: Engine) -> Driver:

@@ -37,6 +37,10 @@ class TenantBinding:
         """Return whether a transaction is open, without asking the server."""
         return self.pgconn.transaction_status != _IDLE
 
+    def server_process(self) -> int:
+        """Return the number of the server's process, as the driver was told it."""
+        return cast("psycopg.Connection[Any]", self).info.backend_pid
+
     def sql_literal(self, text: str) -> str:
         """Return *text* as an SQL literal, escaped by the driver."""
         escaped = pq.Escaping(self.pgconn).escape_literal(text.encode())

@@ -32,6 +32,10 @@ class TenantConnection(extensions.connection):
         """Return whether a transaction is open, without asking the server."""
         return bool(self.get_transaction_status() != _IDLE)
 
+    def server_process(self) -> int:
+        """Return the number of the server's process, as the driver was told it."""
+        return int(self.get_backend_pid())
+
     def sql_literal(self, text: str) -> str:
         """Return *text* as an SQL literal, escaped by the driver."""
         quoted = extensions.QuotedString(text)

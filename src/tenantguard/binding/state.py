@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Column, ColumnElement, Table
 
 __all__ = [
+    "PROCESS",
     "SNAPSHOT_QUERY",
+    "UNBOUND",
     "Beginning",
     "Binding",
     "ConnectionState",
@@ -29,12 +31,14 @@ __all__ = [
 UNBOUND = object()
 """What a transaction is bound to while its BEGIN has not come back: to nobody's tenant."""
 
+PROCESS = "pg_backend_pid"
 SNAPSHOT_QUERY = (
+    f"SELECT '{PROCESS}', pg_catalog.pg_backend_pid()::text UNION ALL "  # noqa: S608  (constants)
     "SELECT name, setting FROM pg_catalog.pg_settings WHERE source = 'session' "
     "AND name NOT IN ('transaction_isolation', 'transaction_read_only', 'transaction_deferrable') "
     "UNION ALL SELECT 'role', pg_catalog.current_setting('role') ORDER BY 1"
 )
-"""What the application's own `connect` listeners have set; the scrub sets it again."""
+"""The server's process, and what the application's own `connect` listeners have set."""
 
 # Sequences keep their values: DISCARD SEQUENCES forgets only this session's cached currval.
 _SCRUB = (
@@ -148,6 +152,8 @@ class ConnectionState:
         binding: What the guard says.
         literal: Returns a text as an SQL literal, escaped by the driver.
         scrub: The commands that clean the connection, inside a transaction.
+        pooled: Whether a pooler such as PgBouncer is between; it may give each transaction another
+            connection to the server, so each one scrubs.
         check_outs: How often the pool has handed it out at this moment (StaticPool does so more
             than once); what the pool itself does is not bound.
         dirty: Whether the next BEGIN has to scrub.
@@ -161,6 +167,7 @@ class ConnectionState:
     binding: Binding
     literal: Callable[[str], str]
     scrub: list[str]
+    pooled: bool = False
     check_outs: int = 0
     dirty: bool = False
     bound: object = UNBOUND
@@ -196,7 +203,8 @@ class ConnectionState:
         commands = [f"SET LOCAL {SETTING} = {self.literal(tenant or '')}"]
         if command is not None:
             commands.insert(0, command)
-        if self.binding.observe is None and (self.dirty or tenant != self.bound):
+        unclean = self.dirty or self.pooled or tenant != self.bound
+        if unclean and self.binding.observe is None:
             commands[:0] = self._scrubbing(begun=command is None)
         asks = ask and tenant is not None and self.binding.unknown(tenant)
         if asks:
@@ -228,12 +236,12 @@ class ConnectionState:
         self.bound = beginning.tenant
 
 
-def scrub_sql(settings: list[tuple[str, str]], literal: Callable[[str], str]) -> list[str]:
+def scrub_sql(settings: dict[str, str], literal: Callable[[str], str]) -> list[str]:
     """Return the commands that bring a connection back to how its `connect` listeners left it."""
     restore = [
         f"SELECT pg_catalog.set_config({literal(name)}, {literal(value)}, false)"
-        for name, value in settings
-        if name != SETTING and not (name == "role" and value == "none")
+        for name, value in settings.items()
+        if name not in (SETTING, PROCESS) and (name, value) != ("role", "none")
     ]
     return [*_SCRUB, *restore]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 DIFF = ROOT / "docs" / "protect-starlette.diff"
 OWN, FOREIGN = 1, 2
+NEW = {"first_name": "Zoë", "last_name": "Özdemir", "born": "1980-02-03"}
+# What the first of two practices with three patients each gets to see.
+UNPROTECTED = {"listed": 3, "own": 200, "foreign": 200, "exported": 6, "created": 201}
+PROTECTED = {"listed": 3, "own": 200, "foreign": 404, "exported": 3, "created": 201}
 
 
 @pytest.fixture(scope="module")
@@ -54,18 +58,26 @@ def unprotected(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def before(unprotected: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The unprotected example's package, under a name of its own."""
-    name = "unprotected_starlette_app"
-    spec = spec_from_file_location(name, unprotected / "__init__.py")
+def before(unprotected: Path) -> Iterator[Any]:
+    """The unprotected example's package."""
+    with _loaded(unprotected) as package:
+        yield package
+
+
+@contextmanager
+def _loaded(directory: Path) -> Iterator[Any]:
+    """Load the package in *directory* under a name of its own."""
+    name = "another_starlette_app"
+    spec = spec_from_file_location(name, directory / "__init__.py")
     assert spec is not None
     assert spec.loader is not None
-    package = module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, name, package)
-    spec.loader.exec_module(package)
-    yield package
-    for each in [each for each in sys.modules if each.startswith(f"{name}.")]:
-        monkeypatch.delitem(sys.modules, each)
+    package = sys.modules[name] = module_from_spec(spec)
+    try:
+        spec.loader.exec_module(package)
+        yield package
+    finally:
+        for each in [each for each in sys.modules if each.split(".")[0] == name]:
+            del sys.modules[each]
 
 
 @pytest.fixture(scope="module")
@@ -120,19 +132,18 @@ async def test_unprotected_example_shows_what_was_forgotten(
     superuser, application = (
         each.set(drivername=name) for each in (stage.admin.url, stage.application)
     )
-    assert await _seen(before, superuser) == {
-        "listed": 3,
-        "own": 200,
-        "foreign": 200,
-        "exported": 6,
-    }
-    assert await _seen(stage.example, application) == {
-        "listed": 3,
-        "own": 200,
-        "foreign": 404,
-        "exported": 3,
-    }
+    assert await _seen(before, superuser) == UNPROTECTED
+    assert await _seen(stage.example, application) == PROTECTED
     assert await _seen(before, application) == {"signed in": 401}
+
+
+@pytest.mark.anyio
+async def test_conditions_written_by_hand_may_stay(stage: Stage, unprotected: Path) -> None:
+    """Without its deletions, the diff protects the app as well: they can wait."""
+    _apply(unprotected.parents[1], "--exclude=*/orders.py", "--exclude=*/patients.py")
+    with _loaded(unprotected) as package:
+        assert ".tenant_id ==" in (unprotected / "patients.py").read_text("utf-8")
+        assert await _seen(package, stage.application) == PROTECTED
 
 
 async def _seen(package: Any, address: URL) -> dict[str, int]:
@@ -147,7 +158,10 @@ async def _seen(package: Any, address: URL) -> dict[str, int]:
         status = (await client.post("/sign-in", json=login)).status_code
         if status != 204:
             return {"signed in": status}
+        created = await client.post("/patients", json=NEW)
+        await client.delete(f"/patients/{created.json()['id']}")
         return {
+            "created": created.status_code,
             "listed": (await client.get("/patients")).json()["total"],
             "own": (await client.get(f"/patients/{OWN}")).status_code,
             "foreign": (await client.get(f"/patients/{FOREIGN}")).status_code,

@@ -88,16 +88,11 @@ class TenantConnection(asyncpg.Connection):
 
     def in_transaction(self) -> bool:
         """Return whether a transaction is open, without asking the server."""
-        return self.is_in_transaction()
+        return bool(self.is_in_transaction())
 
     def server_process(self) -> int:
         """Return the number of the server's process, as the driver was told it."""
         return int(self.get_server_pid())
-
-    def sql_literal(self, text: str) -> str:
-        """Return *text* as an SQL literal, whatever `standard_conforming_strings` says."""
-        escaped = text.replace("\\", "\\\\").replace("'", "''")
-        return f"E'{escaped}'"
 
     async def execute(
         self,
@@ -107,7 +102,7 @@ class TenantConnection(asyncpg.Connection):
     ) -> str:
         state = self.tenantguard
         if state is None or not state.check_outs or args or not _BEGIN.fullmatch(query):
-            return await super().execute(query, *args, timeout=timeout)
+            return str(await super().execute(query, *args, timeout=timeout))
         try:
             return await self._begin_for_tenant(state, query.rstrip(";"), timeout)
         except BaseException:

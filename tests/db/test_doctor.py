@@ -112,10 +112,10 @@ def found(world: World, *arguments: str, guard: str = "guard") -> set[tuple[str,
 
 
 @contextmanager
-def login(world: World, granted: str, options: str = "") -> Iterator[URL]:
+def login(world: World, granted: str) -> Iterator[URL]:
     """An address whose role is no superuser and is granted one role."""
     name = f"{world.url.database}_r_login"
-    world.run(f'CREATE ROLE "{name}" LOGIN; GRANT "{granted}" TO "{name}" {options}')
+    world.run(f'CREATE ROLE "{name}" LOGIN; GRANT "{granted}" TO "{name}"')
     try:
         yield world.url.set(username=name)
     finally:
@@ -398,7 +398,7 @@ def test_acceptance_needs_a_code_and_a_reason(world: World, given: str) -> None:
 
 def test_owner_under_force_could_not_look(world: World) -> None:
     """The tables' owner sees no rows under FORCE; that is named and ends with 2, never a zero."""
-    with login(world, world.roles.owner, "WITH INHERIT TRUE") as url:
+    with login(world, world.roles.owner) as url:
         world.run(f'REVOKE "{world.roles.maintenance}" FROM "{world.roles.owner}"')
         result = doctor(world, admin=url)
     assert result.exit_code == 2
@@ -446,6 +446,16 @@ def test_looking_writes_nothing(world: World) -> None:
         run("UPDATE users SET email = 'x'")
 
 
+def test_count_as_the_owner_is_an_error(world: World) -> None:
+    """Should a table be counted that policies hide after all, PostgreSQL refuses to count it."""
+    given = replace(subject(world), admin=world.owner)
+    world.run(f'REVOKE "{world.roles.maintenance}" FROM "{world.roles.owner}"')
+    eyes = Eyes(given, [("public", "users"), ("public", "materials")])
+    assert eyes.hidden == {("public", "users")}
+    with pytest.raises(DBAPIError, match="row-level security"), eyes.transaction() as run:
+        run("SELECT count(*) FROM users")
+
+
 def subject(world: World) -> Subject:
     return Subject(
         world.catalog,
@@ -468,6 +478,26 @@ def test_address_that_does_not_answer_ends_with_2(world: World, whose: str) -> N
     needle = "application's" if whose == "application" else "admin"
     assert f"The {needle} address cannot be reached" in result.stdout
     assert "127.0.0.1" not in result.output
+
+
+def test_what_was_not_looked_at_counts_for_more_than_findings(world: World) -> None:
+    """With findings and with something not looked at the end is 2, and the findings are printed."""
+    nowhere = world.url.set(query={}, host="127.0.0.1", port=1)
+    result = doctor(world, admin=nowhere, guard="observing")
+    assert result.exit_code == 2
+    assert "! warning mode-observe" in result.stdout
+    last = result.stdout.splitlines()[-1]
+    assert last.startswith("0 errors, 1 warning")
+    assert last.endswith("; 2 could not be looked at, 1 left out.")
+
+
+def test_superuser_is_one_finding(world: World) -> None:
+    """As a superuser the application reaches every relation; the role is what is found."""
+    plant(world, "CREATE TABLE t (i int); CREATE MATERIALIZED VIEW m AS SELECT * FROM users")
+    listed = document(doctor(world, "--format", "json", application=world.url))
+    codes = {each["code"] for each in listed["findings"]}
+    assert "role-superuser" in codes
+    assert not codes & {"relation-unknown", "view-materialised"}
 
 
 def test_without_addresses_nothing_is_green(world: World) -> None:

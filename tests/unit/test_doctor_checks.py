@@ -134,9 +134,10 @@ def way(base: Way, **changes: Any) -> Way:
     ],
 )
 def test_way_to_the_server(base: Way, changes: dict[str, Any], expected: list[str]) -> None:
-    """Plain text over a network is an error, an unverified server a warning, the rest is clean."""
+    """Plain text over a network is found, and an unverified server; the rest is clean."""
     look = judge_way(way(base, **changes))
     assert codes(look) == expected
+    assert all(finding.severity is Severity.WARNING for finding in look.findings)
     assert all("sslmode=verify-full" in finding.mend for finding in look.findings)
 
 

@@ -79,7 +79,7 @@ def judge(way: Way) -> Look:
         return Look("local socket or loopback")
     if (not here and way.encrypted is False) or (not there and not way.peer_encrypted):
         message = "The application's connection crosses a network and is not encrypted."
-        return Look("not encrypted", [Finding("tls-off", Severity.ERROR, None, message, _MEND)])
+        return Look("not encrypted", [Finding("tls-off", Severity.WARNING, None, message, _MEND)])
     if not here and way.sslmode != "verify-full":
         message = (
             f"sslmode is {way.sslmode!r}: the connection is encrypted, and the application does "

@@ -492,12 +492,16 @@ def test_what_was_not_looked_at_counts_for_more_than_findings(world: World) -> N
 
 
 def test_superuser_is_one_finding(world: World) -> None:
-    """As a superuser the application reaches every relation; the role is what is found."""
+    """As a superuser the application reaches every relation; the role is what is to be mended."""
     plant(world, "CREATE TABLE t (i int); CREATE MATERIALIZED VIEW m AS SELECT * FROM users")
-    listed = document(doctor(world, "--format", "json", application=world.url))
+    result = doctor(world, "--format", "json", application=world.url)
+    listed = document(result)
     codes = {each["code"] for each in listed["findings"]}
     assert "role-superuser" in codes
     assert not codes & {"relation-unknown", "view-materialised"}
+    [missed] = [each for each in listed["not_looked_at"] if not each["chosen"]]
+    assert missed["check"] == "relations"
+    assert result.exit_code == 2
 
 
 def test_without_addresses_nothing_is_green(world: World) -> None:

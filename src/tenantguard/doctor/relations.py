@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tenantguard.doctor.report import Finding, Severity
-from tenantguard.doctor.subject import Look
+from tenantguard.doctor.subject import CouldNotLookError, Look
 from tenantguard.rls.generate import entries
 from tenantguard.rls.names import qualified, quote, target_of
 from tenantguard.rls.session import rolled_back
@@ -46,8 +46,9 @@ def look_at_relations(subject: Subject) -> Look:
     with subject.application_connection() as connection, rolled_back(connection) as run:
         [[superuser]] = run("SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user")
         if superuser:
-            # One finding of the check `policies` says so, instead of one for each relation.
-            return Look("a superuser reaches everything; see policies")
+            raise CouldNotLookError(
+                "The application's role is a superuser, which reaches everything. Mend that first."
+            )
         relations = ask(run, _relations(guarded))
         functions = ask(run, _functions(subject.roles.maintenance))
     in_models = {target_of(entry) for entry in known}

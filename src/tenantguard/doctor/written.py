@@ -92,8 +92,11 @@ class _Page:
     def _checked(self, checked: Checked, *, holds: bool) -> None:
         mark = self._mark("✓", "ok") if holds else "-"
         self.line(f"  {mark} {checked.check}: {checked.seen}", style="green" if holds else "")
+        by_mend: dict[str, list[Finding]] = {}
         for finding in checked.findings:
-            self._finding(finding)
+            by_mend.setdefault(finding.mend, []).append(finding)
+        for mend, findings in by_mend.items():
+            self._group(mend, findings)
 
     def end(self) -> None:
         found = self._report.findings
@@ -104,17 +107,23 @@ class _Page:
         counts += f", {len(self._report.accepted)} accepted" if self._report.accepted else ""
         self.line(f"{counts}; {missed} could not be looked at, {left} left out.", style="bold")
 
-    def _finding(self, finding: Finding) -> None:
+    def _group(self, mend: str, findings: list[Finding]) -> None:
         reasons = {each.finding: each.reason for each in self._report.accepted}
-        if finding in reasons:
-            self.line(f"    accepted {finding.code}: {finding.message} ({reasons[finding]})")
-            return
+        for finding in findings:
+            if finding in reasons:
+                self.line(f"    accepted {finding.code}: {finding.message} ({reasons[finding]})")
+            else:
+                self._finding(finding)
+        open_ones = sum(finding not in reasons for finding in findings)
+        if open_ones:
+            self.line(f"      mend{'' if open_ones == 1 else f' these {open_ones}'}: {mend}")
+
+    def _finding(self, finding: Finding) -> None:
         mark = self._mark("✗", "x") if finding.severity is Severity.ERROR else "!"
         style = "red" if finding.severity is Severity.ERROR else "yellow"
         self.line(
             f"    {mark} {finding.severity.value} {finding.code}: {finding.message}", style=style
         )
-        self.line(f"      mend: {finding.mend}")
 
     def _mark(self, mark: str, plain: str) -> str:
         return plain if self._plain else mark

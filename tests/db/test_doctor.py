@@ -144,8 +144,8 @@ def test_clean_database_is_clean(world: World) -> None:
     """What apply made holds in every check; the lines say what was seen, and how much of it."""
     result = doctor(world, "--engine", "doctor_app:engine")
     assert result.exit_code == 0, result.output
-    assert "✓ keys: 5 keys between tables, 6 rows, none crosses" in result.stdout
-    assert "✓ tenants: 3 tables, 5 rows, each of a tenant in the registry" in result.stdout
+    assert "✓ keys: 5 of 5 keys between tables, 6 rows, none crosses" in result.stdout
+    assert "✓ tenants: 3 of 3 tables, 5 rows, each of a tenant in the registry" in result.stdout
     assert "✓ engines: doctor_app:engine: protected" in result.stdout
     last = result.stdout.splitlines()[-1]
     assert last.startswith("0 errors, 0 warnings")
@@ -404,7 +404,7 @@ def test_owner_under_force_could_not_look(world: World) -> None:
     assert result.exit_code == 2
     assert "✓ keys" not in result.stdout
     assert "✓ tenants" not in result.stdout
-    assert "? keys: not looked at. Policies hide rows of" in result.stdout
+    assert "? keys: not looked at. Policies or missing privileges hide rows of" in result.stdout
     assert "maintenance role" in result.stdout
 
 
@@ -426,7 +426,10 @@ def test_maintenance_policy_that_was_narrowed_is_not_believed(world: World) -> N
     with login(world, world.roles.maintenance) as url:
         result = doctor(world, admin=url)
     assert result.exit_code == 2
-    assert "? tenants: not looked at. Policies hide rows of public.users" in result.stdout
+    assert (
+        "? tenants: not looked at. Policies or missing privileges hide rows of public.users "
+        in result.stdout
+    )
 
 
 def test_restrictive_policy_on_the_maintenance_role_is_seen(world: World) -> None:
@@ -435,7 +438,25 @@ def test_restrictive_policy_on_the_maintenance_role_is_seen(world: World) -> Non
     with login(world, world.roles.maintenance) as url:
         result = doctor(world, admin=url)
     assert result.exit_code == 2
-    assert "Policies hide rows of public.users" in result.stdout
+    assert "missing privileges hide rows of public.users " in result.stdout
+
+
+def test_table_that_is_not_there_could_not_be_looked_at(world: World) -> None:
+    """A table that the database does not have is named, and the others are counted."""
+    world.run("DROP TABLE users CASCADE")
+    result = doctor(world)
+    assert result.exit_code == 2
+    assert "error table-missing: The database has no table for public.users" in result.stdout
+    assert "? tenants: not looked at. public.users: PostgreSQL refused (42P01" in result.stdout
+    assert "- tenants: 2 of 3 tables" in result.stdout
+
+
+def test_many_hidden_tables_are_counted(world: World) -> None:
+    """A role that may read nothing is told so in one line, however many tables there are."""
+    eyes = Eyes(replace(subject(world), admin=world.owner), [("Oth er", 'Li"n%e')])
+    eyes.hidden = {("public", f"t{number}") for number in range(7)}
+    [reason] = eyes.missed()
+    assert "public.t0, public.t1, public.t2, public.t3, public.t4 and 2 more" in reason
 
 
 def test_looking_writes_nothing(world: World) -> None:
@@ -532,7 +553,7 @@ def test_locked_table_could_not_be_looked_at(world: World, monkeypatch: pytest.M
         result = doctor(world)
     assert result.exit_code == 2
     assert "? tenants: not looked at. public.users: PostgreSQL refused (55P03" in result.stdout
-    assert "- tenants: 2 tables, 3 rows" in result.stdout
+    assert "- tenants: 2 of 3 tables, 3 rows" in result.stdout
 
 
 # -- the application's own engine -------------------------------------------------------------

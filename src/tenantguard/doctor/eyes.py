@@ -36,10 +36,8 @@ __all__ = ["Eyes"]
 
 _PREAMBLE = ("SET TRANSACTION READ ONLY", f"SET LOCAL lock_timeout = '{PATIENCE}'")
 
-HIDDEN = (
-    "Policies hide rows of {table} from the role of the admin address. Give the address of a "
-    "superuser, or of a login that is granted the backup or the maintenance role."
-)
+_NAMED = 5
+"""So many hidden tables are named; the others are counted."""
 
 
 class Eyes:
@@ -63,6 +61,19 @@ class Eyes:
             raise CouldNotLookError(reason) from None
         self._role = min(candidates, key=lambda role: len(hidden[role]))
         self.hidden = hidden[self._role]
+
+    def missed(self) -> list[str]:
+        """Return the reason why tables are hidden, if any are."""
+        if not self.hidden:
+            return []
+        names = [".".join(target) for target in sorted(self.hidden)]
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        reason = (
+            f"Policies or missing privileges hide rows of {', '.join(names[:_NAMED])}{more} from "
+            "the role of the admin address. Give the address of a superuser, or of a login that is "
+            "granted the backup or the maintenance role."
+        )
+        return [reason]
 
     @contextmanager
     def transaction(self) -> Iterator[Run]:

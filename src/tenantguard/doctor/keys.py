@@ -8,22 +8,24 @@ crossing data, and store `convalidated = true`.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tenantguard.catalog import Kind
-from tenantguard.doctor.eyes import HIDDEN, Eyes
+from tenantguard.doctor.eyes import Eyes
 from tenantguard.doctor.links import links_of
 from tenantguard.doctor.report import Finding, Severity
-from tenantguard.doctor.subject import Look, reason_of
+from tenantguard.doctor.tally import Count, tally
 from tenantguard.rls.generate import entries
 from tenantguard.rls.names import qualified, quote, target_of
-from tenantguard.rls.state import ask, read_structure
+from tenantguard.rls.state import read_structure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tenantguard.doctor.links import Link
-    from tenantguard.doctor.subject import Subject
+    from tenantguard.doctor.subject import Look, Subject
 
 __all__ = ["look_at_keys"]
 
@@ -37,26 +39,18 @@ def look_at_keys(subject: Subject) -> Look:
     with eyes.transaction() as run:
         structure = read_structure(run, {target_of(entry): "" for entry in guarded}, {})
     links = links_of(subject.catalog, guarded, structure)
-    rows, findings, missed = 0, list[Finding](), list[str]()
-    for link in links:
-        findings += _constraints(link)
-        subject.progress(f"rows of {link}")
-        hidden = eyes.hidden & {target_of(link.child), target_of(link.parent)}
-        if hidden:
-            missed.append(HIDDEN.format(table=".".join(min(hidden))))
-            continue
-        try:
-            with eyes.transaction() as run:
-                total, wrong = ask(run, _question(link))
-        except Exception as error:  # noqa: BLE001  (any driver's error, named by its class)
-            missed.append(f"{link}: {reason_of(error)}")
-            continue
-        rows += total
-        findings += _crossing(link, wrong)
-    seen = f"{len(links) - len(missed)} keys between tables, {rows:,} rows"
-    if not findings and not missed:
-        seen += ", none crosses"
-    return Look(seen, findings, list(dict.fromkeys(missed)))
+    counts = [
+        Count(
+            str(link),
+            frozenset({target_of(link.child), target_of(link.parent)}),
+            _question(link),
+            partial(_crossing, link),
+        )
+        for link in links
+    ]
+    look = tally(subject, eyes, counts, unit="keys between tables", holds="none crosses")
+    missing = [finding for link in links for finding in _constraints(link)]
+    return replace(look, findings=[*missing, *look.findings])
 
 
 def _constraints(link: Link) -> Iterator[Finding]:

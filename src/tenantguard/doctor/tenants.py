@@ -4,21 +4,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tenantguard.catalog import Kind
-from tenantguard.doctor.eyes import HIDDEN, Eyes
+from tenantguard.doctor.eyes import Eyes
 from tenantguard.doctor.report import Finding, Severity
-from tenantguard.doctor.subject import Look, reason_of
+from tenantguard.doctor.tally import Count, tally
 from tenantguard.rls.generate import entries
 from tenantguard.rls.names import qualified, quote, target_of
-from tenantguard.rls.state import ask
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tenantguard.catalog import Catalog, Entry
-    from tenantguard.doctor.subject import Subject
+    from tenantguard.doctor.subject import Look, Subject
 
 __all__ = ["look_at_tenants"]
 
@@ -28,31 +28,20 @@ def look_at_tenants(subject: Subject) -> Look:
     catalog = subject.catalog
     scoped = [entry for entry in entries(catalog) if entry.kind is Kind.SCOPED]
     eyes = Eyes(subject, map(target_of, [catalog.registry, *scoped]))
-    rows, findings, missed = 0, list[Finding](), list[str]()
-    for entry in scoped:
-        name = ".".join(target_of(entry))
-        subject.progress(f"rows of {name}")
-        hidden = eyes.hidden & {target_of(entry), target_of(catalog.registry)}
-        if hidden:
-            missed.append(HIDDEN.format(table=".".join(min(hidden))))
-            continue
-        try:
-            with eyes.transaction() as run:
-                total, empty, unknown = ask(run, _question(entry, catalog))
-        except Exception as error:  # noqa: BLE001  (any driver's error, named by its class)
-            missed.append(f"{name}: {reason_of(error)}")
-            continue
-        rows += total
-        findings += _found(entry, catalog, empty, unknown)
-    seen = f"{len(scoped) - len(missed)} tables, {rows:,} rows"
-    if not findings and not missed:
-        seen += ", each of a tenant in the registry"
-    return Look(seen, findings, list(dict.fromkeys(missed)))
+    counts = [
+        Count(
+            ".".join(target_of(entry)),
+            frozenset({target_of(entry), target_of(catalog.registry)}),
+            _question(entry, catalog),
+            partial(_found, entry, catalog),
+        )
+        for entry in scoped
+    ]
+    return tally(subject, eyes, counts, unit="tables", holds="each of a tenant in the registry")
 
 
 def _question(entry: Entry, catalog: Catalog) -> str:
-    registry, key = catalog.registry_key()
-    del registry
+    _, key = catalog.registry_key()
     column = quote(entry.column.name) if entry.column is not None else ""
     return f"""
     SELECT json_build_array(coalesce(sum(g.n), 0),

@@ -60,7 +60,13 @@ def _checked(name: str) -> Any:
 
     async def send(self: TenantProtocol, *args: Any, **kwargs: Any) -> Any:
         self._check()
-        return await unchecked(self, *args, **kwargs)
+        try:
+            return await unchecked(self, *args, **kwargs)
+        except asyncpg.InvalidSQLStatementNameError:
+            # SQL text took away what asyncpg and SQLAlchemy keep as prepared.
+            if self.tenantguard is not None:
+                self.abort()
+            raise
 
     send.__name__ = name
     return send
@@ -70,6 +76,7 @@ class TenantConnection(asyncpg.Connection):
     """asyncpg's connection with the tenant on its BEGIN."""
 
     _protocol: Any
+    _listeners: Any
     _top_xact: Any
 
     def __init__(self, protocol: Any, *args: Any) -> None:
@@ -101,7 +108,8 @@ class TenantConnection(asyncpg.Connection):
         timeout: float | None = None,  # noqa: ASYNC109  (asyncpg's name)
     ) -> str:
         state = self.tenantguard
-        if state is None or not state.check_outs or args or not _BEGIN.fullmatch(query):
+        begins = not args and _BEGIN.fullmatch(query) and not self.in_transaction()
+        if state is None or not state.check_outs or not begins:
             return str(await super().execute(query, *args, timeout=timeout))
         try:
             return await self._begin_for_tenant(state, query.rstrip(";"), timeout)
@@ -119,7 +127,15 @@ class TenantConnection(asyncpg.Connection):
                 self._protocol, "; ".join(beginning.commands), seconds
             )
         except asyncpg.PostgresError as error:
+            if beginning.scrubs:
+                # What cannot be cleaned must not be used again.
+                self.terminate()
+            elif self.in_transaction():
+                await Protocol.query(self._protocol, "ROLLBACK", seconds)
             raise _without_statement(error) from None
+        if beginning.scrubs:
+            # The server no longer listens for them; the next add_listener() has to ask it again.
+            self._listeners.clear()
         try:
             state.begun(beginning, _rows(answer))
         except Exception:

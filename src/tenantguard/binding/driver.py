@@ -19,8 +19,7 @@ class Driver:
 
     Attributes:
         connection_class: The class of the driver's own connections. Their `tenantguard` holds the
-            `ConnectionState`; they have `sql_literal(text)`, `in_transaction()` and
-            `server_process()`.
+            `ConnectionState`; they have `in_transaction()` and `server_process()`.
         connect: Returns a DBAPI connection, given the dialect and the arguments for the driver.
     """
 

@@ -109,8 +109,8 @@ class _PoolEvents:
         settings = _snapshot(connection)
         # What is set on a pooler's connection to the server may be another tenant's doing.
         pooled = _is_pooled(settings, driven)
-        scrub = scrub_sql({} if pooled else settings, driven.sql_literal)
-        driven.tenantguard = ConnectionState(self._binding, driven.sql_literal, scrub, pooled)
+        scrub = scrub_sql({} if pooled else settings)
+        driven.tenantguard = ConnectionState(self._binding, scrub, pooled)
 
 
 def _end_prepared(connection: Any, _xid: Any, is_prepared: bool) -> None:  # noqa: FBT001

@@ -41,11 +41,6 @@ class TenantBinding:
         """Return the number of the server's process, as the driver was told it."""
         return cast("psycopg.Connection[Any]", self).info.backend_pid
 
-    def sql_literal(self, text: str) -> str:
-        """Return *text* as an SQL literal, escaped by the driver."""
-        escaped = pq.Escaping(self.pgconn).escape_literal(text.encode())
-        return bytes(escaped).decode()
-
     def _start_query(self) -> Generator[Any, Any, None]:
         state = self.tenantguard
         if state is not None and state.check_outs:
@@ -64,19 +59,26 @@ class TenantBinding:
     def _begin_for_tenant(
         self, state: ConnectionState, command: str
     ) -> Generator[Any, Any, pq.abc.PGresult | None]:
-        beginning = state.begin(command, ask=not self._pipeline)
+        beginning = state.begin(command, answered=not self._pipeline)
         if self._pipeline:
             # One command a message, sent together: so still no additional round trip. The answers
-            # come later, so the registry is not asked, and the next BEGIN scrubs once more.
+            # come later, so the registry is asked each time, and the next BEGIN scrubs once more.
             for each in beginning.commands:
-                yield from super()._exec_command(each.encode())  # type: ignore[misc]
+                yield from super()._exec_command(each)  # type: ignore[misc]
             state.bound = beginning.tenant
             return None
-        self.pgconn.send_query("; ".join(beginning.commands).encode())
+        encoding = cast("psycopg.Connection[Any]", self).info.encoding
+        self.pgconn.send_query("; ".join(beginning.commands).encode(encoding))
         results: list[pq.abc.PGresult] = yield from generators.execute(self.pgconn)
         for result in results:
             if result.status not in _COMPLETED:
+                if beginning.scrubs:
+                    # What cannot be cleaned must not be used again.
+                    self.pgconn.finish()
                 raise _without_statement(result)
+        if beginning.scrubs:
+            # Since psycopg 3.3: what came while nobody asked for notifications.
+            getattr(self, "_notifies_backlog", []).clear()
         state.begun(beginning, results[-1].ntuples)
         return results[-1]
 

@@ -9,8 +9,10 @@ gets the tenant in a message of its own.
 from __future__ import annotations
 
 from functools import cache
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
+import psycopg2
 from psycopg2 import extensions
 
 from tenantguard.binding.driver import Driver
@@ -21,12 +23,23 @@ if TYPE_CHECKING:
 __all__ = ["synchronous"]
 
 _IDLE = extensions.TRANSACTION_STATUS_IDLE
+_READING = ("client_encoding", "standard_conforming_strings")
+"""What the server reads a whole message by, as it is set before the message."""
 
 
 class TenantConnection(extensions.connection):
     """psycopg2's connection with the tenant in front of each transaction's first statement."""
 
     tenantguard: ConnectionState | None = None
+    # psycopg2 lets threads share a connection; none may come between a check and its command.
+    lock: RLock
+    begins = 0
+    apart = False
+    _reading: tuple[str, ...] | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.lock = RLock()
+        super().__init__(*args, **kwargs)
 
     def in_transaction(self) -> bool:
         """Return whether a transaction is open, without asking the server."""
@@ -36,25 +49,29 @@ class TenantConnection(extensions.connection):
         """Return the number of the server's process, as the driver was told it."""
         return int(self.get_backend_pid())
 
-    def sql_literal(self, text: str) -> str:
-        """Return *text* as an SQL literal, escaped by the driver."""
-        quoted = extensions.QuotedString(text)
-        quoted.prepare(self)
-        return str(quoted.getquoted().decode(self._codec()))
-
     def cursor(self, name: Any = None, cursor_factory: Any = None, **options: Any) -> Any:
         factory = cursor_factory or self.cursor_factory or extensions.cursor
         return super().cursor(name, _binding(factory), **options)
 
+    def commit(self) -> None:
+        with self.lock:
+            super().commit()
+
+    def rollback(self) -> None:
+        with self.lock:
+            super().rollback()
+
     def lobject(self, *args: Any, **kwargs: Any) -> Any:
-        self.bind_ahead()
-        return super().lobject(*args, **kwargs)
+        with self.lock:
+            self.bind_ahead()
+            return super().lobject(*args, **kwargs)
 
     def tpc_begin(self, xid: Any) -> None:
-        super().tpc_begin(xid)
-        state = self.tenantguard
-        if state is not None and state.check_outs:
-            self.send(state, state.begin(None))
+        with self.lock:
+            super().tpc_begin(xid)
+            state = self.tenantguard
+            if state is not None and state.check_outs:
+                self.send(state, state.begin(None))
 
     def bind_ahead(self) -> None:
         """Begin the transaction and bind its tenant, if none is open."""
@@ -74,49 +91,86 @@ class TenantConnection(extensions.connection):
     def send(self, state: ConnectionState, beginning: Beginning) -> None:
         """Carry out *beginning* in a message of its own."""
         with super().cursor() as cursor:
-            cursor.execute(self.encoded(beginning))
-            state.begun(beginning, cursor.rowcount)
+            try:
+                cursor.execute(self.encoded(beginning))
+            except psycopg2.Error as error:
+                if beginning.scrubs:
+                    # What cannot be cleaned must not be used again.
+                    self.close()
+                raise _without_statement(error) from None
+            self.begun(state, beginning, cursor.rowcount)
+
+    def begun(self, state: ConnectionState, beginning: Beginning, rows: int) -> None:
+        """Note that *beginning* was carried out, and forget what was left in the driver."""
+        self.begins += 1
+        self.apart = False
+        if beginning.scrubs:
+            self.notifies.clear()
+        state.begun(beginning, rows)
+
+    def fits_together(self, beginning: Beginning) -> bool:
+        """Return whether the transaction's first statement may be in *beginning*'s message.
+
+        Not when a scrub has failed together with a statement, nor when the server would read the
+        statement by settings that somebody has left behind.
+        """
+        reading = tuple(map(self.get_parameter_status, _READING))
+        self._reading = self._reading or reading
+        return not beginning.asks and not self.apart and reading == self._reading
 
     def encoded(self, beginning: Beginning) -> bytes:
         """Return *beginning* as the bytes of one message."""
-        return "; ".join(beginning.commands).encode(self._codec())
-
-    def _codec(self) -> str:
-        return str(extensions.encodings[self.encoding])
+        return "; ".join(beginning.commands).encode(extensions.encodings[self.encoding])
 
 
-class CursorBinding:
-    """Mixed in before one of psycopg2's cursor classes."""
+class CursorBinding(extensions.cursor):
+    """psycopg2's cursor, which binds the tenant; the application's own classes come before it."""
 
     connection: TenantConnection
     name: str | None
 
     def execute(self, query: Any, vars: Any = None) -> None:  # noqa: A002  (psycopg2's name)
-        state = self.connection.beginning_state()
-        if state is not None:
-            beginning = state.begin(None)
-            if self.name is None and not beginning.asks:
-                self._execute_together(state, beginning, query, vars)
-                return
-            self.connection.send(state, beginning)
-        super().execute(query, vars)  # type: ignore[misc]  # psycopg2's cursor is next
+        with self.connection.lock:
+            state = self.connection.beginning_state()
+            if state is not None:
+                beginning = state.begin(None)
+                if self.name is None and self.connection.fits_together(beginning):
+                    self._execute_together(state, beginning, query, vars)
+                    return
+                self.connection.send(state, beginning)
+            super().execute(query, vars)
 
     def _execute_together(
         self, state: ConnectionState, beginning: Beginning, query: Any, values: Any
     ) -> None:
-        statement: bytes = self.mogrify(query, values)  # type: ignore[attr-defined]
+        statement: bytes = self.mogrify(query, values)
         # Whatever fails now leaves a transaction that answers nothing before it is rolled back.
         state.bound = beginning.tenant
+        self.connection.apart = beginning.scrubs
+        self.connection.notices.clear()
         # On a line of its own: PostgreSQL's errors quote the line at fault.
         message = self.connection.encoded(beginning) + b";\n" + statement
-        super().execute(message)  # type: ignore[misc]
-        state.begun(beginning, 0)
+        super().execute(message)
+        self.connection.begun(state, beginning, 0)
+
+
+class WatchedCursor:
+    """Mixed in before the application's own cursor classes: do they use the binding?"""
+
+    connection: TenantConnection
+
+    def execute(self, query: Any, vars: Any = None) -> None:  # noqa: A002  (psycopg2's name)
+        state, begins = self.connection.beginning_state(), self.connection.begins
+        super().execute(query, vars)  # type: ignore[misc]  # the application's class is next
+        if state is not None and self.connection.begins == begins:
+            state.binding.refuse_unbound_cursor()
 
 
 def _ahead(name: str) -> Any:
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        self.connection.bind_ahead()
-        return getattr(super(CursorBinding, self), name)(*args, **kwargs)
+        with self.connection.lock:
+            self.connection.bind_ahead()
+            return getattr(super(CursorBinding, self), name)(*args, **kwargs)
 
     method.__name__ = name
     return method
@@ -131,7 +185,16 @@ def _binding(factory: type[Any]) -> type[Any]:
     """Return *factory*, the application's own cursor class, with the binding."""
     if issubclass(factory, CursorBinding):
         return factory
-    return type(factory.__name__, (CursorBinding, factory), {})
+    if factory is extensions.cursor:
+        return CursorBinding
+    return type(factory.__name__, (WatchedCursor, factory, CursorBinding), {})
+
+
+def _without_statement(error: psycopg2.Error) -> psycopg2.Error:
+    """Return *error* without PostgreSQL's own text, which would quote the tenant."""
+    return type(error)(
+        f"The transaction could not be begun for the tenant (SQLSTATE {error.pgcode})."
+    )
 
 
 def synchronous() -> Driver:

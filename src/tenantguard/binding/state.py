@@ -9,6 +9,7 @@ from sqlalchemy import ColumnClause
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.sql import visitors
 
+from tenantguard.binding.literal import sql_literal
 from tenantguard.catalog import SETTING
 from tenantguard.errors import ConfigurationError, CrossTenantError, UnscopedStatementError
 
@@ -40,15 +41,18 @@ SNAPSHOT_QUERY = (
 )
 """The server's process, and what the application's own `connect` listeners have set."""
 
+_FAILING = "SELECT 1 / (count(*) = 1)::int FROM ({}) AS answer"
+
 # Sequences keep their values: DISCARD SEQUENCES forgets only this session's cached currval.
+# The settings come first, so that a timeout left behind does not end the rest.
 _SCRUB = (
+    "RESET ALL",
     "RESET SESSION AUTHORIZATION",
     "CLOSE ALL",
     "UNLISTEN *",
     "SELECT pg_catalog.pg_advisory_unlock_all()",
     "DISCARD TEMP",
     "DISCARD SEQUENCES",
-    "RESET ALL",
 )
 
 
@@ -102,6 +106,16 @@ class Binding:
             ),
         )
 
+    def refuse_unbound_cursor(self) -> None:
+        """Raise `UnscopedStatementError`: a cursor's class has passed by the binding."""
+        self._refuse(
+            "unbound cursor",
+            UnscopedStatementError(
+                "A cursor_factory called psycopg2's cursor by its name, which passes by the "
+                "tenant's binding. Use super() in that class."
+            ),
+        )
+
     def refuse_open_transaction(self) -> None:
         """Raise `UnscopedStatementError`: the pool handed out a connection in a transaction."""
         self._refuse(
@@ -137,11 +151,13 @@ class Beginning:
         tenant: The tenant to bind.
         commands: SQL, one command each.
         asks: Whether the last command is the registry query.
+        scrubs: Whether the commands clean the connection.
     """
 
     tenant: str | None
     commands: list[str]
     asks: bool
+    scrubs: bool
 
 
 @dataclass(slots=True, repr=False)
@@ -150,7 +166,6 @@ class ConnectionState:
 
     Attributes:
         binding: What the guard says.
-        literal: Returns a text as an SQL literal, escaped by the driver.
         scrub: The commands that clean the connection, inside a transaction.
         pooled: Whether a pooler such as PgBouncer is between; it may give each transaction another
             connection to the server, so each one scrubs.
@@ -165,7 +180,6 @@ class ConnectionState:
     """
 
     binding: Binding
-    literal: Callable[[str], str]
     scrub: list[str]
     pooled: bool = False
     check_outs: int = 0
@@ -193,25 +207,28 @@ class ConnectionState:
         elif autocommit:
             self.binding.refuse_autocommit()
 
-    def begin(self, command: str | None, *, ask: bool = True) -> Beginning:
+    def begin(self, command: str | None, *, answered: bool = True) -> Beginning:
         """Return what to send for *command*, the driver's BEGIN.
 
         None is for a driver that has already sent its BEGIN; the scrub then ends the transaction
-        and starts another of the same kind.
+        and starts another of the same kind. Without being *answered*, what asks the registry fails
+        by itself for a tenant that may not be served: by a division by zero.
         """
         tenant = self.tenant()
-        commands = [f"SET LOCAL {SETTING} = {self.literal(tenant or '')}"]
+        commands = [f"SET LOCAL {SETTING} = {sql_literal(tenant or '')}"]
         if command is not None:
             commands.insert(0, command)
         unclean = self.dirty or self.pooled or tenant != self.bound
-        if unclean and self.binding.observe is None:
+        scrubs = unclean and self.binding.observe is None
+        if scrubs:
             commands[:0] = self._scrubbing(begun=command is None)
-        asks = ask and tenant is not None and self.binding.unknown(tenant)
+        asks = tenant is not None and self.binding.unknown(tenant)
         if asks:
-            commands.append(self.registry_query(tenant or ""))
+            query = self.registry_query(tenant or "")
+            commands.append(query if answered else _FAILING.format(query))
         self.bound = UNBOUND
         self.ends_prepared = False
-        return Beginning(tenant, commands, asks)
+        return Beginning(tenant, commands, asks, scrubs)
 
     def _scrubbing(self, *, begun: bool) -> list[str]:
         # With a COMMIT of its own: a later ROLLBACK would bring the old state back.
@@ -221,7 +238,7 @@ class ConnectionState:
 
     def registry_query(self, tenant: str) -> str:
         """Return the query whose number of rows says what the registry knows of *tenant*."""
-        return self.binding.registry_query(self.literal(tenant))
+        return self.binding.registry_query(sql_literal(tenant))
 
     def begun(self, beginning: Beginning, rows: int) -> None:
         """Note that *beginning* was carried out; *rows* is the registry's answer, if asked.
@@ -236,10 +253,10 @@ class ConnectionState:
         self.bound = beginning.tenant
 
 
-def scrub_sql(settings: dict[str, str], literal: Callable[[str], str]) -> list[str]:
+def scrub_sql(settings: dict[str, str]) -> list[str]:
     """Return the commands that bring a connection back to how its `connect` listeners left it."""
     restore = [
-        f"SELECT pg_catalog.set_config({literal(name)}, {literal(value)}, false)"
+        f"SELECT pg_catalog.set_config({sql_literal(name)}, {sql_literal(value)}, false)"
         for name, value in settings.items()
         if name not in (SETTING, PROCESS) and (name, value) != ("role", "none")
     ]

@@ -430,6 +430,7 @@ def test_maintenance_policy_that_was_narrowed_is_not_believed(world: World) -> N
         "? tenants: not looked at. Policies or missing privileges hide rows of public.users "
         in result.stdout
     )
+    assert "- tenants: 2 of 3 tables, 3 rows" in result.stdout
 
 
 def test_restrictive_policy_on_the_maintenance_role_is_seen(world: World) -> None:

@@ -1,13 +1,15 @@
-"""A database for the benchmarks: two engines on the same rows, one protected, one not."""
+"""A database for the benchmarks, and how two pieces of work are compared."""
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 from contextlib import contextmanager
 from importlib.metadata import version
+from itertools import cycle, islice
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
@@ -23,7 +25,15 @@ if TYPE_CHECKING:
 
     from locks import World
 
+    Work = Callable[[int], object]
+    """Does something as often as it is told."""
+
+    Samples = Mapping[str, list[float]]
+    """What was measured in each round, by the name of the work."""
+
 ROWS = 2_000
+BLOCKS = 5
+_PACKAGES = ("sqlalchemy", "psycopg", "psycopg2-binary", "asyncpg")
 
 
 @contextmanager
@@ -40,35 +50,69 @@ def world() -> Iterator[World]:
             )
         with built.admin.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
             connection.execute(text("VACUUM ANALYZE"))
+            print(f"PostgreSQL {connection.scalar(text('SHOW server_version'))}")
         yield built
         built.dispose()
 
 
-def compare(
-    work: Mapping[str, Callable[[], object]], *, rounds: int, repeat: int
-) -> dict[str, float]:
-    """Return the median time of each piece of work in microseconds, measured in turns."""
-    for function in work.values():
-        for _ in range(repeat):
+def often(function: Callable[[], object]) -> Work:
+    def run(times: int) -> None:
+        for _ in range(times):
             function()
-    times: dict[str, list[float]] = {name: [] for name in work}
-    for _ in range(rounds):
-        for name, function in work.items():
+
+    return run
+
+
+def compare(work: Mapping[str, Work], *, rounds: int, repeat: int) -> Samples:
+    """Return the time of each piece of work in microseconds, a sample a round.
+
+    The pieces take turns, and the turn goes back and forth (ABBA), so that what else the machine
+    does, and what drifts, hits all of them alike.
+    """
+    for function in work.values():
+        function(repeat)
+    samples: dict[str, list[float]] = {name: [] for name in work}
+    there = list(work)
+    for names in islice(cycle([there, there[::-1]]), rounds):
+        for name in names:
             start = perf_counter_ns()
-            for _ in range(repeat):
-                function()
-            times[name].append((perf_counter_ns() - start) / repeat / 1000)
-    return {name: median(samples) for name, samples in times.items()}
+            work[name](repeat)
+            samples[name].append((perf_counter_ns() - start) / repeat / 1000)
+    return samples
 
 
-def report(title: str, times: Mapping[str, float], *, base: str) -> None:
+def ratios(samples: Samples, name: str, *, base: str) -> list[float]:
+    """Return the ratio of the medians: of all rounds, then of each fifth of them."""
+    own, other = samples[name], samples[base]
+    size = max(1, len(own) // BLOCKS)
+    parts = [slice(None), *(slice(n, n + size) for n in range(0, len(own) - size + 1, size))]
+    return [median(own[part]) / median(other[part]) for part in parts]
+
+
+def report(
+    title: str, samples: Samples, *, base: str, unit: str = "µs", most: bool = False
+) -> None:
+    """Print medians and their ratio to *base*, with its range over five parts of the run.
+
+    The last ratio is that of the better quarters: on a busy machine they are less disturbed. With
+    *most*, more is better.
+    """
     print(f"\n{title}")
-    for name, micros in times.items():
-        print(f"  {name:<44} {micros:9.1f} µs   {micros / times[base]:5.2f}x")
+    for name, values in samples.items():
+        ratio, *parts = ratios(samples, name, base=base)
+        calm = _better_quarter(values, most=most) / _better_quarter(samples[base], most=most)
+        spread = f"({min(parts):.2f} to {max(parts):.2f})   quarters {calm:.3f}x"
+        print(f"  {name:<28} {median(values):9.1f} {unit}   {ratio:.3f}x   {spread}", flush=True)
 
 
-def machine() -> None:
+def _better_quarter(values: list[float], *, most: bool) -> float:
+    return quantiles(values, n=4)[2 if most else 0]
+
+
+def machine(*packages: str) -> None:
+    """Print what the figures belong to."""
+    versions = ", ".join(f"{name} {version(name)}" for name in (*_PACKAGES, *packages))
     print(
-        f"{platform.machine()}, Python {platform.python_version()}, "
-        f"SQLAlchemy {version('sqlalchemy')}, psycopg {version('psycopg')}"
+        f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.2f}, "
+        f"Python {platform.python_version()}, {versions}"
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bench import compare, machine, report, world
+from bench import compare, machine, often, report, world
 from locks import Locks
 from practice import A, Order, Patient
 from sqlalchemy import Engine, select
@@ -58,17 +58,19 @@ def main() -> None:
         plain, guarded = locks.second_alone(), locks.both()
         hand, scoped = pair(plain, by_hand=True), pair(guarded, by_hand=False)
         for kind, first, second in zip(("ORM", "Core"), hand, scoped, strict=True):
-            times = compare({"WHERE by hand": first, "scoped": second}, rounds=80, repeat=100)
-            report(f"One row by its key, cached, {kind}", times, base="WHERE by hand")
-        times = compare(
+            samples = compare(
+                {"WHERE by hand": often(first), "scoped": often(second)}, rounds=80, repeat=100
+            )
+            report(f"One row by its key, cached, {kind}", samples, base="WHERE by hand")
+        samples = compare(
             {
-                "WHERE by hand": compiling(plain, by_hand=True),
-                "scoped": compiling(guarded, by_hand=False),
+                "WHERE by hand": often(compiling(plain, by_hand=True)),
+                "scoped": often(compiling(guarded, by_hand=False)),
             },
             rounds=60,
             repeat=50,
         )
-        report("Compiling a join, uncached", times, base="WHERE by hand")
+        report("Compiling a join, uncached", samples, base="WHERE by hand")
         locks.dispose()
 
 

@@ -32,6 +32,7 @@ class TenantBinding:
     tenantguard: ConnectionState | None = None
     pgconn: pq.abc.PGconn
     _pipeline: Any
+    _tpc: Any
 
     def in_transaction(self) -> bool:
         """Return whether a transaction is open, without asking the server."""
@@ -54,7 +55,12 @@ class TenantBinding:
         begins = isinstance(command, bytes) and command.startswith(b"BEGIN")
         if state is None or not state.check_outs or not begins:
             return (yield from super()._exec_command(command, *args, **kwargs))  # type: ignore[misc]
-        return (yield from self._begin_for_tenant(state, command.decode()))
+        try:
+            return (yield from self._begin_for_tenant(state, command.decode()))
+        except Exception:
+            # A two-phase transaction that is refused is none; else no rollback() would be allowed.
+            self._tpc = None
+            raise
 
     def _begin_for_tenant(
         self, state: ConnectionState, command: str

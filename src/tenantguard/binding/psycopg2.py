@@ -70,8 +70,15 @@ class TenantConnection(extensions.connection):
         with self.lock:
             super().tpc_begin(xid)
             state = self.tenantguard
-            if state is not None and state.check_outs:
+            if state is None or not state.check_outs:
+                return
+            try:
                 self.send(state, state.begin(None))
+            except Exception:
+                # Otherwise no rollback() would be allowed.
+                if not self.closed:
+                    self.tpc_rollback()
+                raise
 
     def bind_ahead(self) -> None:
         """Begin the transaction and bind its tenant, if none is open."""

@@ -267,6 +267,7 @@ class TenantGuard:
 
     def _guard_system(self, engine: Engine) -> None:
         """Refuse *engine* outside system access: connections, statements and sessions."""
+        hide_parameters(engine, hide=True)
         event.listen(engine, "checkout", _require_system_access)
         event.listen(engine, "before_cursor_execute", _require_system_access)
         set_scope(
@@ -301,8 +302,9 @@ class TenantGuard:
                     "system_access() yields."
                 )
             raise TenantNotSetError(
-                "Tenant data was asked for and no tenant is active. Wrap the work in "
-                "`with tenant_context(tenant_id):`, or let the framework adapter resolve it."
+                "Tenant data, or SQL text that may ask for it, was sent and no tenant is active. "
+                "Wrap the work in `with tenant_context(tenant_id):`, or let the framework adapter "
+                "resolve it. A health check needs none when it sends select(1)."
             )
         if active.owner is not self:
             canonical = self.catalog.canonical(active.given)

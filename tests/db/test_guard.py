@@ -11,8 +11,19 @@ import pytest
 from drivers import ASYNC, address
 from locks import unique_roles
 from practice import A, B, Base, Material, Order, Patient, Practice, User, make_guard, order_tags
-from sqlalchemy import Engine, and_, create_engine, delete, func, insert, select, text, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import (
+    Engine,
+    and_,
+    create_engine,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -330,6 +341,21 @@ def test_identity_lookup_declares_only_what_is_safe(model: Any, by: str, message
     """A lookup that could answer with two users, or without a tenant, is refused."""
     with pytest.raises(ConfigurationError, match=message):
         make_guard(unique_roles()).identity_lookup(model, by=by)
+
+
+def test_the_system_engine_hides_parameters(locks: Locks) -> None:
+    """An error in system access shows no values either."""
+    system = locks.none()
+    guard = TenantGuard(
+        Patient.metadata, tenants="practices", roles=locks.world.guard.roles, system_engine=system
+    )
+    failing = select(func.to_date(literal(CANARY), literal("YYYY")))
+    with (
+        guard.system_access(reason="test") as engine,
+        engine.connect() as connection,
+        pytest.raises(DBAPIError, match="parameters hidden"),
+    ):
+        connection.execute(failing)
 
 
 def test_system_access_yields_its_own_engine(locks: Locks) -> None:

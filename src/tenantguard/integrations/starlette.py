@@ -51,7 +51,7 @@ class TenantMiddleware:
         claims: Returns the claims of the token that the application has verified; by default
             `request.state.claims`.
         user: Returns the user whom the application has signed in; by default what Starlette's
-            AuthenticationMiddleware found.
+            AuthenticationMiddleware found. One whose `is_authenticated` is False counts as none.
     """
 
     # Pure ASGI: under BaseHTTPMiddleware, context variables set by the app do not travel back up.
@@ -152,8 +152,7 @@ def _claims(connection: HTTPConnection) -> Mapping[str, Any]:
 
 
 def _user(connection: HTTPConnection) -> Any:
-    user = connection.scope.get("user")
-    return user if getattr(user, "is_authenticated", True) else None
+    return connection.scope.get("user")
 
 
 class _RequestView:
@@ -195,4 +194,5 @@ class _RequestView:
 
     @property
     def user(self) -> Any:
-        return self._user(self._connection)
+        user = self._user(self._connection)
+        return user if getattr(user, "is_authenticated", True) else None

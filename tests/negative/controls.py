@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ REFUSALS = "tests/db/test_refusals.py"
 IDENTITY = "tests/db/test_identity.py"
 CONTEXT = "tests/unit/test_context.py"
 FLASK = "tests/integrations/test_flask.py"
+STARLETTE = "tests/integrations/test_starlette.py"
 VERIFY = "tests/db/test_rls_verify.py"
 APPLY = "tests/db/test_rls_apply.py"
 
@@ -76,6 +78,14 @@ def _passes_prefixes(self: Any, stmt: Any, prefixes: Any, **kwargs: Any) -> Any:
     return unwatched(self, stmt, prefixes, **kwargs)
 
 
+async def _passes_message(self: Any, message: Any) -> None:
+    await self._send(message)
+
+
+def _any_user(view: Any) -> Any:
+    return view._user(view._connection)
+
+
 def _where_as_it_was(statement: Any, _predicates: Any) -> Any:
     return statement
 
@@ -84,6 +94,7 @@ def _open(criteria: Any) -> list[Any]:
     return [clause for clause in criteria if clause is not None]
 
 
+MIDDLEWARE = "tenantguard.integrations.starlette"
 COMPILER = "tenantguard.scoping.compiler:TenantCompiler"
 MODULE = "tenantguard.scoping.compiler"
 SAVED = "tenantguard.scoping.writes:Writes"
@@ -260,6 +271,29 @@ CONTROLS = {
     ),
     "a request leaves its tenant": Control(
         _attribute("tenantguard.integrations.flask", "_own_context", lambda app: app), FLASK
+    ),
+    # Starlette.
+    "a Starlette request starts without a tenant": Control(
+        _attribute(MIDDLEWARE, "no_tenant", nullcontext), STARLETTE, "starts_without"
+    ),
+    "a Starlette request without a tenant is refused": Control(
+        _attribute("tenantguard.guard:TenantGuard", "refuses", lambda *_: False),
+        STARLETTE,
+        "refused_before",
+    ),
+    "only public paths are public": Control(
+        _attribute(f"{MIDDLEWARE}:TenantMiddleware", "_is_public", lambda *_: True),
+        STARLETTE,
+        "looks_public",
+    ),
+    "Starlette answers what the guard refuses": Control(
+        _attribute(MIDDLEWARE, "_FORBIDDEN", ()), STARLETTE, "become_answers"
+    ),
+    "an answer that has begun is the last": Control(
+        _attribute(f"{MIDDLEWARE}:_Answering", "__call__", _passes_message), STARLETTE, "begun"
+    ),
+    "a user who is not authenticated is nobody": Control(
+        _attribute(f"{MIDDLEWARE}:_RequestView", "user", property(_any_user)), STARLETTE, "user_of"
     ),
     "the database is verified": Control(
         _attribute("tenantguard.guard:TenantGuard", "_verify", _nothing), GUARD, "is_refused"

@@ -43,11 +43,25 @@ def engines_of(target: Any) -> list[Engine]:
 def hide_parameters(engine: Engine, *, hide: bool) -> None:
     """Hide parameters also on engines that were derived from *engine* before."""
     engine.hide_parameters = hide
+    # Not by an event of the engine: with one, SQLAlchemy dispatches all of them for each statement.
+    base = engine.dialect.execution_ctx_cls
+    engine.dialect.execution_ctx_cls = type(base.__name__, (_Hiding, base), {"hide": hide})
 
-    def follow(connection: Any) -> None:
-        connection.engine.hide_parameters = hide
 
-    event.listen(engine, "engine_connect", follow)
+class _Hiding:
+    """Mixed into the execution context, which is made before anything shows a parameter."""
+
+    hide: bool
+
+    @classmethod
+    def _init_compiled(cls, dialect: Any, connection: Any, *args: Any, **kwargs: Any) -> Any:
+        connection.engine.hide_parameters = cls.hide
+        return super()._init_compiled(dialect, connection, *args, **kwargs)  # type: ignore[misc]
+
+    @classmethod
+    def _init_statement(cls, dialect: Any, connection: Any, *args: Any, **kwargs: Any) -> Any:
+        connection.engine.hide_parameters = cls.hide
+        return super()._init_statement(dialect, connection, *args, **kwargs)  # type: ignore[misc]
 
 
 def translate_refusals(engine: Engine) -> None:

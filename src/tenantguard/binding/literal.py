@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 __all__ = ["sql_literal"]
 
+_PRINTABLE = re.compile("[ -~]*")
 _ESCAPED = {ord("'"): "''", ord("\\"): "\\\\"}
 
 
@@ -13,10 +16,11 @@ def sql_literal(text: str) -> str:
     So it depends neither on the session's `client_encoding` nor on `standard_conforming_strings`,
     which a tenant's text could have changed.
     """
-    return "E'" + "".join(map(_escaped, text)) + "'"
+    escaped = text.translate(_ESCAPED)
+    if not _PRINTABLE.fullmatch(escaped):
+        escaped = "".join(map(_printable, escaped))
+    return f"E'{escaped}'"
 
 
-def _escaped(character: str) -> str:
-    if " " <= character <= "~":
-        return character.translate(_ESCAPED)
-    return f"\\U{ord(character):08x}"
+def _printable(character: str) -> str:
+    return character if " " <= character <= "~" else f"\\U{ord(character):08x}"

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 BINDING = "tests/db/test_binding.py"
+DRIVER = "tests/db/test_drivers.py"
+WITH_ASYNCPG = "tests/db/test_asyncpg.py"
+WITH_PSYCOPG = "tests/db/test_psycopg.py"
+WITH_PSYCOPG2 = "tests/db/test_psycopg2.py"
+SUSPENDED = "tests/db/test_suspended.py"
 GUARD = "tests/db/test_guard.py"
 ORM = "tests/attacks/test_orm_reads.py"
 CORE = "tests/attacks/test_core_reads.py"
@@ -71,6 +76,34 @@ def _passes_command(self: Any, *args: Any, **kwargs: Any) -> Any:
     return psycopg.Connection._exec_command(self, *args, **kwargs)
 
 
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _settings_last() -> tuple[str, ...]:
+    from tenantguard.binding.state import _SCRUB  # noqa: PLC0415
+
+    return (*_SCRUB[1:], _SCRUB[0])
+
+
+def _begun(connection: Any, state: Any, beginning: Any, rows: int) -> None:
+    connection.begins += 1
+    state.begun(beginning, rows)
+
+
+def _takes_argument(cls: Any, connection_class: Any, name: str, value: Any) -> Any:
+    def connect(dialect: Any, args: Any, given: dict[str, Any]) -> Any:
+        return dialect.connect(*args, **{**given, name: value})
+
+    return cls(connection_class, connect)
+
+
+def _never_suspended(table: Any, key: Any, _suspended: Any) -> Any:
+    from tenantguard.binding import registry_query  # noqa: PLC0415
+
+    return registry_query(table, key, None)
+
+
 def _passes_prefixes(self: Any, stmt: Any, prefixes: Any, **kwargs: Any) -> Any:
     from sqlalchemy.sql.compiler import SQLCompiler  # noqa: PLC0415
 
@@ -102,6 +135,9 @@ PINNED = "tenantguard.scoping.sessions:_Pinned"
 STATE = "tenantguard.binding.state:Binding"
 CONNECTION = "tenantguard.binding.state:ConnectionState"
 PSYCOPG = "tenantguard.binding.psycopg:TenantBinding"
+BOUND = "tenantguard.binding"
+PSYCOPG2 = "tenantguard.binding.psycopg2:TenantConnection"
+ASYNCPG = "tenantguard.binding.asyncpg"
 
 CONTROLS = {
     # The first lock, reads.
@@ -221,6 +257,62 @@ CONTROLS = {
         _attribute("tenantguard.guard:TenantGuard", "_is_unknown", lambda *_: False),
         BINDING,
         "unknown_tenant",
+    ),
+    "a tenant's text is ASCII": Control(
+        _attribute("tenantguard.binding.state", "sql_literal", _quoted), DRIVER, "encoding"
+    ),
+    "settings are reset first": Control(
+        _attribute("tenantguard.binding.state", "_SCRUB", _settings_last()),
+        DRIVER,
+        "timeout_left",
+    ),
+    "what cannot be cleaned is closed": Control(
+        _attribute(PSYCOPG, "discard", _nothing), DRIVER, "cannot_be_cleaned"
+    ),
+    "another connection class is refused": Control(
+        _attribute(
+            "tenantguard.binding.driver:Driver", "by_argument", classmethod(_takes_argument)
+        ),
+        DRIVER,
+        "connection_class",
+    ),
+    "a pipeline fails for who is unknown": Control(
+        _attribute("tenantguard.binding.state", "_FAILING", "SELECT 1 FROM ({}) AS answer"),
+        WITH_PSYCOPG,
+        "unknown",
+    ),
+    "asyncpg's commands are checked": Control(
+        _attribute(f"{ASYNCPG}:TenantProtocol", "_check", _nothing), WITH_ASYNCPG, "outside"
+    ),
+    "asyncpg's BEGIN is one": Control(
+        _attribute(f"{ASYNCPG}:TenantConnection", "in_transaction", lambda _self: False),
+        WITH_ASYNCPG,
+        "does_not_end",
+    ),
+    "psycopg2's threads are kept apart": Control(
+        _attribute("tenantguard.binding.psycopg2", "RLock", nullcontext), WITH_PSYCOPG2, "threads"
+    ),
+    "psycopg2's first statement is read anew": Control(
+        _attribute(PSYCOPG2, "fits_together", lambda _self, beginning: not beginning.asks),
+        WITH_PSYCOPG2,
+        "what_was_left",
+    ),
+    "psycopg2's notifications are dropped": Control(
+        _attribute(PSYCOPG2, "begun", _begun), WITH_PSYCOPG2, "notices"
+    ),
+    "psycopg2's errors are without the statement": Control(
+        _attribute("tenantguard.binding.psycopg2", "_without_statement", lambda error: error),
+        WITH_PSYCOPG2,
+        "registry",
+    ),
+    "cursors that pass by are refused": Control(
+        _attribute(STATE, "refuse_unbound_cursor", _nothing), WITH_PSYCOPG2, "passes_by"
+    ),
+    "the suspended are asked for": Control(
+        _attribute("tenantguard.guard", "registry_query", _never_suspended), SUSPENDED
+    ),
+    "the registry is asked again": Control(
+        _attribute("tenantguard.guard", "_RECHECK", 1e9), SUSPENDED, "while"
     ),
     "open transactions are refused": Control(
         _attribute(STATE, "refuse_open_transaction", _nothing), REFUSALS, "open_transaction"

@@ -42,6 +42,10 @@ class TenantBinding:
         """Return the number of the server's process, as the driver was told it."""
         return cast("psycopg.Connection[Any]", self).info.backend_pid
 
+    def discard(self) -> None:
+        """Close the connection: what cannot be cleaned must not be used again."""
+        self.pgconn.finish()
+
     def _start_query(self) -> Generator[Any, Any, None]:
         state = self.tenantguard
         if state is not None and state.check_outs:
@@ -79,8 +83,7 @@ class TenantBinding:
         for result in results:
             if result.status not in _COMPLETED:
                 if beginning.scrubs:
-                    # What cannot be cleaned must not be used again.
-                    self.pgconn.finish()
+                    self.discard()
                 raise _without_statement(result)
         if beginning.scrubs:
             # Since psycopg 3.3: what came while nobody asked for notifications.

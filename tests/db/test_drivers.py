@@ -7,6 +7,7 @@ import signal
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 from drivers import ASYNC, DRIVERS, SYNC
 from driving import NAMES, ONE, pause, serves_next, stored
@@ -189,11 +190,14 @@ def test_an_interrupt_ends_one_statement(locks: Locks) -> None:
 
 @asynchronous
 @pytest.mark.parametrize("after", [0.5, 1.5, 2.5, 3.5])
-def test_a_cancelled_task_leaves_nothing(locks: Locks, after: float) -> None:
+def test_a_cancelled_task_leaves_nothing(locks: Locks, driver: str, after: float) -> None:
     """Cancelled in BEGIN, in the statement or in COMMIT, *after* so many round trips."""
     delay = 0.015
     with proxy(locks.world.app_url, delay=delay) as between:
-        engine = locks._engine(between.url(locks.world.app_url), ONE)
+        # A libpq older than 17 cancels with Python's lock held, which the proxy needs.
+        slow = driver == "asyncpg" or psycopg.capabilities.has_cancel_safe()
+        url = between.url(locks.world.app_url) if slow else locks.world.app_url
+        engine = locks._engine(url, ONE)
         locks.world.guard.protect(engine)
 
         async def write() -> None:
@@ -216,7 +220,7 @@ def test_a_cancelled_task_leaves_nothing(locks: Locks, after: float) -> None:
         engine.dispose()
     # Whoever is cancelled in COMMIT cannot know how it ended.
     assert cancelled or LEFT in stored(locks.world, A)
-    assert after > 2 or LEFT not in stored(locks.world, A)
+    assert after > 2 or not slow or LEFT not in stored(locks.world, A)
 
 
 @asynchronous

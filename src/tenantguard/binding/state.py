@@ -176,7 +176,7 @@ class ConnectionState:
         caller: The tenant where SQLAlchemy was given the statement that comes next, which with an
             asynchronous driver may be another context than the one that sends it.
         ends_prepared: Whether SQLAlchemy is ending a prepared transaction, which it does outside of
-            any transaction; reset by the driver's part when it is done.
+            any transaction.
     """
 
     binding: Binding
@@ -227,7 +227,6 @@ class ConnectionState:
             query = self.registry_query(tenant or "")
             commands.append(query if answered else _FAILING.format(query))
         self.bound = UNBOUND
-        self.ends_prepared = False
         return Beginning(tenant, commands, asks, scrubs)
 
     def _scrubbing(self, *, begun: bool) -> list[str]:
@@ -276,6 +275,8 @@ def registry_query(
     """
     # Without percent signs doubled: what is sent here is not formatted by a driver.
     dialect = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
+    # Off in SQLAlchemy 2.1; 2.0 doubles backslashes until it has asked a server.
+    dialect._backslash_escapes = False  # noqa: SLF001
     preparer = dialect.identifier_preparer
     start = f"SELECT 1 FROM {preparer.format_table(table)} WHERE {preparer.format_column(key)} = "  # noqa: S608
     if suspended is None:

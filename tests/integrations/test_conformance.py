@@ -12,7 +12,7 @@ from conformance import CASES, FORMS
 from conformance.asgi_bench import AsgiBench, FastApiBench
 from conformance.flask_bench import FlaskBench
 from conforming import TABLE, render
-from drivers import address
+from drivers import SYNC, address
 from sqlalchemy import NullPool, create_engine
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from conformance.forms import Case, Form
     from locks import World
     from sqlalchemy import Engine
+
+# It has drivers, and an event loop, of its own.
+pytestmark = pytest.mark.drivers(*SYNC)
 
 FASTAPI_VERSION = tuple(map(int, fastapi.__version__.split(".")[:2]))
 BENCHES: dict[str, type[Bench]] = {

@@ -42,6 +42,7 @@ class AsgiBench(Bench):
         self.app = self.application()
         self.root_path = ""
         self.state: dict[str, Any] = {}
+        self.spec_version = "2.3"
         self.protect(self.app)
 
     def application(self, **options: Any) -> Any:
@@ -111,6 +112,7 @@ class AsgiBench(Bench):
 
         async def watched(scope: Scope, receive: Receive, send: Send) -> None:
             scope["state"] = dict(self.state)
+            scope["asgi"] = {"version": "3.0", "spec_version": self.spec_version}
             try:
                 await self.app(scope, receive, send)
             except Exception as error:
@@ -146,9 +148,7 @@ class AsgiBench(Bench):
     @asynccontextmanager
     async def served(self) -> AsyncIterator[int]:
         """Serve on a port of the loopback address, in this event loop."""
-        config = uvicorn.Config(
-            self.app, port=0, log_config=None, lifespan="off", ws="websockets-sansio"
-        )
+        config = uvicorn.Config(self.app, port=0, log_config=None, lifespan="off")
         server = uvicorn.Server(config)
         running = asyncio.create_task(server.serve())
         while not server.started:  # noqa: ASYNC110  (uvicorn has no event)

@@ -138,3 +138,21 @@ async def dependency_for_another(bench: Any) -> list[Outcome]:
     bench.view("/patients", bench.names)
     answer = await bench.get("/others", A)
     return [bench.judge(answer, B), await bench.reads("/patients", A)]
+
+
+@case(TOPIC, raises={ConfigurationError: FASTAPI_BY_RESOLVER})
+async def generator_dependency_for_another(bench: Any) -> list[Outcome]:
+    """A `def` generator dependency enters another tenant: the view runs as the request's own."""
+
+    def dependency() -> Iterator[None]:
+        with bench.guard.tenant_context(B):
+            yield
+
+    def read(_: Any) -> list[str]:
+        bench.reached.append(bench.names_here())
+        return []
+
+    bench.route("/others", _depending(bench, dependency, read))
+    answer = await bench.get("/others", A)
+    assert [bench.judge_shown(shown, A) for shown in bench.reached] == [None]
+    return [bench.judge(answer, A)]

@@ -169,15 +169,17 @@ async def nothing_inherited(bench: Any) -> Outcome:
 
 @case(TOPIC, raises={TenantNotSetError: FORMS})
 async def public_page(bench: Any) -> list[Outcome]:
-    """A public page runs a query, right after a tenant's request: 403."""
+    """A public page runs a query, after a tenant's request and inside a tenant's block: 403."""
     bench.view("/patients", bench.names)
     bench.view("/public/leak", bench.names)
     outcomes = []
     for tenant in (A, None):
         await bench.reads("/patients", A)
-        answer = await bench.get("/public/leak", tenant)
-        assert answer.status == 403
-        outcomes.append(bench.judge(answer, A))
+        answers = [await bench.get("/public/leak", tenant)]
+        with tenant_context(A):
+            answers.append(await bench.get("/public/leak", tenant))
+        assert [answer.status for answer in answers] == [403, 403]
+        outcomes += [bench.judge(answer, A) for answer in answers]
     return outcomes
 
 

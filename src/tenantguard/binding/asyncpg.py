@@ -50,8 +50,6 @@ class TenantProtocol(Protocol):
     async def query(self, query: str, timeout: Any) -> Any:  # noqa: ASYNC109  (asyncpg's name)
         if not _CONTROL.fullmatch(query):
             self._check()
-        elif self.tenantguard is not None:
-            self.tenantguard.ends_prepared = False
         return await super().query(query, timeout)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import event
 
@@ -20,7 +20,8 @@ from tenantguard.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Dialect, Engine
+    from sqlalchemy.engine.default import DefaultExecutionContext
 
     from tenantguard.binding.driver import Driver
 
@@ -45,13 +46,14 @@ def bind_engine(engine: Engine, binding: Binding, *, verify: Callable[[Any, bool
     event.listen(engine, "do_connect", pool.connect)
     event.listen(engine, "checkout", pool.check_out)
     event.listen(engine, "checkin", pool.check_in)
+    # Not by events of the engine: with one, SQLAlchemy dispatches all of them for each statement.
     if engine.dialect.is_async:
-        event.listen(engine, "before_cursor_execute", pool.note_caller)
+        _note_callers(engine.dialect, binding)
     if engine.dialect.driver == "asyncpg" or hasattr(engine.dialect, "_do_prepared_twophase"):
         # SQLAlchemy ends a prepared transaction itself, outside of any transaction. psycopg's in
         # SQLAlchemy 2.1, and psycopg2's, are left to the driver.
-        event.listen(engine, "commit_twophase", _end_prepared)
-        event.listen(engine, "rollback_twophase", _end_prepared)
+        for name in ("do_commit_twophase", "do_rollback_twophase"):
+            setattr(engine.dialect, name, _ending(getattr(engine.dialect, name)))
     engine.dispose(close=not engine.dialect.is_async)
 
 
@@ -87,19 +89,12 @@ class _PoolEvents:
         driven.tenantguard.check_outs += 1
         driven.tenantguard.dirty = True
         driven.tenantguard.caller = UNBOUND
-        driven.tenantguard.ends_prepared = False
 
     def check_in(self, _connection: Any, record: Any) -> None:
         # There is no connection when it was invalidated.
         state = getattr(record.driver_connection, "tenantguard", None)
         if state is not None:
             state.check_outs -= 1
-
-    def note_caller(self, connection: Any, *_: Any) -> None:
-        # SQLAlchemy's greenlet may be in a context of its own; the driver runs in the task's.
-        state = getattr(connection.connection.driver_connection, "tenantguard", None)
-        if state is not None:
-            state.caller = self._binding.tenant()
 
     def _prepare(self, connection: Any, driven: Any) -> None:
         # dispose() makes a new pool: perhaps after a failover, or a migration.
@@ -113,10 +108,45 @@ class _PoolEvents:
         driven.tenantguard = ConnectionState(self._binding, scrub, pooled)
 
 
-def _end_prepared(connection: Any, _xid: Any, is_prepared: bool) -> None:  # noqa: FBT001
-    state = getattr(connection.connection.driver_connection, "tenantguard", None)
-    if state is not None:
+class _NotesCaller:
+    """Mixed into the execution context: notes who sends a statement, where SQLAlchemy is given it.
+
+    SQLAlchemy's greenlet may be in a context of its own; the driver runs in the task's.
+    """
+
+    binding: Binding
+
+    def pre_exec(self) -> None:
+        state = _state_of(cast("DefaultExecutionContext", self).root_connection)
+        if state is not None:
+            state.caller = self.binding.tenant()
+        super().pre_exec()  # type: ignore[misc]  # SQLAlchemy's own context is next
+
+
+def _note_callers(dialect: Dialect, binding: Binding) -> None:
+    base = dialect.execution_ctx_cls
+    dialect.execution_ctx_cls = type(base.__name__, (_NotesCaller, base), {"binding": binding})
+
+
+def _ending(end: Callable[..., None]) -> Callable[..., None]:
+    """Return *end*, which ends a two-phase transaction, allowed to do so outside of any."""
+
+    def run(connection: Connection, xid: Any, is_prepared: bool = True, **options: Any) -> None:  # noqa: FBT001, FBT002  (SQLAlchemy's own)
+        state = _state_of(connection)
+        if state is None:
+            end(connection, xid, is_prepared, **options)
+            return
         state.ends_prepared = is_prepared
+        try:
+            end(connection, xid, is_prepared, **options)
+        finally:
+            state.ends_prepared = False
+
+    return run
+
+
+def _state_of(connection: Connection) -> ConnectionState | None:
+    return getattr(connection.connection.driver_connection, "tenantguard", None)
 
 
 def _snapshot(connection: Any) -> dict[str, str]:

@@ -51,7 +51,6 @@ class TenantBinding:
         if state is not None and state.check_outs:
             autocommit = cast("psycopg.Connection[Any]", self).autocommit
             state.check(in_transaction=self.in_transaction(), autocommit=autocommit)
-            state.ends_prepared = False
         yield from super()._start_query()  # type: ignore[misc]  # psycopg's connection is next
 
     def _exec_command(self, command: Any, *args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:

@@ -222,6 +222,10 @@ class TenantGuard:
         for engine in engines_of(target):
             self._protect_engine(engine, show_parameters=show_parameters)
 
+    def protects(self, engine: Engine | AsyncEngine) -> bool:
+        """Return whether *engine* has this guard's locks."""
+        return all(getattr(each.dialect, _GUARDED, None) is self for each in engines_of(engine))
+
     def _protect_engine(self, engine: Engine, *, show_parameters: bool) -> None:
         owner = getattr(engine.dialect, _GUARDED, None)
         if owner is self:
@@ -247,6 +251,7 @@ class TenantGuard:
             unknown=self._is_unknown,
             answered=self._answered,
             registry_query=registry_query(table, key, self._suspended),
+            vouches=lambda context: not getattr(context.compiled, "has_text", True),
             observe=self.observations if self.mode == "observe" else None,
         )
         bind_engine(engine, binding, verify=verify)

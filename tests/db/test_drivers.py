@@ -13,7 +13,7 @@ from drivers import ASYNC, DRIVERS, SYNC
 from driving import NAMES, ONE, pause, serves_next, stored
 from practice import UNKNOWN, A, B, Patient
 from proxy import proxy
-from sqlalchemy import Column, Engine, MetaData, String, Table, create_engine, insert, text
+from sqlalchemy import Column, Engine, MetaData, String, Table, create_engine, insert, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.util import await_only
@@ -36,6 +36,7 @@ PATIENTS: Any = Patient.__table__
 LEFT = "left behind"
 every_driver = pytest.mark.parametrize("driver", DRIVERS)
 asynchronous = pytest.mark.parametrize("driver", ASYNC)
+preparing = pytest.mark.parametrize("driver", ["psycopg", *ASYNC])
 synchronous = pytest.mark.parametrize("driver", SYNC)
 
 
@@ -258,6 +259,79 @@ def test_threads_of_two_tenants_share_a_small_pool(locks: Locks) -> None:
 
     with ThreadPoolExecutor(8) as threads:
         assert all(threads.map(work, (A, B) * 50))
+
+
+# -- statements that SQL text has prepared ------------------------------------------------------
+
+
+@preparing
+@pytest.mark.parametrize("lock", ["both", "second_alone"])
+def test_what_sql_has_prepared_is_not_there_for_the_next(locks: Locks, lock: str) -> None:
+    """Drivers run what they prepared by its name, so nothing under such a name may be another's."""
+    engine = getattr(locks, lock)(**ONE)
+    with tenant_context(A), engine.connect() as connection:
+        connection.exec_driver_sql("PREPARE planted AS DELETE FROM patients")
+        connection.commit()
+    said = refusal(engine, locks.world)
+    assert said is None or "could not be begun" in said
+    serves_next(engine, locks.world)
+    with tenant_context(B), engine.connect() as connection:
+        query = "SELECT count(*) FROM pg_prepared_statements WHERE name = 'planted'"
+        assert connection.exec_driver_sql(query).scalar_one() == 0
+
+
+@preparing
+def test_a_statement_planted_under_the_drivers_name_does_not_run(locks: Locks, driver: str) -> None:
+    """A replaces what the driver prepared; B's next use of it does not run what A has planted."""
+    at_once = {} if driver == "asyncpg" else {"connect_args": {"prepare_threshold": 0}}
+    engine = locks.both(**ONE, **at_once)
+    query = select(PATIENTS.c.name).order_by(PATIENTS.c.id)
+    own = stored(locks.world, B)
+    # Not rolled back: psycopg would forget what it has prepared.
+    with tenant_context(B), engine.begin() as connection:
+        assert connection.scalars(query).all() == own
+    with tenant_context(A), engine.connect() as connection:
+        find = text(
+            "SELECT name FROM pg_prepared_statements WHERE position('ORDER BY patients' in "
+            "statement) > 0 AND NOT from_sql AND statement NOT LIKE '%pg_prepared%'"
+        )
+        name = connection.scalar(find)
+        connection.exec_driver_sql(f"DEALLOCATE {name}")
+        connection.exec_driver_sql(f"PREPARE {name} AS UPDATE patients SET name = '{LEFT}'")
+        connection.commit()
+    refusal(engine, locks.world)
+    with tenant_context(B), engine.begin() as connection:
+        assert connection.scalars(query).all() == own
+    assert stored(locks.world, B) == own
+
+
+@every_driver
+def test_only_what_the_first_lock_has_not_compiled_is_suspected(locks: Locks) -> None:
+    """Looking for prepared statements is not free; work without text is spared it."""
+    engine = locks.both(**ONE)
+    for work, suspected in (
+        (select(PATIENTS.c.name), False),
+        (select(PATIENTS.c.name), False),
+        (text("SELECT 1"), False),
+        (select(PATIENTS.c.name), True),
+        (select(PATIENTS.c.name), False),
+    ):
+        with tenant_context(A), engine.begin() as connection:
+            assert state_of(connection).suspect is suspected
+            connection.execute(work)
+
+
+@every_driver
+def test_a_statement_that_fails_vouches_for_nothing_after_it(locks: Locks) -> None:
+    """What a raw cursor sends after an error is suspected like any other."""
+    engine = locks.both(**ONE)
+    with tenant_context(A), engine.connect() as connection:
+        with pytest.raises(DBAPIError):
+            connection.execute(select(PATIENTS.c.id / 0))
+        connection.rollback()
+        connection.connection.cursor().execute("SELECT 1")
+    with tenant_context(A), engine.connect() as connection:
+        assert state_of(connection).suspect
 
 
 # -- what the session's settings do to the tenant's text ----------------------------------------

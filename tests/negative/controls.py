@@ -243,6 +243,16 @@ CONTROLS = {
         BINDING,
         "survives_check_in",
     ),
+    "what SQL has prepared is looked for": Control(
+        _attribute("tenantguard.binding.state", "_NOTHING_PREPARED_BY_SQL", "SELECT 1"),
+        DRIVER,
+        "planted",
+    ),
+    "what fails vouches for nothing": Control(
+        _attribute("tenantguard.binding.engine:_Noting", "_is_over", _nothing),
+        DRIVER,
+        "vouches_for_nothing",
+    ),
     "a pooler is noticed": Control(
         _attribute("tenantguard.binding.engine", "_is_pooled", lambda *_: False),
         BINDING,

@@ -10,7 +10,6 @@ from sqlalchemy import event
 from tenantguard.binding.state import (
     PROCESS,
     SNAPSHOT_QUERY,
-    UNBOUND,
     Binding,
     ConnectionState,
     scrub_sql,
@@ -47,8 +46,7 @@ def bind_engine(engine: Engine, binding: Binding, *, verify: Callable[[Any, bool
     event.listen(engine, "checkout", pool.check_out)
     event.listen(engine, "checkin", pool.check_in)
     # Not by events of the engine: with one, SQLAlchemy dispatches all of them for each statement.
-    if engine.dialect.is_async:
-        _note_callers(engine.dialect, binding)
+    _note_statements(engine.dialect, binding)
     if engine.dialect.driver == "asyncpg" or hasattr(engine.dialect, "_do_prepared_twophase"):
         # SQLAlchemy ends a prepared transaction itself, outside of any transaction. psycopg's in
         # SQLAlchemy 2.1, and psycopg2's, are left to the driver.
@@ -86,9 +84,7 @@ class _PoolEvents:
             self._prepare(connection, driven)
         if driven.in_transaction() and not connection.autocommit:
             self._binding.refuse_open_transaction()
-        driven.tenantguard.check_outs += 1
-        driven.tenantguard.dirty = True
-        driven.tenantguard.caller = UNBOUND
+        driven.tenantguard.check_out()
 
     def check_in(self, _connection: Any, record: Any) -> None:
         # There is no connection when it was invalidated.
@@ -108,24 +104,38 @@ class _PoolEvents:
         driven.tenantguard = ConnectionState(self._binding, scrub, pooled)
 
 
-class _NotesCaller:
-    """Mixed into the execution context: notes who sends a statement, where SQLAlchemy is given it.
-
-    SQLAlchemy's greenlet may be in a context of its own; the driver runs in the task's.
-    """
+class _Noting:
+    """Mixed into the execution context: tells the connection what SQLAlchemy is about to send."""
 
     binding: Binding
 
     def pre_exec(self) -> None:
-        state = _state_of(cast("DefaultExecutionContext", self).root_connection)
+        context = cast("DefaultExecutionContext", self)
+        state = _state_of(context.root_connection)
         if state is not None:
-            state.caller = self.binding.tenant()
+            if context.dialect.is_async:
+                # SQLAlchemy's greenlet may be in a context of its own; the driver is in the task's.
+                state.caller = self.binding.tenant()
+            state.vouched = self.binding.vouches(context)
         super().pre_exec()  # type: ignore[misc]  # SQLAlchemy's own context is next
 
+    def post_exec(self) -> None:
+        super().post_exec()  # type: ignore[misc]
+        self._is_over()
 
-def _note_callers(dialect: Dialect, binding: Binding) -> None:
+    def handle_dbapi_exception(self, error: BaseException) -> None:
+        self._is_over()
+        super().handle_dbapi_exception(error)  # type: ignore[misc]
+
+    def _is_over(self) -> None:
+        state = _state_of(cast("DefaultExecutionContext", self).root_connection)
+        if state is not None:
+            state.vouched = False
+
+
+def _note_statements(dialect: Dialect, binding: Binding) -> None:
     base = dialect.execution_ctx_cls
-    dialect.execution_ctx_cls = type(base.__name__, (_NotesCaller, base), {"binding": binding})
+    dialect.execution_ctx_cls = type(base.__name__, (_Noting, base), {"binding": binding})
 
 
 def _ending(end: Callable[..., None]) -> Callable[..., None]:
@@ -146,7 +156,9 @@ def _ending(end: Callable[..., None]) -> Callable[..., None]:
 
 
 def _state_of(connection: Connection) -> ConnectionState | None:
-    return getattr(connection.connection.driver_connection, "tenantguard", None)
+    # An invalidated connection has none.
+    fairy = connection._dbapi_connection  # noqa: SLF001
+    return getattr(fairy and fairy.driver_connection, "tenantguard", None)
 
 
 def _snapshot(connection: Any) -> dict[str, str]:

@@ -43,6 +43,11 @@ SNAPSHOT_QUERY = (
 
 _FAILING = "SELECT 1 / (count(*) = 1)::int FROM ({}) AS answer"
 
+# Drivers run what they have prepared by its name: PREPARE can put something else in its place.
+_NOTHING_PREPARED_BY_SQL = (
+    "SELECT 1 / (NOT EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql))::int"
+)
+
 # Sequences keep their values: DISCARD SEQUENCES forgets only this session's cached currval.
 # The settings come first, so that a timeout left behind does not end the rest.
 _SCRUB = (
@@ -66,6 +71,8 @@ class Binding:
         answered: Told how many rows the registry query gave for the tenant; raises unless the
             tenant may be served.
         registry_query: Returns the query that finds the tenant's row, given its SQL literal.
+        vouches: Whether the first lock has compiled a statement whole, given its execution context;
+            nothing else can prepare a statement by name.
         observe: Told what would be refused; None refuses.
     """
 
@@ -73,6 +80,7 @@ class Binding:
     unknown: Callable[[str], bool]
     answered: Callable[[str, int], None]
     registry_query: Callable[[str], str]
+    vouches: Callable[[Any], bool] = bool
     observe: Callable[[str, str], None] | None = None
 
     def refuse_autocommit(self) -> None:
@@ -172,6 +180,9 @@ class ConnectionState:
         check_outs: How often the pool has handed it out at this moment (StaticPool does so more
             than once); what the pool itself does is not bound.
         dirty: Whether the next BEGIN has to scrub.
+        vouched: Whether the first lock vouches for the statement that is sent at this moment.
+        strange: Whether this check-out has sent anything that it does not vouch for.
+        suspect: Whether an earlier one has, and nobody has looked yet for what it prepared.
         bound: The tenant of the transaction begun last; UNBOUND while that is not certain.
         caller: The tenant where SQLAlchemy was given the statement that comes next, which with an
             asynchronous driver may be another context than the one that sends it.
@@ -184,9 +195,20 @@ class ConnectionState:
     pooled: bool = False
     check_outs: int = 0
     dirty: bool = False
+    vouched: bool = False
+    strange: bool = False
+    suspect: bool = False
     bound: object = UNBOUND
     caller: object = UNBOUND
     ends_prepared: bool = False
+
+    def check_out(self) -> None:
+        """Note that the pool hands the connection out."""
+        self.check_outs += 1
+        self.dirty = True
+        self.suspect = self.suspect or self.strange or self.pooled
+        self.strange = self.vouched = False
+        self.caller = UNBOUND
 
     def tenant(self) -> str | None:
         """Return the tenant to act for, which must be that of the statement's author too."""
@@ -200,6 +222,7 @@ class ConnectionState:
         """Refuse a command outside its tenant's transaction."""
         if self.ends_prepared:
             return
+        self.strange = self.strange or not self.vouched
         tenant = self.tenant()
         if in_transaction:
             if tenant != self.bound:
@@ -232,7 +255,10 @@ class ConnectionState:
     def _scrubbing(self, *, begun: bool) -> list[str]:
         # With a COMMIT of its own: a later ROLLBACK would bring the old state back.
         if begun:
+            # psycopg2, the driver that has begun, runs nothing by a name.
             return [*self.scrub, "COMMIT AND CHAIN"]
+        if self.suspect or self.pooled or (self.strange and not self.dirty):
+            return ["BEGIN", *self.scrub, _NOTHING_PREPARED_BY_SQL, "COMMIT"]
         return ["BEGIN", *self.scrub, "COMMIT"]
 
     def registry_query(self, tenant: str) -> str:
@@ -246,7 +272,7 @@ class ConnectionState:
             UnknownTenantError: If the registry does not have the tenant.
             TenantSuspendedError: If it says that the tenant is suspended.
         """
-        self.dirty = False
+        self.dirty = self.suspect = False
         if beginning.asks:
             self.binding.answered(beginning.tenant or "", rows)
         self.bound = beginning.tenant

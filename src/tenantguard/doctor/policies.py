@@ -9,6 +9,7 @@ from tenantguard.doctor.subject import Look
 from tenantguard.rls import verify
 from tenantguard.rls.generate import entries
 from tenantguard.rls.session import rolled_back
+from tenantguard.rls.verify import LOCKED
 
 if TYPE_CHECKING:
     from tenantguard.doctor.subject import Subject
@@ -23,7 +24,12 @@ def look_at_policies(subject: Subject) -> Look:
     guarded = sum(entry.guarded for entry in entries(subject.catalog))
     return Look(
         f"{guarded} tables, as the application's role",
-        [Finding(each.code, Severity.ERROR, each.table, each.message, each.mend) for each in found],
+        [
+            Finding(each.code, Severity.ERROR, each.table, each.message, each.mend)
+            for each in found
+            if each != LOCKED
+        ],
+        [f"{LOCKED.message} {LOCKED.mend}"] if LOCKED in found else [],
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tenantguard.catalog import SETTING
 from tenantguard.rls.finding import Finding
 from tenantguard.rls.forms import SEARCH_PATH
-from tenantguard.rls.generate import entries
+from tenantguard.rls.generate import LOCK_TIMEOUT, entries
 from tenantguard.rls.names import literal, quote, target_of
 from tenantguard.rls.state import as_recordset, ask
 
@@ -43,7 +43,8 @@ def role_findings(
     With *switches*, tables whose row-level security is off or not forced are found as well.
 
     On the way, the transaction's search path is fixed, so that later questions are spelled alike,
-    and JIT is turned off, which costs more than it saves on questions asked once.
+    JIT is turned off, which costs more than it saves on questions asked once, and no later question
+    waits long for a table that a migration has locked.
     """
     guarded = [
         {"s": target_of(entry)[0], "t": target_of(entry)[1]}
@@ -76,6 +77,7 @@ def _question(guarded: list[Facts], roles: Roles) -> str:
     SELECT json_build_object(
         'path', pg_catalog.set_config('search_path', '{SEARCH_PATH}', true),
         'jit', pg_catalog.set_config('jit', 'off', true),
+        'wait', pg_catalog.set_config('lock_timeout', '{LOCK_TIMEOUT}', true),
         'version', pg_catalog.current_setting('server_version_num')::int,
         'current', current_user, 'session', session_user,
         'bound', coalesce(pg_catalog.current_setting('{SETTING}', true), '') <> '',

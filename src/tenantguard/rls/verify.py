@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tenantguard.catalog import Kind as TableKind
 from tenantguard.rls.finding import Finding
 from tenantguard.rls.forms import Shape, same_policy, shape_of, stored_forms
-from tenantguard.rls.generate import entries
+from tenantguard.rls.generate import LOCK_TIMEOUT, entries
 from tenantguard.rls.names import qualified, quote, target_of
 from tenantguard.rls.policies import APPLICATION_POLICIES, wanted_policies
 from tenantguard.rls.role import role_findings
@@ -24,16 +24,30 @@ if TYPE_CHECKING:
     from tenantguard.rls.state import Facts, Run
     from tenantguard.rls.step import Policy
 
-__all__ = ["verify", "verify_role"]
+__all__ = ["LOCKED", "verify", "verify_role"]
 
 _APPLY = "Run `tenantguard rls apply` with the owner's address."
 _CLASSIFY = "Classify the table (`tenantguard tables` says how), or revoke the privilege."
 _WRITES = {"INSERT", "UPDATE", "DELETE"}
+_LOCK_NOT_AVAILABLE = "55P03"
+
+LOCKED = Finding(
+    "could-not-compare",
+    None,
+    f"A table stayed locked for {LOCK_TIMEOUT}, as a migration does it, so its policies could not "
+    "be read.",
+    "Try again when the other transaction has ended.",
+)
+"""What `verify` finds while a table is locked: nothing is proven then."""
+
 _NEVER = {"TRUNCATE", "REFERENCES", "TRIGGER"}
 
 
 def verify(connection: Any, catalog: Catalog, roles: Roles) -> list[Finding]:
     """Return everything that keeps the second lock from holding on *connection*; none is good.
+
+    A table that stays locked is a finding too, after 3 seconds: who connects must not wait for a
+    migration to end.
 
     Args:
         connection: A DBAPI connection with no transaction open. It is left idle.
@@ -47,7 +61,12 @@ def verify(connection: Any, catalog: Catalog, roles: Roles) -> list[Finding]:
             target_of(each): each.column.name if each.guarded and each.column is not None else ""
             for each in known
         }
-        tables = read_tables(run, columns)
+        try:
+            tables = read_tables(run, columns)
+        except Exception as error:
+            if _is_locked(error):
+                return [*findings, LOCKED]
+            raise
         superuser = any(finding.code == "role-superuser" for finding in findings)
         for entry in known:
             facts = tables.get(target_of(entry))
@@ -63,6 +82,11 @@ def verify_role(connection: Any, catalog: Catalog, roles: Roles) -> list[Finding
     """Return what may have changed since `verify`, in one statement: the role, and RLS itself."""
     with rolled_back(connection) as run:
         return list(role_findings(run, catalog, roles, switches=True))
+
+
+def _is_locked(error: Any) -> bool:
+    code = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+    return bool(code == _LOCK_NOT_AVAILABLE)
 
 
 def _switches(entry: Entry, facts: Facts | None) -> Iterator[Finding]:
@@ -126,6 +150,9 @@ def _policies(
     try:
         forms = stored_forms(run, shapes)
     except Exception as error:  # noqa: BLE001  (any driver's error; the reason is its class)
+        if _is_locked(error):
+            yield LOCKED
+            return
         yield Finding(
             "could-not-compare",
             None,

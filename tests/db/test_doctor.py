@@ -6,27 +6,34 @@ import json
 import sys
 from contextlib import contextmanager
 from dataclasses import replace
+from ssl import create_default_context
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 from click.testing import CliRunner, Result
+from drivers import DRIVERS, engine_of
 from rls_world import A, B, World, fill, make_world
 from sqlalchemy import create_engine
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tenantguard import TenantGuard, rls
 from tenantguard.cli import main
-from tenantguard.doctor import Subject
+from tenantguard.doctor import Severity, Subject
 from tenantguard.doctor.eyes import Eyes
 from tenantguard.doctor.pooler import look_at_pooler
+from tenantguard.doctor.subject import PATIENCE
+from tenantguard.errors import PolicyDriftError
+from tenantguard.rls.generate import LOCK_TIMEOUT
 from tenantguard.rls.names import target_of
+from tenantguard.rls.verify import LOCKED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from sqlalchemy import URL
+    from sqlalchemy import URL, Engine
 
 LINES = '"Oth er"."Li""n%e"'
 NAME = 'Oth er.Li"n%e'
@@ -590,6 +597,151 @@ def test_engine_that_is_none_could_not_be_looked_at(world: World, name: str) -> 
     assert "? engines: not looked at." in result.stdout
 
 
+def with_engine(world: World, made: Engine, *arguments: str) -> Result:
+    """Run the command with an engine of the application, and no address beside it."""
+    module: Any = sys.modules["doctor_app"]
+    module.guard.protect(made)
+    module.other = made
+    options = (*VERSION, "--without-admin", *arguments)
+    result = CliRunner().invoke(
+        main,
+        ["doctor", "--guard", "doctor_app:guard", "--engine", "doctor_app:other", *options],
+    )
+    assert isinstance(result.exception, SystemExit | None)
+    assert world.roles.application not in result.output
+    return result
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize(
+    ("libpq", "asyncpg", "words"),
+    [
+        ({}, {}, "✓ policies"),
+        ({"user": "postgres"}, {"user": "postgres"}, "error role-superuser"),
+        (
+            {"options": "-c row_security=off"},
+            {"server_settings": {"row_security": "off"}},
+            "error row-security-off",
+        ),
+        (
+            {"options": f"-c tenantguard.tenant={A}"},
+            {"server_settings": {"tenantguard.tenant": str(A)}},
+            "error setting-bound",
+        ),
+    ],
+)
+def test_engine_is_examined_with_its_arguments(
+    world: World, driver: str, libpq: dict[str, Any], asyncpg: dict[str, Any], words: str
+) -> None:
+    """What only `connect_args` say is found as if the address said it, with every driver."""
+    arguments = asyncpg if driver == "asyncpg" else libpq
+    url = world.url.set(username=world.roles.application)
+    result = with_engine(world, engine_of(url, driver, connect_args=arguments))
+    assert words in result.stdout
+    assert (result.exit_code == 0) is (arguments == {})
+    assert str(A) not in result.output
+
+
+def test_engine_whose_arguments_cannot_be_carried_over_is_not_green(world: World) -> None:
+    """Nothing about the database is green then, and the end is 2."""
+    url = world.url.set(username=world.roles.application)
+    made = engine_of(url, "asyncpg", connect_args={"ssl": create_default_context()})
+    result = with_engine(world, made)
+    assert result.exit_code == 2
+    assert "? policies: not looked at. An argument of doctor_app:other" in result.stdout
+    assert "✓ policies" not in result.stdout
+    assert "✓ transport" not in result.stdout
+
+
+def test_address_beside_an_engine_that_says_more(world: World) -> None:
+    """Given an address, the engine's other arguments are a finding, and can be accepted."""
+    url = world.url.set(username=world.roles.application)
+    made = create_engine(url, connect_args={"options": "-c row_security=off"})
+    address = ("--database-url", with_password(url))
+    result = with_engine(world, made, *address)
+    assert result.exit_code == 1
+    assert "! warning engine-arguments" in result.stdout
+    accepted = with_engine(world, made, *address, "--accept", "engine-arguments=none matters")
+    assert accepted.exit_code == 0
+
+
+def test_guard_knows_what_it_protects(world: World) -> None:
+    """An engine is protected by the guard whose `protect` it was given, and by no other."""
+    module: Any = sys.modules["doctor_app"]
+    other = engine_of(world.url, "asyncpg")
+    assert module.guard.protects(module.engine)
+    assert module.guard.protects(module.engine.execution_options(x=1))
+    assert not module.guard.protects(other)
+    assert not module.observing.protects(module.engine)
+    behind = AsyncEngine(other)
+    module.guard.protect(behind)
+    assert module.guard.protects(behind)
+
+
+# -- tables that stay locked ------------------------------------------------------------------
+
+
+@contextmanager
+def locked(world: World) -> Iterator[None]:
+    with world.admin.begin() as holder:
+        holder.exec_driver_sql("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
+        yield
+
+
+@pytest.fixture
+def hasty(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert LOCK_TIMEOUT == PATIENCE == "3s"
+    monkeypatch.setattr("tenantguard.rls.role.LOCK_TIMEOUT", "50ms")
+    # Whoever waits longer than this would wait for the lock's end.
+    world.run(f"ALTER ROLE \"{world.roles.application}\" SET statement_timeout = '5s'")
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("autocommit", [False, True])
+def test_verification_does_not_wait_for_a_migration(
+    world: World,
+    autocommit: bool,  # noqa: FBT001
+) -> None:
+    """A locked table ends as a finding that says to try again; the connection is left as it was."""
+    with world.as_application(autocommit=autocommit) as connection:
+        with locked(world):
+            found = rls.verify(connection, world.catalog, world.roles)
+        assert found == [LOCKED]
+        assert LOCKED.code == "could-not-compare"
+        assert "Try again" in LOCKED.mend
+        assert connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+        assert connection.execute("SHOW lock_timeout").fetchone() == ("0",)
+        connection.rollback()
+        assert rls.verify(connection, world.catalog, world.roles) == []
+        assert connection.execute("SHOW lock_timeout").fetchone() == ("0",)
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_first_connection_does_not_wait_for_a_migration(world: World, driver: str) -> None:
+    """The first connection is refused while a table is locked, and works once it is free.
+
+    The application's own transactions wait as long as they did.
+    """
+    module: Any = sys.modules["doctor_app"]
+    made = engine_of(world.url.set(username=world.roles.application), driver)
+    module.guard.protect(made)
+    with locked(world), pytest.raises(PolicyDriftError, match=r"stayed locked.*Try again"):
+        made.connect()
+    with module.guard.tenant_context(A), made.connect() as connection:
+        assert connection.exec_driver_sql("SHOW lock_timeout").scalar() == "0"
+    made.dispose()
+
+
+@pytest.mark.usefixtures("hasty")
+def test_locked_table_is_not_green_without_an_admin_address(world: World) -> None:
+    """The doctor could not look at the policies of a locked table, and says so."""
+    with locked(world):
+        result = doctor(world, "--without-admin")
+    assert result.exit_code == 2
+    assert "? policies: not looked at. A table stayed locked" in result.stdout
+
+
 # -- poolers ----------------------------------------------------------------------------------
 
 
@@ -651,4 +803,10 @@ def test_pooler_is_told_from_the_server(  # noqa: PLR0917  (one column a paramet
                 for name in clean.__dataclass_fields__
             }
         )
-        assert [finding.code for finding in look_at_pooler(planted).findings] == codes
+        findings = look_at_pooler(planted).findings
+        assert [finding.code for finding in findings] == codes
+        assert all(finding.severity is Severity.WARNING for finding in findings)
+        assert all("ALTER ROLE … SET" in finding.mend for finding in findings)
+        assert any("prepare_threshold=None" in finding.mend for finding in findings) is (
+            codes == ["pooler-transaction"]
+        )

@@ -145,3 +145,13 @@ def test_dry_run_without_roles_names_the_one_that_lists_everything(without_roles
     assert listed.stdout.count("missing: role ") == 5
     assert "missing: public.order force row level security" in listed.stdout
     assert without_roles.existing() == 0
+
+
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg_async", "psycopg2"])
+def test_address_of_any_driver_is_taken(world: World, driver: str) -> None:
+    """The address may be the one that the application has, whatever its driver."""
+    url = world.url.set(drivername=f"postgresql+{driver}")
+    dry = command(url, "apply", "guard", "--dry-run")
+    assert dry.exit_code == 1, dry.output
+    assert "missing: public.order force row level security" in dry.stdout
+    assert command(url, "roles", "guard", "--apply").exit_code == 0

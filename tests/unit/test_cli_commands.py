@@ -251,6 +251,9 @@ def test_wrong_table_is_one_line(module: str, arguments: tuple[str, ...], patter
         (None, "--admin-url or TENANTGUARD_ADMIN_URL"),
         ("postgresql://u:hunter2@127.0.0.1:1/x", "cannot be reached"),
         ("postgres://u:hunter2@127.0.0.1:1/x", "cannot be reached"),
+        ("postgresql+asyncpg://u:hunter2@127.0.0.1:1/x?ssl=disable", "cannot be reached"),
+        ("postgresql+psycopg_async://u:hunter2@127.0.0.1:1/x", "cannot be reached"),
+        ("postgresql+asyncpg://u:hunter2@127.0.0.1:1/x?hunter2=1", "Write it for psycopg"),
         ("u:hunter2@127.0.0.1", "cannot be read"),
         ("postgresql://u:hunter2@h:port/x", "cannot be read"),
         ("postgresql+nothing://u:hunter2@h/x", "cannot be read"),
@@ -300,3 +303,18 @@ def test_help_and_version_do_not_load_the_demo() -> None:
         "assert not loaded & set(sys.modules), loaded & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd="/")
+
+
+def test_module_is_the_command(module: str) -> None:
+    """`python -m tenantguard` does what the script does, exit codes included."""
+    command = [sys.executable, "-m", "tenantguard"]
+    done = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("tenantguard, version ")
+    for guard, code in (("guard", 0), ("loose", 1), ("absent", 2)):
+        done = subprocess.run(
+            [*command, "tables", "--guard", f"{module}:{guard}"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == code

@@ -16,7 +16,15 @@ from sqlalchemy import Engine
 from tenantguard.cli.locate import ADMIN_URL, load_guard
 from tenantguard.cli.options import format_option, guard_option
 from tenantguard.cli.outcome import COULD_NOT_LOOK, FINDINGS, HOLDS, GuardedCommand
-from tenantguard.doctor import Absence, Subject, engine_for, examine, write_json, write_text
+from tenantguard.doctor import (
+    Absence,
+    Subject,
+    engine_for,
+    engine_like,
+    examine,
+    write_json,
+    write_text,
+)
 from tenantguard.engines import engines_of
 from tenantguard.errors import ConfigurationError
 
@@ -24,14 +32,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tenantguard.doctor import Report
-    from tenantguard.guard import TenantGuard
 
 __all__ = ["doctor"]
 
 DATABASE_URL = "TENANTGUARD_DATABASE_URL"
 """Environment variable with the application's own database address."""
-
-_GUARDED = "_tenantguard"
 
 
 def _acceptances(_ctx: Any, _option: Any, given: tuple[str, ...]) -> dict[str, str]:
@@ -56,7 +61,7 @@ def _acceptances(_ctx: Any, _option: Any, given: tuple[str, ...]) -> dict[str, s
     "--database-url",
     metavar="URL",
     help=f"Address as the application has it; better given in {DATABASE_URL}, which no process "
-    "list shows. Without it, the engine's.",
+    "list shows. Without it, as the engine connects.",
 )
 @click.option(
     "--admin-url",
@@ -99,14 +104,16 @@ def doctor(
     """
     guard = load_guard(guard_name)
     engines = _engines(engine_name)
+    address = database_url or os.environ.get(DATABASE_URL)
     subject = Subject(
         catalog=guard.catalog,
         roles=guard.roles,
         mode=guard.mode,
-        application=_application(database_url, engines),
+        application=_application(address, engines),
         admin=_admin(admin_url, unwanted=without_admin),
         engines=engines,
-        is_protected=_is_protected(guard),
+        is_protected=guard.protects,
+        address_given=bool(address),
     )
     try:
         with _progress(shown=output == "text") as subject.progress:
@@ -126,16 +133,12 @@ def _exit_code(report: Report) -> int:
     return FINDINGS if report.findings else HOLDS
 
 
-def _is_protected(guard: TenantGuard) -> Callable[[Engine], bool]:
-    return lambda engine: getattr(engine.dialect, _GUARDED, None) is guard
-
-
 def _application(url: str | None, engines: dict[str, Engine] | Absence) -> Engine | Absence:
-    given = url or os.environ.get(DATABASE_URL)
-    if given:
-        return engine_for(given, whose="application's")
+    if url:
+        return engine_for(url, whose="application's")
     if isinstance(engines, dict):
-        return engine_for(next(iter(engines.values())).url, whose="application's")
+        name, engine = next(iter(engines.items()))
+        return engine_like(engine, name)
     return Absence(
         f"The application's address was not given. Give it with --database-url or {DATABASE_URL}."
     )

@@ -6,15 +6,15 @@ import importlib
 import os
 import sys
 import tomllib
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
-
-from sqlalchemy import Engine, create_engine, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from typing import TYPE_CHECKING, Any
 
 from tenantguard.cli.outcome import could_not_look
+from tenantguard.doctor import Absence, engine_for
 from tenantguard.guard import TenantGuard
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
 
 __all__ = ["ADMIN_URL", "admin_engine", "load_guard"]
 
@@ -53,24 +53,10 @@ def admin_engine(url: str | None) -> Engine:
     given = url or os.environ.get(ADMIN_URL)
     if not given:
         could_not_look(f"Give the owner's database address with --admin-url or {ADMIN_URL}.")
-    try:
-        parsed = make_url(given)
-        if parsed.drivername in {"postgres", "postgresql"}:
-            parsed = parsed.set(drivername=f"postgresql+{_driver()}")
-        if parsed.get_backend_name() != "postgresql":
-            could_not_look("The admin address is not PostgreSQL's; only PostgreSQL has policies.")
-        return create_engine(parsed, hide_parameters=True)
-    except (ArgumentError, NoSuchModuleError, ValueError):
-        could_not_look(
-            "The admin address cannot be read. Its form is "
-            "postgresql+psycopg://user:password@host:port/database."
-        )
-    except ImportError:
-        could_not_look("The address's driver is not installed: pip install 'tenantguard[psycopg]'.")
-
-
-def _driver() -> str:
-    return "psycopg2" if find_spec("psycopg") is None and find_spec("psycopg2") else "psycopg"
+    engine = engine_for(given, whose="admin")
+    if isinstance(engine, Absence):
+        could_not_look(engine.reason)
+    return engine
 
 
 def _from_pyproject() -> str:

@@ -1,6 +1,6 @@
 """The examination of an application and its database: what is wrong, and what mends it."""
 
-from tenantguard.doctor.addresses import engine_for
+from tenantguard.doctor.addresses import engine_for, engine_like
 from tenantguard.doctor.checks import CHECKS, Check, examine
 from tenantguard.doctor.report import Accepted, Checked, Finding, NotLookedAt, Report, Severity
 from tenantguard.doctor.subject import Absence, Look, Subject
@@ -19,6 +19,7 @@ __all__ = [
     "Severity",
     "Subject",
     "engine_for",
+    "engine_like",
     "examine",
     "write_json",
     "write_text",

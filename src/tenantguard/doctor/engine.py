@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from tenantguard.doctor.arguments import arguments_of, beyond_address, makes_own_connections
 from tenantguard.doctor.report import Finding, Severity
 from tenantguard.doctor.subject import Absence, CouldNotLookError, Look
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["look_at_engines"]
 
-_OWN_CREATOR = "sqlalchemy.engine.create"
-
 
 def look_at_engines(subject: Subject) -> Look:
     """Find engines that the guard does not protect, or whose options work against it."""
@@ -30,6 +29,8 @@ def look_at_engines(subject: Subject) -> Look:
         findings += _protection(name, engine, subject)
         findings += _connections(name, engine)
         findings += _logging(name, engine)
+        if subject.address_given:
+            findings += _arguments(name, engine)
     return Look(f"{', '.join(engines)}: {'see below' if findings else 'protected'}", findings)
 
 
@@ -49,14 +50,15 @@ def _connections(name: str, engine: Engine) -> Iterator[Finding]:
     dialect: Any = engine.dialect
     pool: Any = engine.pool
     level = engine.get_execution_options().get("isolation_level")
-    if "AUTOCOMMIT" in (level, dialect._on_connect_isolation_level):  # noqa: SLF001
+    autocommit = (arguments_of(engine) or {}).get("autocommit")
+    if autocommit or "AUTOCOMMIT" in (level, dialect._on_connect_isolation_level):  # noqa: SLF001
         yield Finding(
             "engine-autocommit",
             Severity.ERROR,
             name,
             f"The engine {name} is in AUTOCOMMIT, where there is no transaction to bind a tenant "
             "to.",
-            "Leave out isolation_level='AUTOCOMMIT'; give single connections "
+            "Leave out isolation_level='AUTOCOMMIT' and autocommit=; give single connections "
             "execution_options(isolation_level=…) where they need it.",
         )
     if pool._reset_on_return.name == "reset_none":  # noqa: SLF001
@@ -68,7 +70,7 @@ def _connections(name: str, engine: Engine) -> Iterator[Finding]:
             "open with its tenant.",
             "Leave out pool_reset_on_return=None.",
         )
-    if pool._creator.__module__ != _OWN_CREATOR:  # noqa: SLF001
+    if makes_own_connections(engine):
         yield Finding(
             "engine-creator",
             Severity.ERROR,
@@ -78,6 +80,22 @@ def _connections(name: str, engine: Engine) -> Iterator[Finding]:
             "Leave out creator= and async_creator=; put what it does into connect_args= or a "
             "`do_connect` listener that changes the arguments.",
         )
+
+
+def _arguments(name: str, engine: Engine) -> Iterator[Finding]:
+    names = beyond_address(engine)
+    if names == []:
+        return
+    what = "arguments that cannot be read" if names is None else ", ".join(names)
+    yield Finding(
+        "engine-arguments",
+        Severity.WARNING,
+        name,
+        f"The engine {name} connects with more than its address says: {what}. The address that was "
+        "given was examined without that.",
+        "Leave out --database-url and TENANTGUARD_DATABASE_URL, and what the engine connects with "
+        "is examined; or say the same in the address that you give, and accept this.",
+    )
 
 
 def _logging(name: str, engine: Engine) -> Iterator[Finding]:

@@ -23,7 +23,14 @@ _USUAL_PORTS = {6432, 6543}
 """PgBouncer's and Supavisor's."""
 
 _QUESTION = "SELECT pg_catalog.pg_backend_pid(), pg_catalog.current_setting('server_version')"
-_LIMITS = 'See "PgBouncer" in the page Limits.'
+_SEE = 'See "PgBouncer and other poolers" in the page Drivers.'
+_SETTINGS = (
+    "What `connect` listeners set does not hold behind it: set it on the role (ALTER ROLE … SET)."
+)
+_STATEMENTS = (
+    "Turn off prepared statements (psycopg's prepare_threshold=None; asyncpg's "
+    "statement_cache_size=0 and SQLAlchemy's prepared_statement_cache_size=0)."
+)
 
 
 def look_at_pooler(subject: Subject) -> Look:
@@ -70,16 +77,16 @@ def _between() -> Finding:
         None,
         "Something between the application and PostgreSQL answers the driver: a pooler such as "
         "PgBouncer.",
-        f"Keep it in session mode, or connect the application directly. {_LIMITS}",
+        f"{_SETTINGS} {_SEE} Or connect the application directly.",
     )
 
 
 def _transaction_pooling() -> Finding:
     return Finding(
         "pooler-transaction",
-        Severity.ERROR,
+        Severity.WARNING,
         None,
-        "A pooler gives each transaction another server connection, so what one application "
-        "leaves on a connection meets another's transaction.",
-        f"pool_mode = session, or connect the application directly. {_LIMITS}",
+        "A pooler gives each transaction another server connection. The guard scrubs it at each "
+        "BEGIN; what else relies on one connection does not hold.",
+        f"{_STATEMENTS} {_SETTINGS} {_SEE} Then accept this.",
     )

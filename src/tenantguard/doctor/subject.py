@@ -77,6 +77,7 @@ class Subject:
         admin: One for an address that sees all rows.
         engines: The application's own engines by name.
         is_protected: Whether the guard protects an engine.
+        address_given: Whether *application* was given apart from the engines.
         progress: Told what is being looked at.
     """
 
@@ -87,6 +88,7 @@ class Subject:
     admin: Engine | Absence
     engines: dict[str, Engine] | Absence
     is_protected: Callable[[Engine], bool]
+    address_given: bool = False
     progress: Callable[[str], None] = field(default=_nothing)
 
     @contextmanager

@@ -89,7 +89,8 @@ class Binding:
             "autocommit",
             UnscopedStatementError(
                 "The connection is in AUTOCOMMIT, where a tenant cannot be bound to a "
-                "transaction. Use the engine's normal isolation level, or system_access(reason=…)."
+                "transaction. Use the engine's normal isolation level, or system_access(reason=…); "
+                "with asyncpg's own connection, `async with connection.transaction():`."
             ),
         )
 

@@ -48,7 +48,7 @@ def test_the_lines_for_web_apps_run_as_shown(world: World) -> None:
     exec(flask_line, {**names, "app": Flask("app"), "FlaskGuard": FlaskGuard})
     app = Starlette()
     exec(starlette_line, {**names, "app": app, "TenantMiddleware": TenantMiddleware})
-    assert [each.cls for each in app.user_middleware] == [TenantMiddleware]
+    assert [str(each.cls) for each in app.user_middleware] == [str(TenantMiddleware)]
 
 
 def _python_blocks() -> list[str]:

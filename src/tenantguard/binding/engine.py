@@ -93,11 +93,13 @@ class _PoolEvents:
             state.check_outs -= 1
 
     def _prepare(self, connection: Any, driven: Any) -> None:
+        # In the transaction that verifying then goes on with, and before it sets anything.
+        settings = _snapshot(connection)
         # dispose() makes a new pool: perhaps after a failover, or a migration.
         pool = self._engine.pool
         self._verify(connection, self._verified_pool is not pool)
         self._verified_pool = pool
-        settings = _snapshot(connection)
+        connection.rollback()
         # What is set on a pooler's connection to the server may be another tenant's doing.
         pooled = _is_pooled(settings, driven)
         scrub = scrub_sql({} if pooled else settings)
@@ -166,7 +168,6 @@ def _snapshot(connection: Any) -> dict[str, str]:
     cursor.execute(SNAPSHOT_QUERY)
     settings = dict(cursor.fetchall())
     cursor.close()
-    connection.rollback()
     return settings
 
 

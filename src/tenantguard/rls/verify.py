@@ -50,7 +50,7 @@ def verify(connection: Any, catalog: Catalog, roles: Roles) -> list[Finding]:
     migration to end.
 
     Args:
-        connection: A DBAPI connection with no transaction open. It is left idle.
+        connection: A DBAPI connection. What is open on it is rolled back; it is left idle.
         catalog: The application's tables.
         roles: The roles the policies speak of.
     """

@@ -34,7 +34,7 @@ def _merged_lazily(session: Session, at: Any) -> int:
     return len(session.merge(detached, load=False).orders)
 
 
-def _probe(name: str, work: Any, *, control: str = "1", refused: str = "0", **more: str) -> Attack:
+def _probe(name: str, work: Any, *, control: str = "1", refused: str = "0", **more: Any) -> Attack:
     return Attack(name, work, first=refused, second=refused, control=control, **more)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from io import StringIO
-from threading import Thread
+from threading import Event, Thread, current_thread
 from typing import TYPE_CHECKING, Any
 
 import psycopg2
@@ -23,6 +23,7 @@ from tenantguard import (
     current_tenant,
     tenant_context,
 )
+from tenantguard.binding.state import ConnectionState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -451,3 +452,32 @@ def test_threads_that_share_a_connection_see_their_own(locks: Locks) -> None:
             thread.join()
     own = {(tenant, tuple(stored(locks.world, tenant))) for tenant in (A, B)}
     assert own <= set(found) <= own | {(A, ()), (B, ())}
+
+
+def test_nothing_comes_between_a_check_and_its_command(
+    locks: Locks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another tenant's thread that ends the transaction and begins its own has to wait for it."""
+    check = ConnectionState.check
+    checked, over = Event(), Event()
+
+    def checking(state: ConnectionState, **facts: bool) -> None:
+        check(state, **facts)
+        if current_thread() is not other:
+            checked.set()
+            over.wait(0.5)
+
+    def interfere(connection: Any) -> None:
+        checked.wait()
+        with tenant_context(B):
+            connection.commit()
+            connection.cursor().execute("SELECT 1")
+        over.set()
+
+    with driven(locks.both(**ONE), A) as connection:
+        connection.cursor().execute("SELECT 1")
+        other = Thread(target=interfere, args=(connection,))
+        monkeypatch.setattr(ConnectionState, "check", checking)
+        other.start()
+        assert _execute(connection) == stored(locks.world, A)
+        other.join()

@@ -300,7 +300,9 @@ CONTROLS = {
         "does_not_end",
     ),
     "psycopg2's threads are kept apart": Control(
-        _attribute("tenantguard.binding.psycopg2", "RLock", nullcontext), WITH_PSYCOPG2, "threads"
+        _attribute("tenantguard.binding.psycopg2", "RLock", nullcontext),
+        WITH_PSYCOPG2,
+        "nothing_comes_between",
     ),
     "psycopg2's first statement is read anew": Control(
         _attribute(PSYCOPG2, "fits_together", lambda _self, beginning: not beginning.asks),

@@ -155,7 +155,7 @@ def _without_statement(error: asyncpg.PostgresError) -> asyncpg.PostgresError:
 
 def asynchronous() -> Driver:
     """Return how SQLAlchemy's `postgresql+asyncpg` connects."""
-    need_hooks("asyncpg>=0.29", Protocol, ("query", "is_in_transaction", *_CHECKED))
+    need_hooks("asyncpg>=0.30", Protocol, ("query", "is_in_transaction", *_CHECKED))
     for name in _CHECKED:
         setattr(TenantProtocol, name, _checked(name))
     return Driver.by_argument(TenantConnection, "connection_class", TenantConnection)

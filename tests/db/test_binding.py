@@ -241,7 +241,7 @@ def test_malformed_tenant_is_refused_before_any_sql(locks: Locks, given: Any) ->
 def test_connection_that_is_not_ours_is_refused(locks: Locks, driver: str) -> None:
     """create_engine(creator=…) makes connections that cannot bind; they are refused."""
     url = locks.world.app_url
-    plain: Any = {"host": str(url.query["host"]), "user": url.username}
+    plain: Any = {"host": url.query["host"], "port": url.port or 5432, "user": url.username}
     make: dict[str, Any] = {
         "psycopg": partial(psycopg.connect, dbname=url.database, **plain),
         "psycopg2": partial(psycopg2.connect, dbname=url.database, **plain),

@@ -2,7 +2,8 @@
 
 Every table is exactly one of: the *registry* of tenants, *scoped* by its tenant column, *shared*
 (all tenants read it, none writes it), *untenanted* (never reached in a tenant's name), or
-*unclassified*, which is an error wherever it matters. The MetaData is read and never changed.
+*unclassified*, which is an error wherever it matters. The MetaData is read and never changed. With
+encrypted columns in it, the table of the tenants' keys belongs to the catalog too.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +27,7 @@ from sqlalchemy.types import (
 
 from tenantguard.context import TenantId
 from tenantguard.errors import ConfigurationError, UnknownTenantError
+from tenantguard.keytable import ENCRYPTED, KEY_TABLE, encrypted_columns, key_table
 
 __all__ = ["SETTING", "Catalog", "Entry", "IdentityLookup", "Kind", "Roles", "TenantLookup"]
 
@@ -45,14 +47,15 @@ class Kind(Enum):
     UNTENANTED = "untenanted"
     UNCLASSIFIED = "unclassified"
     SYSTEM = "system"
+    KEYS = "keys"
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One table's classification.
 
-    *column* is the column whose value names the tenant: the tenant column of a scoped table, the
-    primary key of the registry, else None.
+    *column* is the column whose value names the tenant: the tenant column of a scoped table or of
+    the keys, the primary key of the registry, else None.
     """
 
     name: str
@@ -160,12 +163,31 @@ class Catalog:
     lookups: list[IdentityLookup | TenantLookup] = field(default_factory=list)
     _entries: dict[tuple[str | None, str], Entry] = field(default_factory=dict)
     _to_database: Callable[[Any], Any] | None = None
+    _key_table: Table | None = None
 
     def __iter__(self) -> Iterator[Entry]:
         """Yield an entry for every table, ordered by name."""
         # Not by dependency: tables that refer to each other have no such order.
-        for _, table in sorted(self.metadata.tables.items()):
+        for table in self.tables():
             yield self.entry(table)
+
+    def tables(self) -> list[Table]:
+        """Return every table, ordered by name; the keys' table last."""
+        tables = [table for _, table in sorted(self.metadata.tables.items())]
+        return [*tables, self.key_table] if self.encrypts else tables
+
+    @property
+    def encrypts(self) -> bool:
+        """Whether the MetaData has encrypted columns."""
+        return any(True for _ in encrypted_columns(self.metadata))
+
+    @property
+    def key_table(self) -> Table:
+        """The table of the tenants' keys, in the registry's schema."""
+        if self._key_table is None:
+            registry = self._registry_table()
+            self._key_table = key_table(self.tenant_type, registry.schema)
+        return self._key_table
 
     def check(self) -> None:
         """Raise a `ConfigurationError` unless the configuration fits the MetaData.
@@ -194,6 +216,24 @@ class Catalog:
                 raise ConfigurationError(
                     f"Column {entry.fullname}.{column.name} has another type than the primary key "
                     f"of {registry.fullname}; a tenant column has the registry's type."
+                )
+        self._check_encrypted()
+
+    def _check_encrypted(self) -> None:
+        labels: dict[tuple[str, str], Column[Any]] = {}
+        for column in encrypted_columns(self.metadata):
+            entry = self.entry(column.table)
+            if entry.kind is not Kind.SCOPED:
+                raise ConfigurationError(
+                    f"Column {entry.fullname}.{column.name} is encrypted, and {entry.fullname!r} "
+                    f"is {entry.kind.value}: only a scoped table's rows have a tenant, whose key "
+                    "they need."
+                )
+            other = labels.setdefault(column.info[ENCRYPTED], column)
+            if other is not column:
+                raise ConfigurationError(
+                    f"Columns {other} and {column} have the same label; their values could be "
+                    "swapped. Give each a label= of its own."
                 )
 
     @property
@@ -268,6 +308,10 @@ class Catalog:
         if fullname == self.tenants and table is not None:
             key = _single_key(table)
             return Entry(name, schema, Kind.REGISTRY, "the registry of tenants", table, key)
+        if name == KEY_TABLE and self.encrypts and schema == self.key_table.schema:
+            keys = self.key_table
+            reason = "the tenants' wrapped keys"
+            return Entry(name, schema, Kind.KEYS, reason, keys, keys.c.tenant_id)
         if fullname in self.shared:
             return Entry(name, schema, Kind.SHARED, self.shared[fullname], table)
         if fullname in self.untenanted:

@@ -270,7 +270,7 @@ class TenantCompiler(TextWatch):
             self._refuse("Only tables can be written on a protected engine.")
             return None
         entry = self._entry(leaf.table)
-        if entry.kind in (Kind.REGISTRY, Kind.SHARED, Kind.SYSTEM):
+        if entry.kind in (Kind.REGISTRY, Kind.SHARED, Kind.SYSTEM, Kind.KEYS):
             self._refuse(
                 f"Table {entry.fullname!r} ({entry.kind.value}) is read only in a tenant's name. "
                 "Use system_access(reason=…) to write it."

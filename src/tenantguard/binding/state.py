@@ -80,7 +80,7 @@ class Binding:
     unknown: Callable[[str], bool]
     answered: Callable[[str, int], None]
     registry_query: Callable[[str], str]
-    vouches: Callable[[Any], bool] = bool
+    vouches: Callable[[Any], bool]
     observe: Callable[[str, str], None] | None = None
 
     def refuse_autocommit(self) -> None:

@@ -110,10 +110,12 @@ class _Noting:
     """Mixed into the execution context: tells the connection what SQLAlchemy is about to send."""
 
     binding: Binding
+    # None until pre_exec: SQLAlchemy runs a column's sequence before it.
+    _noted: ConnectionState | None = None
 
     def pre_exec(self) -> None:
         context = cast("DefaultExecutionContext", self)
-        state = _state_of(context.root_connection)
+        state = self._noted = _state_of(context.root_connection)
         if state is not None:
             if context.dialect.is_async:
                 # SQLAlchemy's greenlet may be in a context of its own; the driver is in the task's.
@@ -130,9 +132,8 @@ class _Noting:
         super().handle_dbapi_exception(error)  # type: ignore[misc]
 
     def _is_over(self) -> None:
-        state = _state_of(cast("DefaultExecutionContext", self).root_connection)
-        if state is not None:
-            state.vouched = False
+        if self._noted is not None:
+            self._noted.vouched = False
 
 
 def _note_statements(dialect: Dialect, binding: Binding) -> None:

@@ -207,7 +207,7 @@ class ConnectionState:
         """Note that the pool hands the connection out."""
         self.check_outs += 1
         self.dirty = True
-        self.suspect = self.suspect or self.strange or self.pooled
+        self.suspect = self.suspect or self.strange
         self.strange = self.vouched = False
         self.caller = UNBOUND
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter, OrderedDict
+from collections import Counter
 from contextlib import contextmanager
 from functools import partial
-from math import inf
 from threading import Lock
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from sqlalchemy import Engine, event
@@ -29,11 +27,11 @@ from tenantguard.errors import (
     CrossTenantError,
     PolicyDriftError,
     TenantNotSetError,
-    TenantSuspendedError,
     UnknownTenantError,
     UnsafeRoleError,
 )
 from tenantguard.identity import IdentityQuery, TenantQuery, declare_lookup, declare_tenant_lookup
+from tenantguard.registry import Registry
 from tenantguard.scoping import Scope, attach, forget_compiled, set_scope, watch_sessions
 from tenantguard.scoping.observer import Observer
 
@@ -48,9 +46,6 @@ __all__ = ["Mode", "TenantGuard"]
 Mode = Literal["off", "observe", "enforce"]
 
 _LOG = logging.getLogger("tenantguard")
-_KNOWN_TENANTS = 10_000
-_RECHECK = 30.0
-"""Seconds for which the registry's word that a tenant is not suspended holds."""
 _GUARDED = "_tenantguard"
 
 
@@ -105,8 +100,8 @@ class TenantGuard:
         self.mode: Mode = mode
         self.observations = Observer()
         self.counts: Counter[str] = Counter()
-        self._known: OrderedDict[str, float] = OrderedDict()
         self._lock = Lock()
+        self._registry = Registry(suspends=suspended is not None)
         self._suspended = suspended
         self._system_engine = system_engine
         if system_engine is not None and mode != "off":
@@ -248,8 +243,8 @@ class TenantGuard:
         table, key = self.catalog.registry_key()
         binding = Binding(
             tenant=self._tenant_text,
-            unknown=self._is_unknown,
-            answered=self._answered,
+            unknown=lambda tenant: self.mode == "enforce" and self._registry.is_unknown(tenant),
+            answered=self._registry.answered,
             registry_query=registry_query(table, key, self._suspended),
             vouches=lambda context: not getattr(context.compiled, "has_text", True),
             observe=self.observations if self.mode == "observe" else None,
@@ -328,28 +323,6 @@ class TenantGuard:
                 raise
             return None
         return active.text
-
-    def _is_unknown(self, tenant: str) -> bool:
-        return self.mode == "enforce" and self._known.get(tenant, 0.0) <= monotonic()
-
-    def _answered(self, tenant: str, rows: int) -> None:
-        """Take the registry's answer: no row, unknown; two, suspended."""
-        if rows == 1:
-            with self._lock:
-                self._known[tenant] = inf if self._suspended is None else monotonic() + _RECHECK
-                if len(self._known) > _KNOWN_TENANTS:
-                    self._known.popitem(last=False)
-            return
-        self._known.pop(tenant, None)
-        if rows:
-            raise TenantSuspendedError(
-                "The registry says that the active tenant is suspended. Its requests are refused "
-                "until the registry says otherwise."
-            )
-        raise UnknownTenantError(
-            "The registry does not have the active tenant. Create the tenant first, or "
-            "correct what the resolver returns."
-        )
 
 
 class _Proof:

@@ -274,10 +274,10 @@ def test_the_cache_of_known_tenants_is_bounded(locks: Locks) -> None:
     """Nothing grows with the number of tenants."""
     guard = TenantGuard(Base.metadata, tenants="practices", roles=locks.world.guard.roles)
     for number in range(10_050):
-        guard._answered(str(number), 1)
-    assert len(guard._known) == 10_000
-    assert guard._is_unknown("0")
-    assert not guard._is_unknown("10049")
+        guard._registry.answered(str(number), 1)
+    assert len(guard._registry._known) == 10_000
+    assert guard._registry.is_unknown("0")
+    assert not guard._registry.is_unknown("10049")
 
 
 # -- observe and off ----------------------------------------------------------------------------

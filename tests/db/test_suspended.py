@@ -57,9 +57,9 @@ def columns(world: World) -> Iterator[None]:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The guard's clock, in seconds; a test sets it."""
+    """The registry's clock, in seconds; a test sets it."""
     now = [1000.0]
-    monkeypatch.setattr("tenantguard.guard.monotonic", lambda: now[0])
+    monkeypatch.setattr("tenantguard.registry.monotonic", lambda: now[0])
     return now
 
 

@@ -264,7 +264,7 @@ CONTROLS = {
         "connect_listeners",
     ),
     "the registry is asked": Control(
-        _attribute("tenantguard.guard:TenantGuard", "_is_unknown", lambda *_: False),
+        _attribute("tenantguard.registry:Registry", "is_unknown", lambda *_: False),
         BINDING,
         "unknown_tenant",
     ),
@@ -324,7 +324,7 @@ CONTROLS = {
         _attribute("tenantguard.guard", "registry_query", _never_suspended), SUSPENDED
     ),
     "the registry is asked again": Control(
-        _attribute("tenantguard.guard", "_RECHECK", 1e9), SUSPENDED, "while"
+        _attribute("tenantguard.registry", "_RECHECK", 1e9), SUSPENDED, "while"
     ),
     "open transactions are refused": Control(
         _attribute(STATE, "refuse_open_transaction", _nothing), REFUSALS, "open_transaction"

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Engine, event
 from sqlalchemy.engine.base import OptionEngine
 
-from tenantguard.errors import ConfigurationError, CrossTenantError
+from tenantguard.errors import ConfigurationError, CrossTenantError, sqlstate
 
 __all__ = ["engines_of", "hide_parameters", "translate_refusals"]
 
@@ -72,8 +72,8 @@ def translate_refusals(engine: Engine) -> None:
 def _translate(context: Any) -> None:
     """Turn PostgreSQL's refusals into ours, so that an application can tell them apart."""
     error = context.original_exception
+    code = sqlstate(error)
     # psycopg and psycopg2 name these facts as they do; SQLAlchemy wraps asyncpg's error.
-    code = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
     diagnostics = getattr(error, "diag", None)
     compiled = getattr(context.execution_context, "compiled", None)
     # The text is in the server's language; the function that refused is not.

@@ -31,6 +31,7 @@ __all__ = [
     "UnknownTenantError",
     "UnsafeRoleError",
     "UnscopedStatementError",
+    "sqlstate",
 ]
 
 
@@ -72,3 +73,11 @@ class UnsafeRoleError(IsolationError):
 
 class PolicyDriftError(TenantGuardError):
     """The database's policies are not the ones that the models ask for."""
+
+
+def sqlstate(error: BaseException) -> str | None:
+    """Return PostgreSQL's code of *error*, a driver's or SQLAlchemy's; None if it has none."""
+    original = getattr(error, "orig", None) or error
+    # psycopg2 has a name of its own for it.
+    code: str | None = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
+    return code

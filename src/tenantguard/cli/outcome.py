@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from tenantguard.errors import IsolationError, PolicyDriftError, TenantGuardError
+from tenantguard.errors import IsolationError, PolicyDriftError, TenantGuardError, sqlstate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -60,14 +60,13 @@ def _fail(message: str, code: int) -> NoReturn:
 
 def _database(error: DBAPIError) -> str:
     # The driver's text can hold the address, and with it the password.
-    original: Any = error.orig
-    code = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
+    code = sqlstate(error)
     if code is None:
         return (
             "The database cannot be reached. Check host, port, user and password of --admin-url or "
             "TENANTGUARD_ADMIN_URL, and that the server runs."
         )
     return (
-        f"PostgreSQL refused ({code}, {type(original).__name__}). Check that the role of "
+        f"PostgreSQL refused ({code}, {type(error.orig).__name__}). Check that the role of "
         "--admin-url owns the tables or is a superuser."
     )

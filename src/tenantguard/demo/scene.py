@@ -15,6 +15,7 @@ from tenantguard.context import tenant_context
 from tenantguard.demo.access import Access
 from tenantguard.demo.data import PRACTICES
 from tenantguard.demo.stage import Stage
+from tenantguard.errors import sqlstate
 
 __all__ = ["NotSeenError", "Result", "Scene", "expect", "no_answer", "pairs", "refused"]
 
@@ -134,7 +135,7 @@ def refused(what: str, wanted: type[Exception] | str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if _code(error) == wanted or (not isinstance(wanted, str) and isinstance(error, wanted)):
+        if sqlstate(error) == wanted or (not isinstance(wanted, str) and isinstance(error, wanted)):
             return
         if no_answer(error):
             raise
@@ -142,13 +143,7 @@ def refused(what: str, wanted: type[Exception] | str) -> Iterator[None]:
     raise NotSeenError(f"{what}: was not refused")
 
 
-def _code(error: Exception) -> str | None:
-    """Return PostgreSQL's code, whether SQLAlchemy wrapped the driver's error or not."""
-    code: str | None = getattr(getattr(error, "orig", None) or error, "sqlstate", None)
-    return code
-
-
 def no_answer(error: Exception) -> bool:
     """Return whether the server could not be asked."""
     no_answer = isinstance(error, OperationalError | InterfaceError | OSError)
-    return no_answer or (_code(error) or "").startswith(_CLASSES_OF_NO_ANSWER)
+    return no_answer or (sqlstate(error) or "").startswith(_CLASSES_OF_NO_ANSWER)

@@ -6,7 +6,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tenantguard.errors import TenantGuardError
+from tenantguard.errors import TenantGuardError, sqlstate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -127,7 +127,7 @@ def unreachable(error: Exception, whose: str) -> str:
     """Return one line on a failed connection. The driver's text can hold the address."""
     if not is_refused(error):
         return reason_of(error)
-    code = _code(error)
+    code = sqlstate(error)
     refused = f" (PostgreSQL refused: {code})" if code else ""
     return (
         f"The {whose} address cannot be reached{refused}. Check host, port, user and password, "
@@ -137,7 +137,7 @@ def unreachable(error: Exception, whose: str) -> str:
 
 def is_refused(error: Exception) -> bool:
     """Return whether *error* says that there is no connection, rather than what happened on it."""
-    code = _code(error)
+    code = sqlstate(error)
     return code is None or code[:2] in _CONNECTING
 
 
@@ -145,12 +145,6 @@ def reason_of(error: Exception) -> str:
     """Return one line on *error* without its text, which can hold values."""
     if isinstance(error, TenantGuardError):
         return str(error)
-    code = _code(error)
+    code = sqlstate(error)
     name = type(getattr(error, "orig", None) or error).__name__
     return f"PostgreSQL refused ({code}, {name})." if code else f"Looking failed ({name})."
-
-
-def _code(error: Exception) -> str | None:
-    original: Any = getattr(error, "orig", None) or error
-    code: str | None = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
-    return code

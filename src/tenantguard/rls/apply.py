@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import DBAPIError
 
-from tenantguard.errors import ConfigurationError, CrossTenantError, TenantGuardError
+from tenantguard.errors import ConfigurationError, CrossTenantError, TenantGuardError, sqlstate
 from tenantguard.rls.generate import LOCK_TIMEOUT, entries, preamble, transactions
 from tenantguard.rls.names import qualified, quote, target_of
 from tenantguard.rls.plan import missing_roles, plan
@@ -140,7 +140,7 @@ class _LockedError(TenantGuardError):
 
 def _translated(error: DBAPIError, step: Step, names: Names) -> TenantGuardError:
     original: Any = error.orig
-    code = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None) or "unknown"
+    code = sqlstate(error) or "unknown"
     if code in {_LOCK_NOT_AVAILABLE, _DEADLOCK}:
         return _LockedError(step.table)
     if code == _FOREIGN_KEY_VIOLATION and isinstance(step.wanted, Key):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tenantguard.catalog import Kind as TableKind
+from tenantguard.errors import sqlstate
 from tenantguard.rls.finding import Finding
 from tenantguard.rls.forms import Shape, same_policy, shape_of, stored_forms
 from tenantguard.rls.generate import LOCK_TIMEOUT, entries
@@ -84,9 +85,8 @@ def verify_role(connection: Any, catalog: Catalog, roles: Roles) -> list[Finding
         return list(role_findings(run, catalog, roles, switches=True))
 
 
-def _is_locked(error: Any) -> bool:
-    code = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
-    return bool(code == _LOCK_NOT_AVAILABLE)
+def _is_locked(error: BaseException) -> bool:
+    return sqlstate(error) == _LOCK_NOT_AVAILABLE
 
 
 def _switches(entry: Entry, facts: Facts | None) -> Iterator[Finding]:

@@ -316,6 +316,10 @@ class Catalog:
             return Entry(name, schema, Kind.SHARED, self.shared[fullname], table)
         if fullname in self.untenanted:
             return Entry(name, schema, Kind.UNTENANTED, self.untenanted[fullname], table)
+        return self._by_column(schema, name, table)
+
+    def _by_column(self, schema: str | None, name: str, table: Table | None) -> Entry:
+        fullname = f"{schema}.{name}" if schema else name
         wanted = self.tenant_columns.get(fullname, self.tenant_column)
         column = _column_named(table, wanted)
         if column is not None:

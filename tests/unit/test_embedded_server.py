@@ -21,8 +21,12 @@ from tenantguard.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+# What the tests themselves were started with is inherited: nohup, for one, ignores SIGHUP.
 HOLD = """
-import sys, time
+import signal, sys, time
+for number in (signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from tenantguard.demo.server import embedded_server
 with embedded_server() as server:
     print(server.directory, server.pid, flush=True)

@@ -24,7 +24,6 @@ from tenantguard.cli import main
 from tenantguard.doctor import Severity, Subject
 from tenantguard.doctor.eyes import Eyes
 from tenantguard.doctor.pooler import look_at_pooler
-from tenantguard.doctor.subject import PATIENCE
 from tenantguard.errors import PolicyDriftError
 from tenantguard.rls.generate import LOCK_TIMEOUT
 from tenantguard.rls.names import target_of
@@ -554,7 +553,7 @@ def test_without_admin_is_a_choice(world: World) -> None:
 
 def test_locked_table_could_not_be_looked_at(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A table that stays locked is named instead of waited for; the others are counted."""
-    monkeypatch.setattr("tenantguard.doctor.subject.PATIENCE", "50ms")
+    monkeypatch.setattr("tenantguard.doctor.subject.LOCK_TIMEOUT", "50ms")
     monkeypatch.setattr("tenantguard.doctor.eyes._PREAMBLE", ("SET LOCAL lock_timeout = '50ms'",))
     with world.admin.begin() as holder:
         holder.exec_driver_sql("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
@@ -690,7 +689,7 @@ def locked(world: World) -> Iterator[None]:
 
 @pytest.fixture
 def hasty(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert LOCK_TIMEOUT == PATIENCE == "3s"
+    assert LOCK_TIMEOUT == "3s"
     monkeypatch.setattr("tenantguard.rls.role.LOCK_TIMEOUT", "50ms")
     # Whoever waits longer than this would wait for the lock's end.
     world.run(f"ALTER ROLE \"{world.roles.application}\" SET statement_timeout = '5s'")

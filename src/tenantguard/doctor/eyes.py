@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.exc import DBAPIError
 
 from tenantguard.doctor.subject import (
-    PATIENCE,
     Absence,
     CouldNotLookError,
     is_refused,
     present,
     unreachable,
 )
+from tenantguard.rls.generate import LOCK_TIMEOUT
 from tenantguard.rls.names import literal, quote
 from tenantguard.rls.state import as_recordset, ask
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Eyes"]
 
-_PREAMBLE = ("SET TRANSACTION READ ONLY", f"SET LOCAL lock_timeout = '{PATIENCE}'")
+_PREAMBLE = ("SET TRANSACTION READ ONLY", f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
 
 _NAMED = 5
 """So many hidden tables are named; the others are counted."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tenantguard.errors import TenantGuardError, sqlstate
+from tenantguard.rls.generate import LOCK_TIMEOUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from tenantguard.doctor.report import Finding
 
 __all__ = [
-    "PATIENCE",
     "Absence",
     "CouldNotLookError",
     "Look",
@@ -28,9 +28,6 @@ __all__ = [
     "unreachable",
 ]
 
-
-PATIENCE = "3s"
-"""How long is waited for a lock: a doctor who waits makes everybody else queue behind."""
 
 _CONNECTING = {"08", "28", "3D", "53", "57"}
 """Classes of errors that say that a connection was refused."""
@@ -95,8 +92,9 @@ class Subject:
     def application_connection(self) -> Iterator[Any]:
         """Yield a driver's connection as the application.
 
-        Its first transaction waits no longer than `PATIENCE` for a lock: policies of a locked table
-        cannot be read. A setting of the session would stay on the server connection of a pooler.
+        Its first transaction waits no longer than `LOCK_TIMEOUT` for a lock: policies of a locked
+        table cannot be read. A setting of the session would stay on the server connection of a
+        pooler.
 
         Raises:
             CouldNotLookError: If there is none.
@@ -110,7 +108,7 @@ class Subject:
             raise CouldNotLookError(self.application.reason) from None
         try:
             with closing(connection.cursor()) as cursor:
-                cursor.execute(f"SET LOCAL lock_timeout = '{PATIENCE}'")
+                cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
             yield connection.driver_connection
         finally:
             connection.close()

@@ -8,6 +8,7 @@ thread starts with no tenant.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
+from typing import Any
 from uuid import UUID
 
 from tenantguard.errors import ConfigurationError, CrossTenantError, TenantNotSetError
@@ -31,16 +32,18 @@ class ActiveTenant:
     """The tenant of the current context.
 
     *given* is what the caller passed; the guard stores the canonical value and its text here on
-    first use, so that they are computed once per context and not once per statement.
+    first use, so that they are computed once per context and not once per statement. *keys* are
+    those that the context's statements have used last.
     """
 
-    __slots__ = ("canonical", "given", "owner", "text")
+    __slots__ = ("canonical", "given", "keys", "owner", "text")
 
     def __init__(self, given: TenantId) -> None:
         self.given = given
         self.canonical: TenantId | None = None
         self.text: str | None = None
         self.owner: object = None
+        self.keys: Any = None
 
     def __repr__(self) -> str:
         return "<ActiveTenant>"

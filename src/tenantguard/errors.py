@@ -10,6 +10,15 @@ TenantGuardError
 │   ├── CrossTenantError        one tenant's work touched another tenant's
 │   ├── UnscopedStatementError  a statement that cannot be scoped, and no second lock
 │   └── UnsafeRoleError         the database role can bypass row-level security
+├── EncryptionError
+│   ├── KeyUnavailableError     the tenant's key cannot be used here
+│   ├── TenantShreddedError     the tenant's key was destroyed on purpose
+│   ├── EncryptedValueError     a value that its encrypted column cannot take
+│   ├── EncryptedQueryError     a question that ciphertext cannot answer
+│   └── DecryptionError
+│       ├── UnknownKeyError     sealed with a key that the tenant's keyset does not have
+│       ├── TamperedError       altered, or moved from another tenant, table or column
+│       └── NotEncryptedError   not a value that was sealed
 └── PolicyDriftError            the database's policies are not what the models ask for
 ```
 
@@ -23,11 +32,20 @@ from sqlalchemy.exc import DontWrapMixin
 __all__ = [
     "ConfigurationError",
     "CrossTenantError",
+    "DecryptionError",
+    "EncryptedQueryError",
+    "EncryptedValueError",
+    "EncryptionError",
     "IsolationError",
+    "KeyUnavailableError",
+    "NotEncryptedError",
     "PolicyDriftError",
+    "TamperedError",
     "TenantGuardError",
     "TenantNotSetError",
+    "TenantShreddedError",
     "TenantSuspendedError",
+    "UnknownKeyError",
     "UnknownTenantError",
     "UnsafeRoleError",
     "UnscopedStatementError",
@@ -69,6 +87,42 @@ class UnscopedStatementError(IsolationError):
 
 class UnsafeRoleError(IsolationError):
     """The database role of the connection can bypass row-level security."""
+
+
+class EncryptionError(TenantGuardError):
+    """A field could not be sealed, opened or searched."""
+
+
+class KeyUnavailableError(EncryptionError):
+    """The tenant's key does not exist, or cannot be used here."""
+
+
+class TenantShreddedError(EncryptionError):
+    """The tenant's key was destroyed, and with it what it had sealed."""
+
+
+class EncryptedValueError(EncryptionError):
+    """The value is not of the type that its encrypted column takes."""
+
+
+class EncryptedQueryError(EncryptionError):
+    """Ciphertext has no order, no parts and no equality; the question needs the plaintext."""
+
+
+class DecryptionError(EncryptionError):
+    """A stored value could not be opened."""
+
+
+class UnknownKeyError(DecryptionError):
+    """The value was sealed with a key that the tenant's keyset does not have."""
+
+
+class TamperedError(DecryptionError):
+    """The value was altered, or sealed for another tenant, table or column."""
+
+
+class NotEncryptedError(DecryptionError):
+    """What is stored is not a sealed value of a known format."""
 
 
 class PolicyDriftError(TenantGuardError):

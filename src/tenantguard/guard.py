@@ -10,10 +10,12 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from sqlalchemy import Engine, event
+from sqlalchemy.orm import Session
 
 from tenantguard import rls
 from tenantguard.binding import Binding, bind_engine, registry_query
 from tenantguard.catalog import Catalog, Roles
+from tenantguard.columns.execution import attach_encryption
 from tenantguard.context import (
     TenantId,
     active_tenant,
@@ -31,15 +33,18 @@ from tenantguard.errors import (
     UnsafeRoleError,
 )
 from tenantguard.identity import IdentityQuery, TenantQuery, declare_lookup, declare_tenant_lookup
+from tenantguard.keystore import Keystore
 from tenantguard.registry import Registry
 from tenantguard.scoping import Scope, attach, forget_compiled, set_scope, watch_sessions
 from tenantguard.scoping.observer import Observer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from sqlalchemy import ColumnElement, MetaData
+    from sqlalchemy import ColumnElement, Connection, MetaData
     from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from tenantguard.crypto.keyfile import KeyProvider
 
 __all__ = ["Mode", "TenantGuard"]
 
@@ -66,6 +71,7 @@ class TenantGuard:
         suspended: A condition on the registry's columns that says which tenants are suspended,
             such as `Practice.suspended_at.is_not(None)`; their transactions are refused, at the
             latest 30 seconds after the registry says so.
+        keys: Where the key-encryption key of encrypted columns is, such as `KeyFile(…)`.
 
     Raises:
         ConfigurationError: If a role has no name of its own or the mode is unknown. What depends on
@@ -85,6 +91,7 @@ class TenantGuard:
         mode: Mode = "enforce",
         system_engine: Engine | AsyncEngine | None = None,
         suspended: ColumnElement[bool] | None = None,
+        keys: KeyProvider | None = None,
     ) -> None:
         if mode not in ("off", "observe", "enforce"):
             raise ConfigurationError("TenantGuard(mode=…) takes 'off', 'observe' or 'enforce'.")
@@ -103,6 +110,8 @@ class TenantGuard:
         self._lock = Lock()
         self._registry = Registry(suspends=suspended is not None)
         self._suspended = suspended
+        self._keys = keys
+        self._keystore: Keystore | None = None
         self._system_engine = system_engine
         if system_engine is not None and mode != "off":
             self._guard_system(*engines_of(system_engine))
@@ -193,6 +202,42 @@ class TenantGuard:
         self.catalog.lookups.append(lookup)
         return TenantQuery(lookup, lambda: self._count("tenant_lookup"))
 
+    def create_keys(self, connection: Connection | Session, tenant: TenantId) -> bool:
+        """Make the keys that *tenant* lacks; return whether any were made.
+
+        Without it they are made with the tenant's first encrypted value, at the cost of a few round
+        trips then. Call it in the transaction that adds the tenant to the registry:
+        `with guard.system_access(reason=…) as engine, engine.begin() as connection:`.
+
+        Raises:
+            ConfigurationError: If the guard has no keys=.
+            UnknownTenantError: If *tenant* does not have the type of the registry's primary key.
+            KeyUnavailableError: If the keys cannot be made; the message says why.
+        """
+        text = self.catalog.text(self.catalog.canonical(tenant))
+        bound = connection.connection() if isinstance(connection, Session) else connection
+        options = {"no_parameters": True}
+
+        def run(query: str) -> Sequence[Any]:
+            result = bound.exec_driver_sql(query, execution_options=options)
+            return result.fetchall() if result.returns_rows else ()
+
+        return self._open_keystore().create(run, text)
+
+    def _open_keystore(self) -> Keystore:
+        """Return the keystore, once the key-encryption key was read."""
+        if self._keys is None:
+            raise ConfigurationError(
+                "The models have encrypted columns, and TenantGuard has no keys=. Make a key with "
+                "`tenantguard keys init FILE --environment NAME`, and pass "
+                "keys=KeyFile(FILE, environment=NAME)."
+            )
+        if self._keystore is None:
+            _ = self._keys.kek, self._keys.uri
+            schema = self.catalog.key_table.schema
+            self._keystore = Keystore(self._keys, schema=schema, tenant=self._tenant_text)
+        return self._keystore
+
     def _count(self, name: str) -> None:
         with self._lock:
             self.counts[name] += 1
@@ -233,8 +278,11 @@ class TenantGuard:
             raise ConfigurationError(
                 "The system engine cannot be protected: it exists to act without a tenant."
             )
+        keystore = self._open_keystore() if self._keys or self.catalog.encrypts else None
         proof = _Proof()
         self._bind(engine, verify=partial(self._verify, proof=proof))
+        if keystore is not None:
+            attach_encryption(engine.dialect, keystore.keys_for)
         self._scope(engine, text_allowed=lambda: proof.holds)
         setattr(engine.dialect, _GUARDED, self)
         hide_parameters(engine, hide=not show_parameters)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from tenantguard.binding.driver import Driver
 
-__all__ = ["bind_engine"]
+__all__ = ["ask", "bind_engine"]
 
 _DRIVERS = ("psycopg", "asyncpg", "psycopg2")
 
@@ -53,6 +53,33 @@ def bind_engine(engine: Engine, binding: Binding, *, verify: Callable[[Any, bool
         for name in ("do_commit_twophase", "do_rollback_twophase"):
             setattr(engine.dialect, name, _ending(getattr(engine.dialect, name)))
     engine.dispose(close=not engine.dialect.is_async)
+
+
+def ask(connection: Connection, query: str) -> list[Any]:
+    """Run *query*, which is tenantguard's own, in *connection*'s transaction; return its rows.
+
+    It passes by SQLAlchemy's events and logs.
+
+    Raises:
+        DBAPIError: If it fails, as SQLAlchemy would raise it for a statement; its text does not
+            show the query, but the driver's error may.
+    """
+    state = _state_of(connection)
+    dialect = connection.dialect
+    cursor: Any = cast("Any", connection.connection).cursor()
+    try:
+        if state is not None:
+            if dialect.is_async:
+                state.caller = state.binding.tenant()
+            state.vouched = True
+        cursor.execute(query)
+        return list(cursor.fetchall()) if cursor.description else []
+    except dialect.loaded_dbapi.Error as error:
+        connection._handle_dbapi_exception(error, "tenantguard", (), cursor, None)  # noqa: SLF001
+    finally:
+        if state is not None:
+            state.vouched = False
+        cursor.close()
 
 
 class _PoolEvents:

@@ -1,0 +1,31 @@
+"""Encrypted columns: declaring them, and keeping statements from asking what ciphertext cannot.
+
+Values are sealed in the execution context, after the transaction has begun and its tenant's keys
+are there, and opened when a row is fetched.
+"""
+
+from tenantguard.columns.factories import (
+    encrypted_bool,
+    encrypted_bytes,
+    encrypted_date,
+    encrypted_datetime,
+    encrypted_decimal,
+    encrypted_int,
+    encrypted_json,
+    encrypted_str,
+    encrypted_uuid,
+)
+from tenantguard.columns.field import Exact
+
+__all__ = [
+    "Exact",
+    "encrypted_bool",
+    "encrypted_bytes",
+    "encrypted_date",
+    "encrypted_datetime",
+    "encrypted_decimal",
+    "encrypted_int",
+    "encrypted_json",
+    "encrypted_str",
+    "encrypted_uuid",
+]

@@ -1,0 +1,68 @@
+"""The execution context that seals values, when the transaction has begun and the keys are there.
+
+A type's processor only notes a value as `Unsealed`; what is forgotten here no driver accepts.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from tenantguard.columns.compiler import EncryptionCompiler, encryption_compiler
+from tenantguard.columns.field import Unsealed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import Connection, Dialect
+    from sqlalchemy.engine.default import DefaultExecutionContext
+
+    from tenantguard.crypto.tenant_keys import TenantKeys
+
+    Keys = Callable[[Connection, bool], TenantKeys]
+
+__all__ = ["attach_encryption"]
+
+
+class Sealing:
+    """Mixed in before a dialect's own execution context by `attach_encryption`."""
+
+    keys: Keys
+
+    def pre_exec(self) -> None:
+        """Seal the statement's values, and make sure that those it fetches can be opened."""
+        context = cast("DefaultExecutionContext", self)
+        compiled: Any = context.compiled
+        if isinstance(compiled, EncryptionCompiler) and (
+            compiled.seals or compiled.searches or compiled.opens
+        ):
+            keys = self.keys(context.root_connection, compiled.seals)
+            if compiled.seals or compiled.searches:
+                context.parameters = [_sealed(row, keys) for row in context.parameters]
+        super().pre_exec()  # type: ignore[misc]  # DefaultExecutionContext comes next in the MRO
+
+
+def _sealed(row: Any, keys: TenantKeys) -> Any:
+    if isinstance(row, dict):
+        return {name: _sent(value, keys) for name, value in row.items()}
+    return type(row)(_sent(value, keys) for value in row)
+
+
+def _sent(value: Any, keys: TenantKeys) -> Any:
+    return value.sealed(keys) if type(value) is Unsealed else value
+
+
+def attach_encryption(dialect: Dialect, keys: Keys) -> None:
+    """Let *dialect* seal and open encrypted columns.
+
+    Args:
+        dialect: A dialect that the binding has, and the first lock has not been attached to yet:
+            it refuses a statement before its values are sealed, and is told of each that is sent.
+        keys: Returns the active tenant's keys, given the connection and whether to make them if
+            they do not exist.
+
+    Raises:
+        ConfigurationError: If this version of SQLAlchemy lacks a hook.
+    """
+    dialect.statement_compiler = encryption_compiler(dialect.statement_compiler)
+    base = dialect.execution_ctx_cls
+    dialect.execution_ctx_cls = type(base.__name__, (Sealing, base), {"keys": staticmethod(keys)})

@@ -1,0 +1,220 @@
+"""One encrypted column: what its values are, and how they are sealed, opened and searched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from tenantguard.columns.normalize import EXACT, normalizer
+from tenantguard.crypto.format import FieldContext
+from tenantguard.errors import (
+    ConfigurationError,
+    DecryptionError,
+    EncryptedQueryError,
+    EncryptedValueError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tenantguard.columns.kinds import Kind
+    from tenantguard.crypto.tenant_keys import TenantKeys
+
+__all__ = ["Exact", "Field", "Unsealed"]
+
+_UNFIT = (TypeError, ValueError, OverflowError, RecursionError)
+
+
+@dataclass(frozen=True, slots=True)
+class Exact:
+    """Search by equality and IN, through a blind index beside the ciphertext.
+
+    Equal values have equal indexes: whoever reads the database sees how often each value occurs,
+    and which rows share one, but not the value.
+
+    Args:
+        normalize: What counts as equal, for text: `nfc-casefold` (case and composition of letters),
+            `digits` (telephone and insurance numbers) or `email`. None compares exactly. With a
+            version, such as `nfc-casefold-v1`, or without, which means the first version for good.
+        few_values: Why a column with few different values may be searched although its index then
+            tells them by their frequency, such as for a bool.
+        tenant_column: The tenant column that the index begins with.
+    """
+
+    normalize: str | None = None
+    few_values: str | None = None
+    tenant_column: str = "tenant_id"
+
+
+class Field:
+    """An encrypted column of one table.
+
+    Attributes:
+        kind: The type of its values.
+        search: How it is searched; None if not.
+        label: The label that the application has given, `table.column`.
+        context: The labels that values are sealed for; None until the column is in a table.
+    """
+
+    __slots__ = ("_fold", "_prefix", "context", "kind", "label", "name", "search")
+
+    def __init__(self, kind: Kind, *, search: Exact | None, label: str | None) -> None:
+        self.kind = kind
+        self.search = search
+        self.label = label
+        self.name = label or "encrypted"
+        self.context: FieldContext | None = None
+        self._fold: Any = None
+        self._prefix = b""
+        _check_label(label)
+        _check_search(kind, search)
+
+    def __repr__(self) -> str:
+        return f"<Field {self.name}>"
+
+    @property
+    def labels(self) -> tuple[str, str]:
+        """The table and the column that values are sealed for."""
+        context = self._context()
+        return context.table, context.column
+
+    @property
+    def bind_name(self) -> str:
+        """What a parameter is called that the column is compared with."""
+        return self.name.rpartition(".")[2]
+
+    def copy(self) -> Field:
+        """Return the same field for another table."""
+        return Field(self.kind, search=self.search, label=self.label)
+
+    def attach(self, table: str, column: str) -> None:
+        """Take the labels, unless they are given, from the names in the models."""
+        self.name = f"{table}.{column}"
+        if self.label is not None:
+            table, _, column = self.label.rpartition(".")
+        self.context = FieldContext(table, column)
+        if self.search is not None:
+            named = EXACT
+            if self.search.normalize is not None:
+                named, self._fold = normalizer(self.search.normalize)
+            self._prefix = self.context.search_prefix(named)
+
+    def same_as(self, other: Field) -> bool:
+        """Return whether a value that was sealed for *other* opens here."""
+        mine, theirs = self.context, other.context
+        if mine is None or theirs is None:
+            return self is other
+        return (mine.table, mine.column, self.kind) == (theirs.table, theirs.column, other.kind)
+
+    def seal(self, keys: TenantKeys, value: Any) -> bytes:
+        """Return *value* as it is stored.
+
+        Raises:
+            EncryptedValueError: If it is not of the column's type.
+            KeyUnavailableError: If the tenant has no key that may seal.
+        """
+        index = None if self.search is None else self.index(keys, value)
+        return keys.seal(self._context(), self._packed(self.kind.pack, value), index)
+
+    def index(self, keys: TenantKeys, value: Any) -> bytes:
+        """Return the blind index of *value*.
+
+        Raises:
+            EncryptedValueError: If it is not of the column's type.
+            EncryptedQueryError: If the column is not searchable.
+        """
+        if self.search is None or self.kind.equal is None:
+            raise EncryptedQueryError(
+                f"Column {self.name} is not searchable. Declare it with search=Exact()."
+            )
+        return keys.index(self._prefix, self._packed(self._equal, value))
+
+    def open(self, keys: TenantKeys, stored: bytes) -> Any:
+        """Return the value that *stored* holds.
+
+        Raises:
+            DecryptionError: If it cannot be opened.
+            KeyUnavailableError: If the tenant has no key.
+        """
+        packed = keys.open(self._context(), stored)
+        try:
+            return self.kind.unpack(packed)
+        except ValueError:
+            pass
+        # Outside of the block: the cause would show the value.
+        raise DecryptionError(
+            f"Column {self.name} holds a value that was sealed as another type than "
+            f"{self.kind.name}. Declare the column as it was, or encrypt its values anew."
+        )
+
+    def _equal(self, value: Any) -> bytes:
+        equal: Callable[[Any], bytes] = cast("Any", self.kind.equal)
+        if self._fold is None:
+            return equal(value)
+        if not isinstance(value, str):
+            raise TypeError
+        return equal(self._fold(value))
+
+    def _packed(self, pack: Any, value: Any) -> bytes:
+        try:
+            packed: bytes = pack(value)
+        except _UNFIT:
+            pass
+        else:
+            return packed
+        # Outside of the block: the cause would show the value.
+        raise EncryptedValueError(
+            f"Column {self.name} takes {self.kind.name}; it was given a {type(value).__name__} "
+            "that is not one, or that cannot be stored."
+        )
+
+    def _context(self) -> FieldContext:
+        if self.context is None:
+            raise ConfigurationError(
+                "An encrypted type was used without its column. Take it from a mapped column."
+            )
+        return self.context
+
+
+class Unsealed:
+    """A value on its way to the database; what is not sealed in time is refused by the driver."""
+
+    __slots__ = ("_field", "_seal", "_value")
+
+    def __init__(self, field: Field, value: Any, *, searched: bool = False) -> None:
+        self._field = field
+        self._value = value
+        self._seal = Field.index if searched else Field.seal
+
+    def __repr__(self) -> str:
+        return "<Unsealed>"
+
+    def sealed(self, keys: TenantKeys) -> bytes:
+        """Return what is sent instead: the sealed value, or its blind index."""
+        return self._seal(self._field, keys, self._value)
+
+
+def _check_label(label: str | None) -> None:
+    if label is not None and not all(label.rpartition(".")[::2]):
+        raise ConfigurationError(
+            "label= names a table and a column, such as label='patients.name': those that the "
+            "values were first sealed for."
+        )
+
+
+def _check_search(kind: Kind, search: Exact | None) -> None:
+    if search is None:
+        return
+    if kind.equal is None:
+        raise ConfigurationError("Encrypted JSON cannot be searched; leave search= out.")
+    if search.normalize is not None:
+        normalizer(search.normalize)
+        if kind.python_type is not str:
+            raise ConfigurationError(
+                f"Exact(normalize=…) is for text, not for a column that takes {kind.name}."
+            )
+    if kind.few and not (search.few_values or "").strip():
+        raise ConfigurationError(
+            f"A column that takes {kind.name} has so few values that a blind index tells them by "
+            "their frequency. Leave search= out, or say why in Exact(few_values='…')."
+        )

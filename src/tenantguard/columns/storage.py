@@ -1,0 +1,76 @@
+"""What an encrypted column needs beside it in its table: ordinary objects of SQLAlchemy's schema.
+
+A check constraint, so that the database refuses plaintext whoever writes it; and for a searchable
+column a generated column that holds the blind index, and an index on it that begins with the
+tenant. `create_all` and Alembic see all of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import CheckConstraint, Column, Computed, Index, LargeBinary, Table, event
+from sqlalchemy.dialects.postgresql.base import PGDialect
+
+from tenantguard.crypto.format import INDEX_OFFSET, INDEX_SIZE, MAGIC
+from tenantguard.keytable import ENCRYPTED, SEARCHES
+
+if TYPE_CHECKING:
+    from tenantguard.columns.field import Exact
+
+__all__ = ["attach_storage", "searched_column"]
+
+_MAX_IDENTIFIER = 63
+_PREPARER = PGDialect(paramstyle="named").identifier_preparer  # type: ignore[no-untyped-call]
+
+
+def attach_storage(column: Column[Any], table: Table, search: Exact | None) -> None:
+    """Put what *column* needs into *table*."""
+    name = _PREPARER.quote(column.name)
+    table.append_constraint(
+        CheckConstraint(
+            f"substring({name}, 1, {len(MAGIC)}) = '\\x{MAGIC.hex()}'::bytea",
+            name=_name(table.name, column.name, "sealed"),
+            info={ENCRYPTED: column.name},
+        )
+    )
+    if search is None:
+        return
+    # Out of statements that do not name it: neither selected nor fetched after each write.
+    hidden: Column[Any] = Column(
+        _name(column.name, "bidx"),
+        LargeBinary,
+        Computed(f"substring({name}, {INDEX_OFFSET + 1}, {INDEX_SIZE})", persisted=True),
+        info={SEARCHES: column.name},
+        _omit_from_statements=True,
+    )
+    table.append_column(hidden)
+    _index_when_complete(table, hidden, search.tenant_column)
+
+
+def searched_column(source: Any, column: str) -> Any:
+    """Return the generated column of *column* in *source*, a table or alias; None elsewhere."""
+    found = getattr(source, "c", {}).get(_name(column, "bidx"))
+    return found if found is not None and found.info.get(SEARCHES) == column else None
+
+
+def _index_when_complete(table: Table, hidden: Column[Any], tenant: str) -> None:
+    def add(table: Table, _metadata: Any = None) -> None:
+        leading = next((each for each in table.columns if each.name == tenant), None)
+        if leading is not None:
+            Index(_name("ix", table.name, hidden.name), leading, hidden)
+
+    if any(each.name == tenant for each in table.columns):
+        add(table)
+    else:
+        # The columns of a table that is being made come one after the other.
+        event.listen(table, "after_parent_attach", add)
+
+
+def _name(*parts: str) -> str:
+    name = "_".join(parts)
+    if len(name.encode()) <= _MAX_IDENTIFIER:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name.encode()[: _MAX_IDENTIFIER - 9].decode(errors='ignore')}_{digest}"

@@ -1,0 +1,232 @@
+"""The SQLAlchemy types of encrypted columns, and what can be asked of them in a statement."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from sqlalchemy import BindParameter, ColumnElement, LargeBinary, func, null
+from sqlalchemy.sql import coercions, operators, roles
+from sqlalchemy.sql.base import SchemaEventTarget
+from sqlalchemy.sql.elements import BinaryExpression, ClauseElement, Null
+from sqlalchemy.types import UserDefinedType
+
+from tenantguard.columns.field import Field, Unsealed
+from tenantguard.columns.storage import attach_storage, searched_column
+from tenantguard.context import active_tenant
+from tenantguard.crypto.format import INDEX_OFFSET, INDEX_SIZE
+from tenantguard.errors import (
+    ConfigurationError,
+    EncryptedQueryError,
+    KeyUnavailableError,
+    TenantNotSetError,
+)
+from tenantguard.keytable import ENCRYPTED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import Column, Dialect, Table
+    from sqlalchemy.sql.operators import OperatorType
+
+__all__ = ["WHOLE", "Encrypted", "SearchValue"]
+
+WHOLE = "tenantguard_whole"
+"""Annotates a column that stands where its ciphertext may: in IS NULL, or to take its index."""
+
+_EMPTY: dict[Any, tuple[Any, Any]] = {
+    operators.eq: (operators.is_, operators.is_not),
+    operators.is_: (operators.is_, operators.is_not),
+    operators.ne: (operators.is_not, operators.is_),
+    operators.is_not: (operators.is_not, operators.is_),
+}
+_EQUALS: tuple[Any, ...] = (operators.eq, operators.ne)
+_LISTS: tuple[Any, ...] = (operators.in_op, operators.not_in_op)
+_SEARCHES = (*_EQUALS, *_LISTS)
+
+
+class _Comparator(UserDefinedType.Comparator[Any]):
+    """Turns `==` and IN into a search of the blind index, and refuses everything else."""
+
+    __slots__ = ()
+
+    type: Encrypted
+
+    def operate(self, op: OperatorType, *other: Any, **_kwargs: Any) -> ColumnElement[Any]:
+        if op in _EMPTY and (other[0] is None or isinstance(other[0], Null)):
+            operator, negated = _EMPTY[op]
+            return BinaryExpression(self._whole(), null(), operator, negate=negated)
+        if op in _EQUALS and _is_sql(other[0]):
+            # SQLAlchemy compares columns too, as keys of dictionaries; the compiler refuses it.
+            role = roles.BinaryElementRole
+            right = coercions.expect(role, other[0], expr=self.expr, operator=op)
+            return BinaryExpression(self.expr, right, op)
+        if op in _SEARCHES:
+            value = self._value(other[0], expanding=op in _LISTS)
+            return cast("ColumnElement[Any]", op(self._index(), value))
+        raise _unanswerable(self.type.field)
+
+    def reverse_operate(
+        self,
+        op: OperatorType,  # noqa: ARG002
+        other: Any,  # noqa: ARG002
+        **_kwargs: Any,
+    ) -> ColumnElement[Any]:
+        raise _unanswerable(self.type.field)
+
+    def _whole(self) -> Any:
+        return self.expr._annotate({WHOLE: True})  # noqa: SLF001
+
+    def _index(self) -> Any:
+        """Return the generated column; in a sub-query, which lacks it, the index itself."""
+        column: Any = self.expr
+        found = searched_column(getattr(column, "table", None), getattr(column, "name", ""))
+        if found is not None:
+            return found
+        return func.substring(self._whole(), INDEX_OFFSET + 1, INDEX_SIZE, type_=LargeBinary())
+
+    def _value(self, other: Any, *, expanding: bool) -> BindParameter[Any]:
+        type_ = self.type.search_value()
+        if isinstance(other, BindParameter):
+            return _retyped(other, type_)
+        if _is_sql(other):
+            raise _unanswerable(self.type.field)
+        value = list(other) if expanding else other
+        return BindParameter(
+            self.type.field.bind_name, value, type_=type_, unique=True, expanding=expanding
+        )
+
+
+def _is_sql(other: Any) -> bool:
+    expression = isinstance(other, ClauseElement) or hasattr(other, "__clause_element__")
+    return expression and not isinstance(other, BindParameter)
+
+
+def _retyped(bind: BindParameter[Any], type_: SearchValue) -> BindParameter[Any]:
+    clone = bind._clone(maintain_key=True)  # noqa: SLF001
+    clone.type = type_
+    return clone
+
+
+class _Sealed(UserDefinedType[Any]):
+    """What both types have: bytes in the database, never a literal in SQL text."""
+
+    render_bind_cast = True
+
+    def __init__(self, field: Field) -> None:
+        self.field = field
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.field.name!r})"
+
+    def get_col_spec(self, **_kwargs: Any) -> str:
+        return "BYTEA"
+
+    def literal_processor(self, dialect: Dialect) -> Callable[[Any], str]:  # noqa: ARG002
+        def process(_value: Any) -> str:
+            raise EncryptedQueryError(
+                f"A value of column {self.field.name} was about to be written into SQL text. "
+                "Execute the statement with parameters."
+            )
+
+        return process
+
+
+class SearchValue(_Sealed):
+    """A value to search for; its blind index is sent."""
+
+    cache_ok = True
+
+    def bind_processor(self, dialect: Dialect) -> Callable[[Any], Unsealed | None]:  # noqa: ARG002
+        """Note the value, so that its blind index is sent."""
+        field = self.field
+        return lambda value: None if value is None else Unsealed(field, value, searched=True)
+
+
+class Encrypted(_Sealed, SchemaEventTarget):
+    """A column's values, sealed with the tenant's key on their way to the database."""
+
+    cache_ok = True
+    comparator_factory = _Comparator
+
+    def __init__(self, field: Field, *, stored: bool = False) -> None:
+        super().__init__(field)
+        self._stored = stored
+        self.hashable = field.kind.python_type is not object
+
+    @property
+    def python_type(self) -> type[Any]:
+        """The type of the column's values."""
+        return self.field.kind.python_type
+
+    def search_value(self) -> SearchValue:
+        """Return the type of a value that this column is compared with.
+
+        Raises:
+            EncryptedQueryError: If the column is not searchable.
+        """
+        if self.field.search is None:
+            raise EncryptedQueryError(
+                f"Column {self.field.name} is encrypted without a blind index, so it cannot be "
+                "searched. Declare it with search=Exact(), or load the rows and compare in Python."
+            )
+        return SearchValue(self.field)
+
+    def bind_processor(self, dialect: Dialect) -> Callable[[Any], Unsealed | None]:  # noqa: ARG002
+        """Note the value, so that it is sealed when the keys are there."""
+        field = self.field
+        return lambda value: None if value is None else Unsealed(field, value)
+
+    def result_processor(self, dialect: Dialect, coltype: Any) -> Callable[[Any], Any]:  # noqa: ARG002
+        """Open what is fetched with the keys of the active tenant."""
+        field = self.field
+
+        def process(stored: Any) -> Any:
+            if stored is None:
+                return None
+            active = active_tenant()
+            keys = None if active is None else active.keys
+            if keys is None:
+                raise _no_keys(field, tenant=active is not None)
+            return field.open(keys, stored if type(stored) is bytes else bytes(stored))
+
+        return process
+
+    def copy(self, **kwargs: Any) -> Encrypted:
+        """Return the type for another table's column."""
+        # Table.to_metadata() copies what is beside the column by itself.
+        return Encrypted(self.field.copy(), stored="_to_metadata" in kwargs)
+
+    def _set_parent(self, parent: Any, **_kwargs: Any) -> None:
+        parent._on_table_attach(self._attach)  # noqa: SLF001
+
+    def _attach(self, column: Column[Any], table: Table) -> None:
+        if column.primary_key or column.unique or column.index or column.foreign_keys:
+            raise ConfigurationError(
+                f"Column {table.fullname}.{column.name} is encrypted, and each value differently: "
+                "it cannot be a key, unique or indexed. To find rows, declare search=Exact()."
+            )
+        self.field.attach(table.fullname, column.name)
+        column.info[ENCRYPTED] = self.field.labels
+        if not self._stored:
+            attach_storage(column, table, self.field.search)
+
+
+def _unanswerable(field: Field) -> EncryptedQueryError:
+    return EncryptedQueryError(
+        f"Column {field.name} is encrypted: the database cannot order, compare, group or change "
+        "its values. Use ==, != or IN with search=Exact(), is_(None), or load the rows and do it "
+        "in Python."
+    )
+
+
+def _no_keys(field: Field, *, tenant: bool) -> TenantNotSetError | KeyUnavailableError:
+    if not tenant:
+        return TenantNotSetError(
+            f"A value of column {field.name} was fetched while no tenant is active, and its key is "
+            "its tenant's. Fetch inside tenant_context(); under system access leave the column "
+            "out, with load_only() or defer()."
+        )
+    return KeyUnavailableError(
+        f"A value of column {field.name} was fetched from an engine that has no keys. Protect it "
+        "with a guard that has TenantGuard(keys=…)."
+    )

@@ -1,0 +1,184 @@
+"""The key-encryption key in a file that only its owner may read."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import stat
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tenantguard.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from tenantguard.crypto.keysets import Kek
+
+__all__ = ["KeyFile", "KeyProvider", "make_key_file"]
+
+_FORMAT = "tenantguard key-encryption key"
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+
+
+class KeyProvider(Protocol):
+    """Where the key-encryption key is. Asked once, when the first tenant's key is needed."""
+
+    @property
+    def environment(self) -> str:
+        """The label of the environment, such as `production`, for which the key was made."""
+
+    @property
+    def uri(self) -> str:
+        """What names the key in `tenantguard_keys`; not a secret."""
+
+    @property
+    def kek(self) -> Kek:
+        """The key, as Tink's AEAD."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class _Content:
+    environment: str
+    name: str
+    keyset: str
+
+
+class KeyFile:
+    """A key-encryption key that `tenantguard keys init` has written.
+
+    The file is read when the first engine is protected.
+
+    Args:
+        path: The file; refused if anybody but its owner can read or write it.
+        environment: Where the application runs; a key made for another environment is refused.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, environment: str) -> None:
+        self._path = Path(path)
+        self.environment = environment
+
+    def __repr__(self) -> str:
+        return f"<KeyFile environment={self.environment!r}>"
+
+    @property
+    def uri(self) -> str:
+        """What names the key in `tenantguard_keys`.
+
+        Raises:
+            ConfigurationError: As for `kek`.
+        """
+        return f"file:{self.environment}/{self._content.name}"
+
+    @cached_property
+    def kek(self) -> Kek:
+        """The key.
+
+        Raises:
+            ConfigurationError: If the file is missing, open to others, not a key file, or made for
+                another environment.
+        """
+        from tenantguard.crypto.keysets import read_kek  # noqa: PLC0415  (loads Tink)
+
+        return read_kek(self._content.keyset)
+
+    @cached_property
+    def _content(self) -> _Content:
+        content = _parsed(_read(self._path))
+        if content.environment != self.environment:
+            raise ConfigurationError(
+                f"The key file was made for the environment {content.environment!r}, and the "
+                f"application runs in {self.environment!r}. Give each environment a key of its own."
+            )
+        return content
+
+
+def make_key_file(path: Path, *, environment: str) -> str:
+    """Write a new key-encryption key to *path*, which must not exist; return its URI.
+
+    The file can be read and written by its owner only.
+
+    Raises:
+        ConfigurationError: If *path* exists, cannot be written, or *environment* is not a label.
+    """
+    from tenantguard.crypto.keysets import new_kek  # noqa: PLC0415  (loads Tink)
+
+    if not _LABEL.fullmatch(environment):
+        raise ConfigurationError(
+            "An environment's label has up to 63 letters, digits, '.', '_' and '-', such as "
+            "'production'."
+        )
+    document = {
+        "format": _FORMAT,
+        "version": 1,
+        "environment": environment,
+        "name": secrets.token_hex(8),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "keyset": json.loads(new_kek()),
+    }
+    _write(path, json.dumps(document, indent=2) + "\n")
+    return f"file:{environment}/{document['name']}"
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        descriptor = os.open(
+            path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, stat.S_IRUSR | stat.S_IWUSR
+        )
+    except FileExistsError:
+        raise ConfigurationError(
+            f"{path} exists and is never overwritten: what its key has wrapped would be lost. Name "
+            "another file."
+        ) from None
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be written: {error.strerror}.") from None
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open(encoding="utf-8") as file:
+            _refuse_open_to_others(path, os.fstat(file.fileno()))
+            return file.read()
+    except OSError as error:
+        raise ConfigurationError(
+            f"The key file {path} cannot be read: {error.strerror}. `tenantguard keys init` makes "
+            "one for a new environment; an existing environment's is in its backup."
+        ) from None
+    except UnicodeDecodeError:
+        raise _not_a_key_file() from None
+
+
+def _refuse_open_to_others(path: Path, status: os.stat_result) -> None:
+    if os.name == "posix" and status.st_mode & _OTHERS:
+        raise ConfigurationError(
+            f"The key file {path} is open to others than its owner. Run `chmod 600` on it, and "
+            "consider who could have read it."
+        )
+
+
+def _parsed(text: str) -> _Content:
+    try:
+        document: Any = json.loads(text)
+        if document["format"] != _FORMAT or document["version"] != 1:
+            raise _not_a_key_file()
+        return _Content(
+            str(document["environment"]), str(document["name"]), json.dumps(document["keyset"])
+        )
+    except (ValueError, KeyError, TypeError):
+        # Without the cause: it would quote the file.
+        raise _not_a_key_file() from None
+
+
+def _not_a_key_file() -> ConfigurationError:
+    return ConfigurationError(
+        "The key file is not one that `tenantguard keys init` has written, or a newer version of "
+        "tenantguard wrote it. Restore it from its backup."
+    )

@@ -1,0 +1,181 @@
+"""Tink: the only module that imports it.
+
+A tenant has one keyset to seal values (AES-256-GCM) and one for blind indexes (HMAC-SHA256 as a
+pseudorandom function). Both are stored wrapped by a key-encryption key, with the tenant and the
+purpose as associated data.
+"""
+
+from __future__ import annotations
+
+from hmac import compare_digest
+from typing import Protocol, TypeVar, cast
+
+import tink
+from tink import aead, json_proto_keyset_format, prf, proto_keyset_format, secret_key_access
+
+from tenantguard.crypto.format import INDEX_SIZE
+from tenantguard.errors import KeyUnavailableError, TamperedError, UnknownKeyError
+
+__all__ = [
+    "DataKeyset",
+    "IndexKeyset",
+    "Kek",
+    "new_data_keyset",
+    "new_index_keyset",
+    "new_kek",
+    "open_data_keyset",
+    "open_index_keyset",
+    "read_kek",
+]
+
+_CHECK = b"tenantguard check"
+_PREFIX_SIZE = 5
+
+_Keyset = TypeVar("_Keyset")
+
+aead.register()
+prf.register()
+
+
+class Kek(Protocol):
+    """A key-encryption key: Tink's AEAD, whose parameters are called so."""
+
+    def encrypt(self, plaintext: bytes, associated_data: bytes) -> bytes:
+        """Return *plaintext* encrypted."""
+
+    def decrypt(self, ciphertext: bytes, associated_data: bytes) -> bytes:
+        """Return the plaintext of *ciphertext*."""
+
+
+class DataKeyset:
+    """Seals and opens one tenant's values."""
+
+    __slots__ = ("_aead", "_prefixes")
+
+    def __init__(self, handle: tink.KeysetHandle) -> None:
+        self._aead = handle.primitive(aead.Aead)
+        # Tink's output prefix: one byte, then the key's number.
+        self._prefixes = frozenset(
+            b"\x01" + info.key_id.to_bytes(4, "big") for info in handle.keyset_info().key_info
+        )
+
+    def seal(self, plaintext: bytes, associated_data: bytes) -> bytes:
+        """Return *plaintext* encrypted, 33 bytes longer."""
+        return cast("bytes", self._aead.encrypt(plaintext, associated_data))
+
+    def open(self, ciphertext: bytes, associated_data: bytes) -> bytes:
+        """Return the plaintext of *ciphertext*.
+
+        Raises:
+            UnknownKeyError: If its key is not in this keyset.
+            TamperedError: If it was altered, or sealed with other associated data.
+        """
+        try:
+            return cast("bytes", self._aead.decrypt(ciphertext, associated_data))
+        except tink.TinkError:
+            known = ciphertext[:_PREFIX_SIZE] in self._prefixes
+        # Tink has one error for every cause; the prefix tells them apart.
+        if known:
+            raise TamperedError(
+                "A value could not be opened: it was altered, or sealed for another tenant, table "
+                "or column. Look for rows that were copied or edited by hand; if a table or column "
+                "was renamed, give the column its old name as label=."
+            )
+        raise UnknownKeyError(
+            "A value was sealed with a key that the tenant's keyset does not have: it belongs to "
+            "another tenant, or tenantguard_keys was restored from another time than the rows."
+        )
+
+
+class IndexKeyset:
+    """Computes one tenant's blind indexes."""
+
+    __slots__ = ("_prf",)
+
+    def __init__(self, handle: tink.KeysetHandle) -> None:
+        self._prf = handle.primitive(prf.PrfSet).primary()
+
+    def compute(self, data: bytes) -> bytes:
+        """Return 16 bytes that only this keyset can tell from random ones."""
+        return cast("bytes", self._prf.compute(data, INDEX_SIZE))
+
+
+def new_data_keyset(kek: Kek, context: bytes) -> tuple[bytes, bytes]:
+    """Return a new keyset for values, wrapped, and its check value."""
+    handle = tink.new_keyset_handle(aead.aead_key_templates.AES256_GCM)
+    return _wrapped(handle, kek, context), DataKeyset(handle).seal(_CHECK, context)
+
+
+def new_index_keyset(kek: Kek, context: bytes) -> tuple[bytes, bytes]:
+    """Return a new keyset for blind indexes, wrapped, and its check value."""
+    handle = tink.new_keyset_handle(prf.prf_key_templates.HMAC_SHA256)
+    return _wrapped(handle, kek, context), IndexKeyset(handle).compute(_CHECK)
+
+
+def open_data_keyset(wrapped: bytes, check: bytes, kek: Kek, context: bytes) -> DataKeyset:
+    """Return the unwrapped keyset.
+
+    Raises:
+        KeyUnavailableError: If the row was altered or is another's, or the key differs.
+    """
+    keyset = DataKeyset(_unwrapped(wrapped, kek, context))
+    try:
+        same = keyset.open(check, context) == _CHECK
+    except (TamperedError, UnknownKeyError):
+        same = False
+    return _checked(keyset, same=same)
+
+
+def open_index_keyset(wrapped: bytes, check: bytes, kek: Kek, context: bytes) -> IndexKeyset:
+    """Return the unwrapped keyset.
+
+    Raises:
+        KeyUnavailableError: If the row was altered or is another's, or the key differs.
+    """
+    keyset = IndexKeyset(_unwrapped(wrapped, kek, context))
+    return _checked(keyset, same=compare_digest(keyset.compute(_CHECK), check))
+
+
+def new_kek() -> str:
+    """Return a new key-encryption key as Tink's JSON, in the clear."""
+    handle = tink.new_keyset_handle(aead.aead_key_templates.AES256_GCM)
+    return cast("str", json_proto_keyset_format.serialize(handle, secret_key_access.TOKEN))
+
+
+def read_kek(keyset: str) -> Kek:
+    """Return the key-encryption key that *keyset*, Tink's JSON, holds.
+
+    Raises:
+        KeyUnavailableError: If it holds none.
+    """
+    try:
+        handle = json_proto_keyset_format.parse(keyset, secret_key_access.TOKEN)
+        return cast("Kek", handle.primitive(aead.Aead))
+    except tink.TinkError:
+        # Without the cause: its text could quote the key.
+        unreadable = "The key file holds no key that Tink can read. Restore it from its backup."
+        raise KeyUnavailableError(unreadable) from None
+
+
+def _wrapped(handle: tink.KeysetHandle, kek: Kek, context: bytes) -> bytes:
+    return cast("bytes", proto_keyset_format.serialize_encrypted(handle, kek, context))
+
+
+def _unwrapped(wrapped: bytes, kek: Kek, context: bytes) -> tink.KeysetHandle:
+    try:
+        return proto_keyset_format.parse_encrypted(wrapped, kek, context)
+    except tink.TinkError:
+        raise _unusable() from None
+
+
+def _checked(keyset: _Keyset, *, same: bool) -> _Keyset:
+    if not same:
+        raise _unusable()
+    return keyset
+
+
+def _unusable() -> KeyUnavailableError:
+    return KeyUnavailableError(
+        "The tenant's row in tenantguard_keys was altered, or belongs to another tenant or "
+        "purpose. Restore tenantguard_keys from its backup."
+    )

@@ -1,0 +1,226 @@
+"""The tenants' keys: read from `tenantguard_keys` in the transaction that needs them, and cached.
+
+Keys are read before the statement that needs them is sent, on its own connection, never by a type's
+processor. What this transaction has inserted itself is not cached: a rollback would take it away.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections import OrderedDict
+from functools import partial
+from threading import Lock
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.exc import DBAPIError
+
+from tenantguard.binding import ask
+from tenantguard.binding.literal import sql_literal
+from tenantguard.context import active_tenant
+from tenantguard.crypto.format import keyset_context
+from tenantguard.crypto.tenant_keys import TenantKeys
+from tenantguard.errors import KeyUnavailableError, TenantNotSetError, sqlstate
+from tenantguard.keytable import KEY_TABLE, PURPOSES
+from tenantguard.rls.names import DEFAULT_SCHEMA, qualified
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from sqlalchemy import Connection
+
+    from tenantguard.crypto.keyfile import KeyProvider
+
+    Ask = Callable[[str], Sequence[Any]]
+
+__all__ = ["Keystore"]
+
+_SECONDS = 300.0
+"""How long a tenant's keys are used before the table is asked again."""
+_TENANTS = 10_000
+_PATIENCE = "5s"
+"""How long to wait for another transaction that makes the same tenant's keys."""
+_ITS_OWN = ("08", "25", "40", "53", "57", "58")
+"""Classes of SQLSTATE that say something of the transaction or the server, not of the keys."""
+
+
+class Keystore:
+    """The keys of all tenants of one guard.
+
+    Args:
+        provider: Where the key-encryption key is.
+        schema: The schema of `tenantguard_keys`.
+        tenant: Returns the active tenant's canonical id as text; None if no tenant is active.
+    """
+
+    def __init__(
+        self, provider: KeyProvider, *, schema: str | None, tenant: Callable[[], str | None]
+    ) -> None:
+        self._provider = provider
+        self._table = qualified((schema or DEFAULT_SCHEMA, KEY_TABLE))
+        self._tenant = tenant
+        self._cache: OrderedDict[str, TenantKeys] = OrderedDict()
+        self._lock = Lock()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=_forgetting(weakref.ref(self)))
+
+    def __repr__(self) -> str:
+        return "<Keystore>"
+
+    def keys_for(self, connection: Connection, create: bool) -> TenantKeys:  # noqa: FBT001
+        """Return the active tenant's keys, which its context then opens fetched values with.
+
+        Args:
+            connection: The connection that is about to send the statement; asked, if the keys are
+                not known, at the cost of one round trip.
+            create: Whether to make keys that the tenant does not have yet.
+
+        Raises:
+            TenantNotSetError: If no tenant is active.
+            KeyUnavailableError: If the keys cannot be read, unwrapped or made.
+        """
+        active, tenant = active_tenant(), self._tenant()
+        if active is None or tenant is None:
+            raise TenantNotSetError(
+                "Encrypted columns are sealed with the tenant's key, and no tenant is active. Wrap "
+                "the work in `with tenant_context(tenant_id):`."
+            )
+        keys = self._cached(tenant) or self._read(partial(ask, connection), tenant, create=create)
+        active.keys = keys
+        return keys
+
+    def create(self, run: Ask, tenant: str) -> bool:
+        """Make the keys that *tenant* lacks; return whether any were made.
+
+        Args:
+            run: Runs SQL, in a transaction that may write the tenant's rows of `tenantguard_keys`.
+            tenant: The canonical text of its id.
+
+        Raises:
+            KeyUnavailableError: If they cannot be made.
+        """
+        missing = self._missing(_asked(run, self._query(tenant)))
+        if missing:
+            self._insert(run, tenant, missing)
+        return bool(missing)
+
+    def _cached(self, tenant: str) -> TenantKeys | None:
+        keys = self._cache.get(tenant)
+        return keys if keys is not None and keys.expires > monotonic() else None
+
+    def _read(self, run: Ask, tenant: str, *, create: bool) -> TenantKeys:
+        rows = _asked(run, self._query(tenant))
+        if create and self._missing(rows):
+            self._insert(run, tenant, self._missing(rows))
+            rows = _asked(run, self._query(tenant))
+        keys = self._unwrapped(tenant, rows)
+        if not self._missing(rows) and all(row[5] for row in rows):
+            keys.expires = monotonic() + _SECONDS
+            with self._lock:
+                self._cache[tenant] = keys
+                if len(self._cache) > _TENANTS:
+                    self._cache.popitem(last=False)
+        return keys
+
+    def _query(self, tenant: str) -> str:
+        # A row younger than this transaction may be its own, which a rollback takes away.
+        return (
+            "SELECT purpose, kek_uri, wrapped, check_value, state, pg_catalog.age(xmin) > 0 "  # noqa: S608  (a quoted name, an escaped literal)
+            f"FROM {self._table} WHERE tenant_id = {sql_literal(tenant)}"
+        )
+
+    def _missing(self, rows: Iterable[Any]) -> list[str]:
+        present = {row[0] for row in rows}
+        return [purpose for purpose in PURPOSES if purpose not in present]
+
+    def _insert(self, run: Ask, tenant: str, purposes: list[str]) -> None:
+        """Make keysets; of transactions that do so at the same time, one wins."""
+        rows = ", ".join(self._new_row(tenant, purpose) for purpose in purposes)
+        patience = _asked(run, "SELECT pg_catalog.current_setting('lock_timeout')")[0][0]
+        if patience == "0":
+            _asked(run, _set_patience(_PATIENCE))
+        _asked(
+            run,
+            f"INSERT INTO {self._table} (tenant_id, purpose, kek_uri, wrapped, check_value) "  # noqa: S608
+            f"VALUES {rows} ON CONFLICT DO NOTHING",
+        )
+        if patience == "0":
+            _asked(run, _set_patience(patience))
+
+    def _new_row(self, tenant: str, purpose: str) -> str:
+        from tenantguard.crypto import keysets  # noqa: PLC0415  (loads Tink)
+
+        make = keysets.new_data_keyset if purpose == "data" else keysets.new_index_keyset
+        wrapped, check = make(self._provider.kek, self._context(tenant, purpose))
+        values = (sql_literal(tenant), f"'{purpose}'", sql_literal(self._provider.uri))
+        return f"({', '.join(values)}, {_bytes_literal(wrapped)}, {_bytes_literal(check)})"
+
+    def _unwrapped(self, tenant: str, rows: Iterable[Any]) -> TenantKeys:
+        from tenantguard.crypto import keysets  # noqa: PLC0415  (loads Tink)
+
+        keys = TenantKeys(tenant.encode())
+        for purpose, uri, wrapped, check, state, _ in rows:
+            if state == "destroyed":
+                return TenantKeys(tenant.encode(), shredded=True)
+            if uri != self._provider.uri:
+                raise KeyUnavailableError(
+                    "The tenant's keys are wrapped by another key-encryption key, or another "
+                    "environment's, than TenantGuard(keys=…) has. `tenantguard keys list` names it."
+                )
+            parts = (bytes(wrapped), bytes(check), self._provider.kek)
+            context = self._context(tenant, purpose)
+            if purpose == "data":
+                keys.data = keysets.open_data_keyset(*parts, context)
+                keys.writable = state == "active"
+            else:
+                keys.searching = keysets.open_index_keyset(*parts, context)
+        return keys
+
+    def _context(self, tenant: str, purpose: str) -> bytes:
+        return keyset_context(self._provider.environment, tenant.encode(), purpose)
+
+    def forget(self) -> None:
+        """Forget all keys, as a new process does that was forked from this one."""
+        # Another thread of the parent may have held the lock.
+        self._lock = Lock()
+        self._cache = OrderedDict()
+
+
+def _forgetting(keystore: weakref.ref[Keystore]) -> Callable[[], None]:
+    def forget() -> None:
+        alive = keystore()
+        if alive is not None:
+            alive.forget()
+
+    return forget
+
+
+def _asked(run: Ask, query: str) -> Sequence[Any]:
+    try:
+        return run(query)
+    except DBAPIError as error:
+        code = sqlstate(error) or ""
+        if error.connection_invalidated or code.startswith(_ITS_OWN):
+            raise
+    # Outside of the block: PostgreSQL's text could quote the tenant.
+    raise KeyUnavailableError(_REASONS.get(code, f"{_REFUSED} (SQLSTATE {code})."))
+
+
+_REFUSED = "PostgreSQL did not let the tenant's keys be read or made"
+_REASONS = {
+    "42P01": f"{_REFUSED}: there is no table tenantguard_keys. Run `tenantguard rls apply`.",
+    "42501": f"{_REFUSED}: a privilege is missing. Run `tenantguard rls apply`.",
+    "55P03": f"{_REFUSED}: another transaction is making them and has not ended after {_PATIENCE}. "
+    "Do not use two sessions for a tenant's first encrypted value, or make its keys beforehand "
+    "with `tenantguard keys create`.",
+    "23503": f"{_REFUSED}: the registry does not have the tenant. Create the tenant first.",
+}
+
+
+def _set_patience(value: str) -> str:
+    return f"SELECT pg_catalog.set_config('lock_timeout', '{value}', true)"
+
+
+def _bytes_literal(value: bytes) -> str:
+    return f"pg_catalog.decode('{value.hex()}', 'hex')"

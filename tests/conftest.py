@@ -13,6 +13,7 @@ from drivers import ASYNC, DRIVERS, close_loop, in_greenlet
 from locks import Locks, World, build_world
 from pytest_postgresql.janitor import DatabaseJanitor
 from sqlalchemy import URL, create_engine, make_url, text
+from vault import Vault, build_vault
 
 from tenantguard.demo.server import embedded_server
 
@@ -115,6 +116,14 @@ def admin_url(new_database: Callable[[], URL]) -> URL:
 def world(admin_url: URL) -> Iterator[World]:
     """The test application's database with two tenants, its roles and its policies."""
     built = build_world(admin_url)
+    yield built
+    built.dispose()
+
+
+@pytest.fixture(scope="module")
+def vault(admin_url: URL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vault]:
+    """The test application with encrypted columns, its database and two tenants."""
+    built = build_vault(admin_url, tmp_path_factory.mktemp("keys"))
     yield built
     built.dispose()
 

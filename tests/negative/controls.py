@@ -34,6 +34,7 @@ FLASK = "tests/integrations/test_flask.py"
 STARLETTE = "tests/integrations/test_starlette.py"
 VERIFY = "tests/db/test_rls_verify.py"
 APPLY = "tests/db/test_rls_apply.py"
+ENCRYPTED = "tests/db/test_rls_encrypted.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +122,12 @@ def _any_user(view: Any) -> Any:
 
 def _where_as_it_was(statement: Any, _predicates: Any) -> Any:
     return statement
+
+
+def _support_reads(_kind: Any, roles: Any) -> dict[str, frozenset[str]]:
+    return dict.fromkeys(
+        (roles.application, roles.support, roles.maintenance, roles.backup), frozenset({"SELECT"})
+    )
 
 
 def _open(criteria: Any) -> list[Any]:
@@ -368,6 +375,28 @@ CONTROLS = {
     ),
     "stray policies are found": Control(
         _attribute("tenantguard.rls.verify", "_strangers", lambda *_: ()), GUARD, "extra"
+    ),
+    # Encrypted columns in the second lock.
+    "keys are added and never changed": Control(
+        _attribute(
+            "tenantguard.rls.grants", "_ADD", frozenset({"SELECT", "INSERT", "UPDATE", "DELETE"})
+        ),
+        ENCRYPTED,
+        "changes_none",
+    ),
+    "support has no privilege on keys": Control(
+        _attribute("tenantguard.rls.grants", "_on_table", _support_reads), ENCRYPTED, "support"
+    ),
+    "searched columns are compared": Control(
+        _attribute("tenantguard.rls.drift", "is_search_column", lambda *_: True),
+        ENCRYPTED,
+        "planted_fault",
+    ),
+    "the table of keys is compared": Control(
+        _attribute("tenantguard.rls.drift", "_of_keys", lambda *_: ()), ENCRYPTED, "planted_fault"
+    ),
+    "what differs is refused": Control(
+        _attribute("tenantguard.rls.plan", "refuse_drift", _nothing), ENCRYPTED, "never_altered"
     ),
     # Flask.
     "a request without a tenant is refused": Control(

@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 from sqlalchemy import (
     BigInteger,
+    CheckConstraint,
     Column,
+    Computed,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Sequence,
     String,
@@ -20,15 +23,19 @@ from sqlalchemy import (
     UniqueConstraint,
     Uuid,
 )
+from sqlalchemy.dialects.postgresql.base import PGDialect
+from sqlalchemy.schema import CreateTable, conv
 from sqlalchemy.types import CHAR
 
 from tenantguard import rls
 from tenantguard.catalog import Catalog, IdentityLookup, Roles
 from tenantguard.errors import ConfigurationError
+from tenantguard.keytable import ENCRYPTED, SEARCHES
 from tenantguard.rls.names import object_name, plain_literal, quote
 from tenantguard.rls.step import Key, Kind, Phase
 
 ROLES = Roles()
+DIALECT = PGDialect(paramstyle="named")  # type: ignore[no-untyped-call]
 
 
 def catalog(*tables: tuple[Any, ...], key: Any = Uuid, **options: Any) -> Catalog:
@@ -351,3 +358,146 @@ def test_named_sequences_are_granted() -> None:
     """A sequence that a column names is granted, though it is not the column's own."""
     found = catalog(("mine", tenant(), Column("n", Integer, Sequence("numb'ers", schema="s"))))
     assert "to_regclass('\"s\".\"numb''ers\"')" in grants(found, "mine")
+
+
+def encrypted(name: str, *, check: str | None = None, search: Any = None) -> list[Any]:
+    """An encrypted column with its format check, and the column that is searched for it."""
+    form = rf"substring({name}, 1, 2) = '\x9e54'::bytea"
+    parts: list[Any] = [
+        Column(name, LargeBinary, info={ENCRYPTED: f"patients.{name}"}),
+        CheckConstraint(form, name=check, info={ENCRYPTED: name}),
+    ]
+    if search is not None:
+        info = {SEARCHES: name}
+        parts += [
+            Column(f"{name}_bidx", LargeBinary, search, info=info),
+            Index(f"ix_{name}", "tenant_id", f"{name}_bidx"),
+        ]
+    return parts
+
+
+def searchable(name: str, *, check: str | None = None) -> list[Any]:
+    found = Computed(f"substring({name}, 5, 16)", persisted=True)
+    return encrypted(name, check=check, search=found)
+
+
+def test_models_without_encrypted_columns_get_nothing_for_them() -> None:
+    """The table of keys, and what is derived, is there for those who encrypt, and nobody else."""
+    script = rls.sql(catalog(("mine", tenant())), ROLES)
+    down = rls.down_sql(catalog(("mine", tenant())), ROLES)
+    for word in ("CREATE TABLE", "tenantguard_keys", "GENERATED", "CHECK (", "TABLES"):
+        assert word not in re.sub("WITH CHECK [(]", "", script)
+    assert not re.search("^--.*keys.*dropped", down, re.MULTILINE)
+
+
+def test_keys_are_made_before_anything_needs_them() -> None:
+    """The table of keys is created in the registry's schema, handed over, and never dropped."""
+    found = catalog(("patients", tenant(String(36)), *encrypted("name")), key=String(36))
+    generated = rls.generate(found, ROLES)
+    first = next(index for index, step in enumerate(generated) if step.kind is Kind.TABLE)
+    assert generated[first - 1].phase < generated[first].phase < generated[first + 1].phase
+    create, hand_over = generated[first].up
+    assert create.startswith("CREATE TABLE IF NOT EXISTS public.tenantguard_keys (\n    tenant_id")
+    assert "tenant_id VARCHAR(36) NOT NULL" in create
+    assert "PRIMARY KEY (tenant_id, purpose)" in create
+    assert not re.search(r"\t| $", create, re.MULTILINE)
+    assert "OWNER TO" in hand_over
+    down = rls.down_sql(found, ROLES)
+    assert down.startswith("-- public.tenantguard_keys is not dropped: without the keys in it")
+    for word in ("DROP TABLE", "DROP COLUMN", "DROP INDEX IF EXISTS ix_", "name_bidx"):
+        assert word not in down
+
+
+def test_keys_follow_the_registrys_schema() -> None:
+    """A registry in a schema, whatever its name, has its keys there too."""
+    metadata = MetaData(schema='Sch "x%')
+    Table("practices", metadata, Column("id", Integer, primary_key=True))
+    Table(
+        "patients",
+        metadata,
+        Column("id", Integer, primary_key=True),
+        tenant(Integer),
+        *encrypted("name"),
+    )
+    script = rls.sql(Catalog(metadata, 'Sch "x%.practices'), ROLES)
+    assert (
+        'CREATE TABLE IF NOT EXISTS "Sch ""x%".tenantguard_keys (\n    tenant_id INTEGER' in script
+    )
+    assert 'ALTER TABLE "Sch ""x%"."tenantguard_keys" FORCE ROW LEVEL SECURITY' in script
+
+
+def test_keys_are_added_by_the_application_and_seen_by_no_support() -> None:
+    """Least privilege for wrapped keys: no change by the application, nothing for support."""
+    found = catalog(("patients", tenant(), *encrypted("name")))
+    text = grants(found, "tenantguard_keys")
+    table = '"public"."tenantguard_keys"'
+    assert re.findall(rf"GRANT (.*) ON TABLE {table} TO (.*)", text) == [
+        ("INSERT, SELECT", '"tenantguard_app"'),
+        ("DELETE, INSERT, SELECT, UPDATE", '"tenantguard_maintenance"'),
+        ("SELECT", '"tenantguard_backup"'),
+    ]
+    assert 'FROM PUBLIC, "tenantguard_app", "tenantguard_support"' in text
+    policies = steps(found, Kind.POLICY, "tenantguard_keys")
+    assert [step.name for step in policies] == [
+        "tenantguard_application",
+        "tenantguard_application_floor",
+        "tenantguard_maintenance",
+    ]
+    assert keys(found, "tenantguard_keys") == [
+        Key(("tenant_id",), ("public", "practices"), ("id",))
+    ]
+
+
+def test_encrypted_columns_give_the_same_text() -> None:
+    """Neither the tables' order nor that of a table's constraints decides the script."""
+
+    def table(name: str) -> tuple[Any, ...]:
+        columns = [f"{name}_{number}" for number in range(8)]
+        return (name, tenant(), *(part for column in columns for part in searchable(column)))
+
+    first = rls.sql(catalog(table("one"), table("two")), ROLES)
+    assert first == rls.sql(catalog(table("two"), table("one")), ROLES)
+    checks = re.findall(r"CHECK \(substring\((\w+), 1, 2\)", first)
+    assert checks == [f"{name}_{number}" for name in ("one", "two") for number in range(8)]
+
+
+def test_searched_column_and_its_index_are_steps() -> None:
+    """Column, index and check are made with the models' names and expressions."""
+    found = catalog(("patients", tenant(), *searchable("name", check="sealed")))
+    [column] = steps(found, Kind.SEARCH_COLUMN)
+    assert column.up == (
+        (
+            'ALTER TABLE "public"."patients" ADD COLUMN IF NOT EXISTS "name_bidx" BYTEA\n'
+            "    GENERATED ALWAYS AS (substring(name, 5, 16)) STORED"
+        ),
+    )
+    [index] = steps(found, Kind.SEARCH_INDEX)
+    assert index.name == "ix_name"
+    create = 'CREATE INDEX "ix_name" ON "public"."patients" ("tenant_id", "name_bidx")'
+    assert create in index.up[0]
+    [check] = steps(found, Kind.FORMAT)
+    assert check.up[1] == (
+        'ALTER TABLE "public"."patients" ADD CONSTRAINT "sealed" '
+        r"CHECK (substring(name, 1, 2) = '\x9e54'::bytea) NOT VALID"
+    )
+    assert [step.down for step in (column, index, check)] == [(), (), ()]
+
+
+def test_long_and_odd_names_of_the_models_are_the_databases() -> None:
+    """A name is cut and quoted as SQLAlchemy does it, so that what create_all made is found."""
+    name = 'Na"me%' + "x" * 60
+    found = catalog(("patients", tenant(), *encrypted("name", check=conv(name))))
+    [check] = steps(found, Kind.FORMAT)
+    assert len(check.name) <= 63
+    assert check.name.startswith('Na"me%xxx')
+    assert 'DROP CONSTRAINT IF EXISTS "Na""me%xxx' in check.up[0]
+    table = found.metadata.tables["patients"]
+    assert quote(check.name) in str(CreateTable(table).compile(dialect=DIALECT))
+
+
+def test_search_column_that_is_not_generated_is_refused() -> None:
+    """A plain column could drift from the encrypted one, and searches would miss rows."""
+    parts = encrypted("name")
+    parts.append(Column("name_bidx", LargeBinary, info={SEARCHES: "name"}))
+    with pytest.raises(ConfigurationError, match=r"patients\.name_bidx .* not generated"):
+        rls.generate(catalog(("patients", tenant(), *parts)), ROLES)

@@ -13,7 +13,7 @@ from tenantguard.errors import ConfigurationError, CrossTenantError, TenantGuard
 from tenantguard.rls.generate import LOCK_TIMEOUT, entries, preamble, transactions
 from tenantguard.rls.names import qualified, quote, target_of
 from tenantguard.rls.plan import missing_roles, plan
-from tenantguard.rls.step import Key, Kind
+from tenantguard.rls.step import Derived, Key, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +32,7 @@ _LOCK_NOT_AVAILABLE = "55P03"
 _DEADLOCK = "40P01"
 _FOREIGN_KEY_VIOLATION = "23503"
 _NOT_NULL_VIOLATION = "23502"
+_CHECK_VIOLATION = "23514"
 _INSUFFICIENT_PRIVILEGE = "42501"
 
 # Classes of errors whose message speaks of names, and never of rows.
@@ -152,6 +153,13 @@ def _translated(error: DBAPIError, step: Step, names: Names) -> TenantGuardError
             "never means all tenants: rows for all of them belong into a table of their own, "
             f"declared in shared=. `tenantguard migrate sql {name}` prints the steps that fill the "
             "others."
+        )
+    if code == _CHECK_VIOLATION and isinstance(step.wanted, Derived):
+        return ConfigurationError(
+            f"Table {step.table} has values in the encrypted column {step.wanted.source!r} that "
+            "tenantguard did not write, and nothing was changed for them. Encrypt or empty them. "
+            f"Find them with: SELECT * FROM {qualified(step.target)} WHERE NOT "
+            f"({step.wanted.expression})"
         )
     if code == _INSUFFICIENT_PRIVILEGE:
         who = "a superuser" if step.kind is Kind.ROLE else "the tables' owner or as a superuser"

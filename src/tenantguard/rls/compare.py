@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from tenantguard.rls.forms import Shape, same_policy, shape_of
+from tenantguard.rls.drift import is_search_column
+from tenantguard.rls.forms import Shape, derived_shape, same_policy, shape_of
 from tenantguard.rls.keys import lifted
 from tenantguard.rls.names import qualified, quote
-from tenantguard.rls.step import Grants, Key, Kind, Lookup, Policy, Step, Value
+from tenantguard.rls.step import Derived, Grants, Key, Kind, Lookup, Policy, Step, Value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,7 +25,10 @@ _LOOKUP_CONFIG = ["search_path=pg_catalog, pg_temp"]
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What the database has; *forms* are the stored forms of what is wanted."""
+    """What the database has; *forms* are the stored forms of what is wanted.
+
+    *absent* are the tables that steps make and the database does not have.
+    """
 
     version: int
     roles: set[str]
@@ -36,20 +40,30 @@ class State:
     functions: dict[Target, list[Facts]]
     types: dict[str, str | None]
     forms: dict[Shape, str | None]
+    absent: frozenset[Target] = frozenset()
 
 
 def remaining(step: Step, state: State) -> Step | None:
     """Return what is left of *step* to do, None if the database has it."""
     wanted = step.wanted
-    if isinstance(wanted, Policy):
-        return None if _has_policy(step, wanted, state) else step
+    if step.target in state.absent:
+        return step
     if isinstance(wanted, Key):
         return _rest_of_key(step, wanted, state)
+    if isinstance(wanted, Derived):
+        return _rest_of_derived(step, wanted, state)
+    return None if _has(step, wanted, state) else step
+
+
+def _has(step: Step, wanted: Policy | Grants | Lookup | Value, state: State) -> bool:
+    if isinstance(wanted, Policy):
+        return _has_policy(step, wanted, state)
     if isinstance(wanted, Grants):
-        return None if _has_grants(step, wanted, state) else step
+        return _has_grants(step, wanted, state)
     if isinstance(wanted, Lookup):
-        return None if _has_lookup(step, wanted, state) else step
-    return None if _has_value(step, wanted, state) else step
+        return _has_lookup(step, wanted, state)
+    # A table that steps make is absent, or there.
+    return step.kind is Kind.TABLE or _has_value(step, wanted, state)
 
 
 def _has_policy(step: Step, wanted: Policy, state: State) -> bool:
@@ -71,7 +85,7 @@ def _has_value(step: Step, wanted: Value, state: State) -> bool:
         return bool(table["forced"])
     if step.kind is Kind.NOT_NULL:
         return bool(structure["not_null"])
-    shape = Shape(wanted.column, table["type"], wanted.text, default=True)
+    shape = Shape(wanted.column, table["type"], wanted.text, "default")
     return bool(structure["default"] == state.forms[shape])
 
 
@@ -94,7 +108,9 @@ def _rest_of_key(step: Step, wanted: Key, state: State) -> Step | None:
             index["unique"] and set(index["columns"]) == set(wanted.columns) for index in usable
         )
     else:
-        found = any(index["columns"][0] == wanted.columns[0] for index in usable)
+        found = any(
+            index["columns"][: len(wanted.columns)] == list(wanted.columns) for index in usable
+        )
     if found:
         return None
     if any(index["name"] == step.name for index in structure["indexes"]):
@@ -115,6 +131,25 @@ def _rest_of_foreign_key(step: Step, wanted: Key, keys: list[Facts]) -> Step | N
         return None
     validate = f"{alter} VALIDATE CONSTRAINT {quote(found['name'])}"
     return replace(step, name=found["name"], up=(lifted([step.target, wanted.parent], validate),))
+
+
+def _rest_of_derived(step: Step, wanted: Derived, state: State) -> Step | None:
+    expected = state.forms[derived_shape(wanted)]
+    if step.kind is Kind.SEARCH_COLUMN:
+        found = state.tables[step.target]["columns"].get(wanted.column)
+        return None if found is not None and is_search_column(found, expected) else step
+    return _rest_of_check(step, expected, state.structure[step.target]["checks"])
+
+
+def _rest_of_check(step: Step, expected: str | None, checks: list[Facts]) -> Step | None:
+    same = [each for each in checks if each["enforced"] and each["expression"] == expected]
+    if any(each["valid"] for each in same):
+        return None
+    if same:
+        alter = f"ALTER TABLE {qualified(step.target)}"
+        name = str(same[0]["name"])
+        return replace(step, name=name, up=(f"{alter} VALIDATE CONSTRAINT {quote(name)}",))
+    return step
 
 
 def _same_key(key: Facts, wanted: Key) -> bool:

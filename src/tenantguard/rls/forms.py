@@ -7,7 +7,7 @@ read back. Comparing text would take another writing of the same for a differenc
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tenantguard.rls.names import do_block, quote
 from tenantguard.rls.state import ask
@@ -16,22 +16,39 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from tenantguard.rls.state import Facts, Run
-    from tenantguard.rls.step import Policy
+    from tenantguard.rls.step import Derived, Policy
 
-__all__ = ["SEARCH_PATH", "Shape", "same_policy", "shape_of", "stored_forms"]
+__all__ = [
+    "BYTES",
+    "SEARCH_PATH",
+    "Shape",
+    "derived_shape",
+    "same_policy",
+    "shape_of",
+    "stored_forms",
+]
 
 SEARCH_PATH = "pg_catalog, public, pg_temp"
 """Under which expressions are read and written, so that both are spelled alike."""
 
+BYTES = "bytea"
+"""PostgreSQL's name for the type of encrypted columns, and of what is generated from them."""
+
+# PostgreSQL keeps a generated column's expression where it keeps defaults.
+_STORED = {"generated": "default"}
+
+_MISFITS = "undefined_function OR undefined_object OR undefined_column OR datatype_mismatch"
+
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """An expression over one column: a policy's, or with *default*, a column default."""
+    """An expression over one column, and what it serves; *generated* is the column it makes."""
 
     column: str
     type: str
     expression: str
-    default: bool = False
+    use: Literal["policy", "default", "generated", "check"] = "policy"
+    generated: str = ""
 
 
 def stored_forms(run: Run, shapes: Iterable[Shape]) -> dict[Shape, str | None]:
@@ -50,6 +67,8 @@ def stored_forms(run: Run, shapes: Iterable[Shape]) -> dict[Shape, str | None]:
         SELECT coalesce(json_object_agg(k.relname, json_build_object(
             'default', (SELECT pg_catalog.pg_get_expr(d.adbin, d.adrelid)
                 FROM pg_catalog.pg_attrdef d WHERE d.adrelid = k.oid),
+            'check', (SELECT pg_catalog.pg_get_expr(c.conbin, c.conrelid)
+                FROM pg_catalog.pg_constraint c WHERE c.conrelid = k.oid AND c.contype = 'c'),
             'policy', (SELECT pg_catalog.pg_get_expr(p.polqual, p.polrelid)
                 FROM pg_catalog.pg_policy p WHERE p.polrelid = k.oid))), '{}')::text
         FROM pg_catalog.pg_class k
@@ -58,7 +77,7 @@ def stored_forms(run: Run, shapes: Iterable[Shape]) -> dict[Shape, str | None]:
         """,
     )
     return {
-        shape: answer.get(f"tg_clone_{number}", {}).get("default" if shape.default else "policy")
+        shape: answer.get(f"tg_clone_{number}", {}).get(_STORED.get(shape.use, shape.use))
         for number, shape in enumerate(wanted)
     }
 
@@ -66,6 +85,12 @@ def stored_forms(run: Run, shapes: Iterable[Shape]) -> dict[Shape, str | None]:
 def shape_of(policy: Policy, facts: Facts) -> Shape:
     """Return *policy*'s expression over the column as the database has it."""
     return Shape(policy.column, facts["type"], policy.expression)
+
+
+def derived_shape(wanted: Derived) -> Shape:
+    """Return *wanted* as a shape over its encrypted column."""
+    use: Literal["generated", "check"] = "generated" if wanted.column else "check"
+    return Shape(wanted.source, BYTES, wanted.expression, use, wanted.column)
 
 
 def same_policy(stored: Facts, policy: Policy, expected: str) -> bool:
@@ -81,16 +106,20 @@ def same_policy(stored: Facts, policy: Policy, expected: str) -> bool:
 
 def _clone(number: int, shape: Shape) -> str:
     table, column = f"pg_temp.tg_clone_{number}", quote(shape.column)
-    put = (
-        f"ALTER TABLE {table} ALTER {column} SET DEFAULT {shape.expression}"
-        if shape.default
-        else f"CREATE POLICY expected ON {table} USING ({shape.expression})"
-    )
+    put = {
+        "policy": f"CREATE POLICY expected ON {table} USING ({shape.expression})",
+        "default": f"ALTER TABLE {table} ALTER {column} SET DEFAULT {shape.expression}",
+        "generated": f"ALTER TABLE {table} ADD {quote(shape.generated)} {BYTES} "
+        f"GENERATED ALWAYS AS ({shape.expression}) STORED",
+        "check": f"ALTER TABLE {table} ADD CHECK ({shape.expression})",
+    }[shape.use]
+    # A partitioned table has no storage to make, which takes longest where a column may be long.
+    kind = f" PARTITION BY LIST ({column})" if shape.type == BYTES else ""
     return (
         "    BEGIN\n"
-        f"        CREATE TEMP TABLE tg_clone_{number} ({column} {shape.type});\n"
+        f"        CREATE TEMP TABLE tg_clone_{number} ({column} {shape.type}){kind};\n"
         f"        {put};\n"
         "    EXCEPTION\n"
-        "        WHEN undefined_function OR undefined_object OR datatype_mismatch THEN NULL;\n"
+        f"        WHEN {_MISFITS} THEN NULL;\n"
         "    END;"
     )

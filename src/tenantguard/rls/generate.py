@@ -9,13 +9,14 @@ from sqlalchemy import table as named_table
 
 from tenantguard.catalog import Kind as TableKind
 from tenantguard.errors import ConfigurationError
+from tenantguard.rls.encrypted import encrypted_steps, key_table_steps
 from tenantguard.rls.grants import grant_steps
 from tenantguard.rls.keys import composite_keys, key_steps
 from tenantguard.rls.lookups import lookup_steps
 from tenantguard.rls.names import target_of
 from tenantguard.rls.policies import policy_steps, switch_steps
 from tenantguard.rls.roles import role_steps, schema_steps
-from tenantguard.rls.step import Phase
+from tenantguard.rls.step import Kind, Phase
 from tenantguard.rls.structure import structure_steps
 
 if TYPE_CHECKING:
@@ -40,6 +41,14 @@ __all__ = [
 
 LOCK_TIMEOUT = "3s"
 """How long a transaction waits for a lock: while it waits, every other statement queues behind."""
+
+
+_KEPT = """\
+-- {} is not dropped: without the keys in it, no encrypted value
+-- can be read again. It stays, with its rows, out of the application's reach.
+-- Columns, indexes and checks of encrypted values stay too: they are the models' own.
+
+"""
 
 
 def generate(catalog: Catalog, roles: Roles, *, create_roles: bool = False) -> list[Step]:
@@ -73,8 +82,10 @@ def table_steps(
     entry: Entry, catalog: Catalog, roles: Roles, composites: list[CompositeKey]
 ) -> Iterator[Step]:
     """Yield the steps of one table."""
+    yield from key_table_steps(entry, catalog)
     yield from structure_steps(entry, composites)
-    if entry.kind is TableKind.SCOPED:
+    yield from encrypted_steps(entry)
+    if entry.kind in {TableKind.SCOPED, TableKind.KEYS}:
         yield from key_steps(entry, catalog, composites)
     yield from policy_steps(entry, roles)
     if entry.guarded:
@@ -84,7 +95,7 @@ def table_steps(
 
 def entries(catalog: Catalog) -> list[Entry]:
     """Return every table's entry, ordered by schema and name, declared unknown ones included."""
-    tables = catalog.metadata.tables
+    tables = {table.fullname: table for table in catalog.tables()}
     found = [catalog.entry(table) for table in tables.values()]
     for fullname in catalog.untenanted:
         if fullname not in tables:
@@ -123,15 +134,22 @@ def roles_sql(roles: Roles) -> str:
 def down_sql(catalog: Catalog, roles: Roles) -> str:
     """Return a script that removes what `sql` made, and neither tables, columns nor roles.
 
-    Privileges that PUBLIC had before are not given back, and a tenant column stays NOT NULL.
+    Privileges that PUBLIC had before are not given back, and a tenant column stays NOT NULL. What
+    encrypted columns need stays too: the table of keys, search columns, indexes and format checks.
 
     Raises:
         ConfigurationError: As `generate`.
     """
     steps = generate(catalog, roles)[::-1]
+    kept = [_KEPT.format(_commented(step.table)) for step in steps if step.kind is Kind.TABLE]
     return "".join(
-        script(group, [line for step in group for line in step.down])
-        for group in transactions(steps)
+        [
+            *kept,
+            *(
+                script(group, [line for step in group for line in step.down])
+                for group in transactions(steps)
+            ),
+        ]
     )
 
 
@@ -141,8 +159,11 @@ def script(group: list[Step], statements: list[str]) -> str:
         return ""
     phase, title = group[0].phase, group[0].table or "cluster"
     lines = ["BEGIN", *preamble(phase), *statements, "COMMIT"]
-    comment = title.replace("\n", " ")
-    return f"-- {comment}: {phase.name.lower()}\n" + ";\n".join(lines) + ";\n\n"
+    return f"-- {_commented(title)}: {phase.name.lower()}\n" + ";\n".join(lines) + ";\n\n"
+
+
+def _commented(text: str) -> str:
+    return text.replace("\n", " ")
 
 
 def _refuse_unclassified(known: list[Entry], catalog: Catalog) -> None:

@@ -31,6 +31,7 @@ __all__ = ["grant_steps", "granted_roles"]
 
 _READ = frozenset({"SELECT"})
 _WRITE = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE"})
+_ADD = frozenset({"SELECT", "INSERT"})
 _NEXT_VALUE = frozenset({"USAGE"})
 
 _EACH = "\0"
@@ -82,6 +83,9 @@ def _has_sequences(table: Table | None) -> bool:
 
 def _on_table(kind: TableKind, roles: Roles) -> dict[str, frozenset[str]]:
     granted = {roles.maintenance: _WRITE, roles.backup: _READ}
+    if kind is TableKind.KEYS:
+        # Support has no use for wrapped keys. A key changes and goes by maintenance alone.
+        return {roles.application: _ADD, **granted}
     if kind is not TableKind.UNTENANTED:
         granted[roles.support] = _READ
         granted[roles.application] = _WRITE if kind is TableKind.SCOPED else _READ

@@ -10,15 +10,20 @@ from sqlalchemy.dialects.postgresql.base import PGDialect
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sqlalchemy import Column
+    from sqlalchemy import CheckConstraint, Column, Index
     from sqlalchemy.engine import Dialect
+    from sqlalchemy.schema import CreateTable
 
     from tenantguard.catalog import Entry
 
 __all__ = [
     "DEFAULT_SCHEMA",
     "column_list",
+    "constraint_name",
+    "ddl",
     "do_block",
+    "expression_sql",
+    "index_name",
     "literal",
     "object_name",
     "plain_literal",
@@ -92,3 +97,32 @@ def do_block(body: str) -> str:
 def type_sql(column: Column[Any]) -> str:
     """Return *column*'s PostgreSQL type as SQLAlchemy would create it."""
     return column.type.compile(dialect=_DIALECT)
+
+
+def ddl(statement: CreateTable) -> str:
+    """Return *statement* as SQLAlchemy would send it, without its tabs and trailing spaces."""
+    lines = str(statement.compile(dialect=_DIALECT)).strip().expandtabs(4).splitlines()
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def expression_sql(expression: Any) -> str:
+    """Return an expression of the models as SQLAlchemy would write it into a table's definition."""
+    compiler: Any = _DIALECT.statement_compiler(_DIALECT, None)
+    return str(compiler.process(expression, include_table=False, literal_binds=True))
+
+
+def index_name(index: Index) -> str:
+    """Return the name that *index* has in the database."""
+    return _unquoted(str(_PREPARER.format_index(index)))
+
+
+def constraint_name(constraint: CheckConstraint) -> str | None:
+    """Return the name that *constraint* has in the database, None if PostgreSQL chooses it."""
+    if constraint.name is None:
+        return None
+    name = _PREPARER.format_constraint(constraint)
+    return None if name is None else _unquoted(str(name))
+
+
+def _unquoted(name: str) -> str:
+    return name[1:-1].replace('""', '"') if name.startswith('"') else name

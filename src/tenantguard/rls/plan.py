@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 from tenantguard.catalog import Kind as TableKind
 from tenantguard.errors import ConfigurationError
 from tenantguard.rls.compare import State, remaining
-from tenantguard.rls.forms import SEARCH_PATH, Shape, shape_of, stored_forms
+from tenantguard.rls.drift import refuse_drift
+from tenantguard.rls.encrypted import watched_columns
+from tenantguard.rls.forms import SEARCH_PATH, Shape, derived_shape, shape_of, stored_forms
 from tenantguard.rls.generate import entries, generate
 from tenantguard.rls.grants import granted_roles
 from tenantguard.rls.names import target_of
@@ -20,7 +22,7 @@ from tenantguard.rls.state import (
     read_tables,
     read_type_names,
 )
-from tenantguard.rls.step import Grants, Key, Kind, Lookup, Policy, Step, Value
+from tenantguard.rls.step import Derived, Grants, Key, Kind, Lookup, Policy, Step, Value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -45,7 +47,8 @@ def plan(
 
     Raises:
         ConfigurationError: If a table is unclassified, or a table, a column or a role that the
-            steps need is missing, or the server is too old for one of them.
+            steps need is missing, or the server is too old for one of them; or if the table of keys
+            or a search column is there and differs.
     """
     steps = generate(catalog, roles, create_roles=create_roles)
     savepoint = connection.begin_nested()
@@ -86,12 +89,18 @@ def _read(
     version, existing = read_roles(run, (*granted_roles(roles), roles.owner))
     if not create_roles:
         _refuse_missing_roles(set(granted_roles(roles)) - existing)
+    known = {target_of(entry): entry for entry in entries(catalog)}
     columns = {
-        target_of(entry): entry.column.name if entry.column is not None else ""
-        for entry in entries(catalog)
+        target: entry.column.name if entry.column is not None else ""
+        for target, entry in known.items()
     }
-    tables = read_tables(run, columns)
-    _refuse_missing_tables(catalog, tables)
+    watched = {target: watched_columns(entry) for target, entry in known.items()}
+    tables = read_tables(run, columns, watched)
+    absent = frozenset(step.target for step in steps if step.kind is Kind.TABLE) - tables.keys()
+    _refuse_missing_tables(catalog, tables, absent)
+    forms = _forms(run, [step for step in steps if step.target not in absent], tables)
+    for target, facts in tables.items():
+        refuse_drift(known[target], facts, forms)
     lookups = [step for step in steps if isinstance(step.wanted, Lookup)]
     return State(
         version=version,
@@ -103,7 +112,8 @@ def _read(
         schemas=read_schemas(run, granted_roles(roles)),
         functions=read_functions(run, [(step.target[0], step.name) for step in lookups]),
         types=read_type_names(run, _types(lookups)),
-        forms=_forms(run, steps, tables),
+        forms=forms,
+        absent=absent,
     )
 
 
@@ -115,9 +125,16 @@ def _forms(run: Run, steps: Iterable[Step], tables: dict[Target, Facts]) -> dict
             shapes[shape_of(wanted, tables[step.target])] = step.table
         elif step.kind is Kind.DEFAULT and isinstance(wanted, Value):
             type_ = tables[step.target]["type"]
-            shapes[Shape(wanted.column, type_, wanted.text, default=True)] = step.table
+            shapes[Shape(wanted.column, type_, wanted.text, "default")] = step.table
+        elif isinstance(wanted, Derived):
+            shapes[derived_shape(wanted)] = step.table
     forms = stored_forms(run, shapes)
     for shape, table in shapes.items():
+        if forms[shape] is None and shape.use in {"generated", "check"}:
+            raise ConfigurationError(
+                f"What the models derive from the encrypted column {shape.column!r} of {table} is "
+                f"no expression over bytea of that column alone: {shape.expression}. Correct it."
+            )
         if forms[shape] is None:
             raise ConfigurationError(
                 f"The tenant column of {table} is {shape.type} in the database, and another "
@@ -151,10 +168,12 @@ def _refuse_missing_roles(missing: set[str]) -> None:
         )
 
 
-def _refuse_missing_tables(catalog: Catalog, tables: dict[Target, Facts]) -> None:
+def _refuse_missing_tables(
+    catalog: Catalog, tables: dict[Target, Facts], absent: frozenset[Target]
+) -> None:
     for entry in entries(catalog):
         facts = tables.get(target_of(entry))
-        if facts is None and entry.table is not None:
+        if facts is None and entry.table is not None and target_of(entry) not in absent:
             raise ConfigurationError(
                 f"The database has no table {'.'.join(target_of(entry))}. Run the application's "
                 "migrations first, or correct the table's schema in the models."

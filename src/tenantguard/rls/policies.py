@@ -6,6 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 from tenantguard.catalog import SETTING
+from tenantguard.catalog import Kind as TableKind
 from tenantguard.rls.names import plain_literal, qualified, quote, target_of, type_sql
 from tenantguard.rls.step import Kind, Phase, Policy, Step, Value
 
@@ -62,7 +63,10 @@ def wanted_policies(entry: Entry, roles: Roles) -> dict[str, Policy]:
         for permissive in (True, False)
     ]
     every = Policy(roles.maintenance, True, "true", column.name)  # noqa: FBT003
-    return dict(zip(POLICY_NAMES, [*bound, every], strict=True))
+    wanted = dict(zip(POLICY_NAMES, [*bound, every], strict=True))
+    if entry.kind is TableKind.KEYS:
+        return {name: policy for name, policy in wanted.items() if policy.role != roles.support}
+    return wanted
 
 
 def policy_steps(entry: Entry, roles: Roles) -> Iterator[Step]:

@@ -83,6 +83,26 @@ _INDEXES = f"""
      )), '[]') FROM pg_catalog.pg_index x JOIN pg_catalog.pg_class ic ON ic.oid = x.indexrelid
      WHERE x.indrelid = k.oid)"""
 
+_COLUMNS = """
+    (SELECT coalesce(json_object_agg(ca.attname, json_build_object(
+        'type', pg_catalog.format_type(ca.atttypid, ca.atttypmod),
+        'generated', ca.attgenerated::text,
+        'expression', (SELECT pg_catalog.pg_get_expr(d.adbin, d.adrelid)
+            FROM pg_catalog.pg_attrdef d WHERE d.adrelid = k.oid AND d.adnum = ca.attnum))), '{}')
+     FROM json_array_elements_text(w.x) e(name) JOIN pg_catalog.pg_attribute ca
+        ON ca.attrelid = k.oid AND ca.attname = e.name AND ca.attnum > 0 AND NOT ca.attisdropped)"""
+
+_PRIMARY = f"""
+    (SELECT {_NAMES.format(numbers="c.conkey", relation="c.conrelid")}
+     FROM pg_catalog.pg_constraint c WHERE c.conrelid = k.oid AND c.contype = 'p')"""
+
+# conenforced exists from PostgreSQL 18 on; what is not enforced checks nothing.
+_CHECKS = """
+    (SELECT coalesce(json_agg(json_build_object('name', c.conname, 'valid', c.convalidated,
+        'enforced', coalesce((to_jsonb(c.*) ->> 'conenforced')::boolean, true),
+        'expression', pg_catalog.pg_get_expr(c.conbin, c.conrelid))), '[]')
+     FROM pg_catalog.pg_constraint c WHERE c.conrelid = k.oid AND c.contype = 'c')"""
+
 _ACL = """(SELECT coalesce(json_agg(json_build_array(
         coalesce(r.rolname::text, 'public'), e.privilege_type)), '[]')
      FROM pg_catalog.aclexplode({acl}) e LEFT JOIN pg_catalog.pg_roles r ON r.oid = e.grantee)"""
@@ -107,17 +127,21 @@ def as_recordset(rows: Iterable[Facts], columns: str) -> str:
     return f"json_to_recordset({literal(json.dumps(list(rows)))}) AS w({columns})"
 
 
-def read_tables(run: Run, wanted: dict[Target, str]) -> dict[Target, Facts]:
+def read_tables(
+    run: Run, wanted: dict[Target, str], watched: dict[Target, tuple[str, ...]]
+) -> dict[Target, Facts]:
     """Return what row-level security makes of each table in *wanted*; its value is the column.
 
-    A table that the database does not have is left out. Privileges are the current user's.
+    *watched* are the further columns that are looked at. A table that the database does not have is
+    left out. Privileges are the current user's.
     """
     question = f"""
     SELECT coalesce(json_agg(json_build_object(
         's', w.s, 't', w.t, 'enabled', k.relrowsecurity, 'forced', k.relforcerowsecurity,
         'type', pg_catalog.format_type(a.atttypid, a.atttypmod),
+        'columns', {_COLUMNS}, 'primary', {_PRIMARY},
         'policies', {_POLICIES}, 'privileges', {_PRIVILEGES})), '[]')::text
-    FROM {_relations(wanted)}
+    FROM {_relations(wanted, watched=watched)}
     LEFT JOIN pg_catalog.pg_attribute a
         ON a.attrelid = k.oid AND a.attname = w.c AND a.attnum > 0 AND NOT a.attisdropped"""
     return {(facts["s"], facts["t"]): facts for facts in ask(run, question)}
@@ -126,13 +150,16 @@ def read_tables(run: Run, wanted: dict[Target, str]) -> dict[Target, Facts]:
 def read_structure(
     run: Run, wanted: dict[Target, str], sequences: dict[Target, tuple[str, ...]]
 ) -> dict[Target, Facts]:
-    """Return keys, indexes and privileges of each table; *sequences* are those columns name."""
+    """Return keys, checks, indexes and privileges of each table.
+
+    *sequences* are those that columns name.
+    """
     question = f"""
     SELECT coalesce(json_agg(json_build_object(
         's', w.s, 't', w.t, 'not_null', a.attnotnull,
         'default', (SELECT pg_catalog.pg_get_expr(d.adbin, d.adrelid) FROM pg_catalog.pg_attrdef d
             WHERE d.adrelid = k.oid AND d.adnum = a.attnum),
-        'keys', {_CONSTRAINTS}, 'indexes', {_INDEXES},
+        'keys', {_CONSTRAINTS}, 'checks', {_CHECKS}, 'indexes', {_INDEXES},
         'acl', {_ACL.format(acl="k.relacl")},
         'column_acl', (SELECT coalesce(json_agg(x.acl), '[]') FROM (
             SELECT {_ACL.format(acl="ca.attacl")} AS acl FROM pg_catalog.pg_attribute ca
@@ -200,15 +227,23 @@ def read_roles(run: Run, names: Iterable[str]) -> tuple[int, set[str]]:
 
 
 def _relations(
-    wanted: dict[Target, str], sequences: dict[Target, tuple[str, ...]] | None = None
+    wanted: dict[Target, str],
+    sequences: dict[Target, tuple[str, ...]] | None = None,
+    watched: dict[Target, tuple[str, ...]] | None = None,
 ) -> str:
-    named = sequences or {}
+    named, looked_at = sequences or {}, watched or {}
     rows = (
-        {"s": target[0], "t": target[1], "c": column, "q": list(named.get(target, ()))}
+        {
+            "s": target[0],
+            "t": target[1],
+            "c": column,
+            "q": list(named.get(target, ())),
+            "x": list(looked_at.get(target, ())),
+        }
         for target, column in wanted.items()
     )
     return (
-        f"{as_recordset(rows, 's text, t text, c text, q json')}\n"
+        f"{as_recordset(rows, 's text, t text, c text, q json, x json')}\n"
         "    JOIN pg_catalog.pg_namespace n ON n.nspname = w.s\n"
         "    JOIN pg_catalog.pg_class k ON k.relnamespace = n.oid AND k.relname = w.t\n"
         "        AND k.relkind IN ('r', 'p')"

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
+    "Derived",
     "Grants",
     "Key",
     "Kind",
@@ -34,10 +35,11 @@ class Phase(IntEnum):
 
     CLUSTER = 0
     SCHEMAS = 1
-    STRUCTURE = 2
-    KEYS = 3
-    PROTECTION = 4
-    LOOKUPS = 5
+    TABLES = 2
+    STRUCTURE = 3
+    KEYS = 4
+    PROTECTION = 5
+    LOOKUPS = 6
 
 
 class Kind(Enum):
@@ -45,11 +47,15 @@ class Kind(Enum):
 
     ROLE = "role"
     SCHEMA = "schema"
+    TABLE = "table"
     NOT_NULL = "not null"
     DEFAULT = "default"
     INDEX = "index"
     UNIQUE = "unique key"
     FOREIGN_KEY = "foreign key"
+    SEARCH_COLUMN = "search column"
+    SEARCH_INDEX = "search index"
+    FORMAT = "format check"
     POLICY = "policy"
     ENABLE = "enable"
     FORCE = "force"
@@ -106,7 +112,19 @@ class Lookup:
     names: tuple[str, ...]
 
 
-Wanted = Policy | Key | Grants | Value | Lookup
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """What follows from the encrypted column *source*.
+
+    *expression* is what *column* is generated as or, without a column, what every row fulfils.
+    """
+
+    expression: str
+    source: str
+    column: str = ""
+
+
+Wanted = Policy | Key | Grants | Value | Lookup | Derived
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from tenantguard.catalog import Kind as TableKind
 from tenantguard.errors import sqlstate
+from tenantguard.rls.drift import drift
+from tenantguard.rls.encrypted import searches, watched_columns
 from tenantguard.rls.finding import Finding
-from tenantguard.rls.forms import Shape, same_policy, shape_of, stored_forms
+from tenantguard.rls.forms import Shape, derived_shape, same_policy, shape_of, stored_forms
 from tenantguard.rls.generate import LOCK_TIMEOUT, entries
 from tenantguard.rls.names import qualified, quote, target_of
 from tenantguard.rls.policies import APPLICATION_POLICIES, wanted_policies
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
     from tenantguard.catalog import Catalog, Entry, Roles
     from tenantguard.rls.state import Facts, Run
-    from tenantguard.rls.step import Policy
+    from tenantguard.rls.step import Derived, Policy
 
 __all__ = ["LOCKED", "verify", "verify_role"]
 
@@ -63,7 +65,8 @@ def verify(connection: Any, catalog: Catalog, roles: Roles) -> list[Finding]:
             for each in known
         }
         try:
-            tables = read_tables(run, columns)
+            watched = {target_of(each): watched_columns(each) for each in known}
+            tables = read_tables(run, columns, watched)
         except Exception as error:
             if _is_locked(error):
                 return [*findings, LOCKED]
@@ -127,6 +130,8 @@ def _privileges(entry: Entry, facts: Facts) -> Iterator[Finding]:
 def _refused(entry: Entry) -> set[str]:
     if entry.kind in (TableKind.UNTENANTED, TableKind.UNCLASSIFIED):
         return _NEVER | _WRITES | {"SELECT"}
+    if entry.kind is TableKind.KEYS:
+        return _NEVER | (_WRITES - {"INSERT"})
     return _NEVER if entry.kind is TableKind.SCOPED else _NEVER | _WRITES
 
 
@@ -147,8 +152,9 @@ def _policies(
         for target in wanted
         for policy in wanted[target].values()
     ]
+    derived = [derived_shape(each) for entry, _ in found.values() for each in _searched(entry)]
     try:
-        forms = stored_forms(run, shapes)
+        forms = stored_forms(run, [*shapes, *derived])
     except Exception as error:  # noqa: BLE001  (any driver's error; the reason is its class)
         if _is_locked(error):
             yield LOCKED
@@ -162,10 +168,16 @@ def _policies(
             "application's role.",
         )
         return
-    for target, (_, facts) in found.items():
+    for target, (entry, facts) in found.items():
+        yield from drift(entry, facts, forms)
         for name, policy in wanted[target].items():
             yield from _policy(target, name, policy, facts, forms)
         yield from _strangers(target, facts)
+
+
+def _searched(entry: Entry) -> Iterator[Derived]:
+    if entry.table is not None:
+        yield from (wanted for _, wanted in searches(entry.table))
 
 
 def _policy(

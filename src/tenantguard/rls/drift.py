@@ -1,0 +1,125 @@
+"""Where a database differs from what encrypted columns need, so that values would be lost.
+
+What is missing can be made. What is there and differs is never altered: it is named.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tenantguard.catalog import Kind as TableKind
+from tenantguard.errors import ConfigurationError
+from tenantguard.keytable import ENCRYPTED
+from tenantguard.rls.encrypted import searches
+from tenantguard.rls.finding import Finding
+from tenantguard.rls.forms import BYTES, derived_shape
+from tenantguard.rls.names import qualified, quote, target_of, type_sql
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tenantguard.catalog import Entry
+    from tenantguard.rls.forms import Shape
+    from tenantguard.rls.state import Facts
+
+    Forms = dict[Shape, str | None]
+
+__all__ = ["drift", "is_search_column", "refuse_drift"]
+
+_STORED = "s"
+_MIGRATE = "Run the application's migrations first."
+
+
+def refuse_drift(entry: Entry, facts: Facts, forms: Forms) -> None:
+    """Raise a `ConfigurationError` if *entry*'s table cannot be completed without altering it."""
+    for column in _encrypted(entry):
+        found = facts["columns"].get(column)
+        if found is None:
+            raise ConfigurationError(
+                f"Table {entry.fullname} has no column {column!r} in the database. {_MIGRATE}"
+            )
+        if found["type"] != BYTES:
+            raise ConfigurationError(
+                f"Column {entry.fullname}.{column} is {found['type']} in the database, and "
+                "encrypted in the models, where it is bytea. Give the encrypted column a name of "
+                "its own, beside the plaintext one."
+            )
+    for finding in drift(entry, facts, forms):
+        # What is missing is a step.
+        if finding.code != "search-column-missing":
+            raise ConfigurationError(str(finding))
+
+
+def drift(entry: Entry, facts: Facts, forms: Forms) -> Iterator[Finding]:
+    """Yield what makes keys or searches of *entry*'s table go wrong."""
+    if entry.kind is TableKind.KEYS:
+        yield from _of_keys(entry, facts)
+    elif entry.kind is TableKind.SCOPED and entry.table is not None:
+        yield from _of_searches(entry, facts, forms)
+
+
+def is_search_column(found: Facts, expected: str | None) -> bool:
+    """Return whether a column is stored, and generated from what is *expected*."""
+    return bool(
+        expected is not None
+        and found["type"] == BYTES
+        and found["generated"] == _STORED
+        and found["expression"] == expected
+    )
+
+
+def _encrypted(entry: Entry) -> Iterator[str]:
+    if entry.table is not None and entry.kind is TableKind.SCOPED:
+        yield from (each.name for each in entry.table.columns if ENCRYPTED in each.info)
+
+
+def _of_keys(entry: Entry, facts: Facts) -> Iterator[Finding]:
+    if entry.table is None:
+        return
+    name = ".".join(target_of(entry))
+    wrong = [
+        f"column {column.name!r} is {'missing' if found is None else 'of another type'}"
+        for column in entry.table.columns
+        for found in [facts["columns"].get(column.name)]
+        # The tenant's type shows where policies are compared.
+        if found is None
+        or (column is not entry.column and found["type"] != type_sql(column).lower())
+    ]
+    wanted = [column.name for column in entry.table.primary_key.columns]
+    if facts["primary"] != wanted:
+        wrong.append(f"the primary key is not ({', '.join(wanted)})")
+    if wrong:
+        yield Finding(
+            "key-table-changed",
+            name,
+            f"The table of keys {name} is not the generated one: {'; '.join(wrong)}.",
+            "It is never altered, because losing keys is losing data. Make it by hand what "
+            f"CREATE TABLE {name} in `tenantguard rls sql` says, or restore it.",
+        )
+
+
+def _of_searches(entry: Entry, facts: Facts, forms: Forms) -> Iterator[Finding]:
+    if entry.table is None:
+        return
+    name = ".".join(target_of(entry))
+    for column, wanted in searches(entry.table):
+        found = facts["columns"].get(column.name)
+        expected = forms.get(derived_shape(wanted))
+        drop = f"ALTER TABLE {qualified(target_of(entry))} DROP COLUMN {quote(column.name)}"
+        if found is None:
+            yield Finding(
+                "search-column-missing",
+                name,
+                f"{name} has no column {column.name!r}, by which {wanted.source!r} is searched.",
+                "Run the application's migrations, or `tenantguard rls apply` with the owner's "
+                "address.",
+            )
+        elif not is_search_column(found, expected):
+            yield Finding(
+                "search-column-changed",
+                name,
+                f"Column {column.name!r} of {name} is not generated from {wanted.source!r} as the "
+                "models say, so searches would not find what is there.",
+                f"It holds nothing of its own: {drop}; then run `tenantguard rls apply` with the "
+                "owner's address, which makes it again and rewrites the table.",
+            )

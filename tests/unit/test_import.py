@@ -40,6 +40,7 @@ def test_no_public_option_takes_a_lock_away() -> None:
         "mode",
         "system_engine",
         "suspended",
+        "keys",
     }
 
 

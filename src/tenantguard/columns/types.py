@@ -191,10 +191,10 @@ class Encrypted(_Sealed, SchemaEventTarget):
 
         return process
 
-    def copy(self, **kwargs: Any) -> Encrypted:
+    def copy(self, **_kwargs: Any) -> Encrypted:
         """Return the type for another table's column."""
-        # Table.to_metadata() copies what is beside the column by itself.
-        return Encrypted(self.field.copy(), stored="_to_metadata" in kwargs)
+        # Whoever copies a table's column copies what is beside it too: to_metadata(), Alembic.
+        return Encrypted(self.field.copy(), stored=self.field.context is not None)
 
     def _set_parent(self, parent: Any, **_kwargs: Any) -> None:
         parent._on_table_attach(self._attach)  # noqa: SLF001

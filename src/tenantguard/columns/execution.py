@@ -43,12 +43,12 @@ class Sealing:
 
 def _sealed(row: Any, keys: TenantKeys) -> Any:
     if isinstance(row, dict):
-        return {name: _sent(value, keys) for name, value in row.items()}
-    return type(row)(_sent(value, keys) for value in row)
-
-
-def _sent(value: Any, keys: TenantKeys) -> Any:
-    return value.sealed(keys) if type(value) is Unsealed else value
+        # SQLAlchemy has made the row for this execution, so it is changed where it is.
+        for name, value in row.items():
+            if type(value) is Unsealed:
+                row[name] = value.sealed(keys)
+        return row
+    return type(row)([each.sealed(keys) if type(each) is Unsealed else each for each in row])
 
 
 def attach_encryption(dialect: Dialect, keys: Keys) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from tenantguard.columns.normalize import EXACT, normalizer
 from tenantguard.crypto.format import FieldContext
@@ -56,7 +56,7 @@ class Field:
         context: The labels that values are sealed for; None until the column is in a table.
     """
 
-    __slots__ = ("_fold", "_prefix", "context", "kind", "label", "name", "search")
+    __slots__ = ("_equal", "_prefix", "context", "kind", "label", "name", "search")
 
     def __init__(self, kind: Kind, *, search: Exact | None, label: str | None) -> None:
         self.kind = kind
@@ -64,7 +64,7 @@ class Field:
         self.label = label
         self.name = label or "encrypted"
         self.context: FieldContext | None = None
-        self._fold: Any = None
+        self._equal = kind.equal
         self._prefix = b""
         _check_label(label)
         _check_search(kind, search)
@@ -96,7 +96,8 @@ class Field:
         if self.search is not None:
             named = EXACT
             if self.search.normalize is not None:
-                named, self._fold = normalizer(self.search.normalize)
+                named, fold = normalizer(self.search.normalize)
+                self._equal = _folding(fold, self.kind.pack)
             self._prefix = self.context.search_prefix(named)
 
     def same_as(self, other: Field) -> bool:
@@ -113,8 +114,12 @@ class Field:
             EncryptedValueError: If it is not of the column's type.
             KeyUnavailableError: If the tenant has no key that may seal.
         """
-        index = None if self.search is None else self.index(keys, value)
-        return keys.seal(self._context(), self._packed(self.kind.pack, value), index)
+        pack = self.kind.pack
+        packed = self._packed(pack, value)
+        if self.search is None:
+            return keys.seal(self._context(), packed, None)
+        equal = packed if self._equal is pack else self._packed(self._equal, value)
+        return keys.seal(self._context(), packed, keys.index(self._prefix, equal))
 
     def index(self, keys: TenantKeys, value: Any) -> bytes:
         """Return the blind index of *value*.
@@ -123,7 +128,7 @@ class Field:
             EncryptedValueError: If it is not of the column's type.
             EncryptedQueryError: If the column is not searchable.
         """
-        if self.search is None or self.kind.equal is None:
+        if self.search is None:
             raise EncryptedQueryError(
                 f"Column {self.name} is not searchable. Declare it with search=Exact()."
             )
@@ -146,14 +151,6 @@ class Field:
             f"Column {self.name} holds a value that was sealed as another type than "
             f"{self.kind.name}. Declare the column as it was, or encrypt its values anew."
         )
-
-    def _equal(self, value: Any) -> bytes:
-        equal: Callable[[Any], bytes] = cast("Any", self.kind.equal)
-        if self._fold is None:
-            return equal(value)
-        if not isinstance(value, str):
-            raise TypeError
-        return equal(self._fold(value))
 
     def _packed(self, pack: Any, value: Any) -> bytes:
         try:
@@ -179,19 +176,27 @@ class Field:
 class Unsealed:
     """A value on its way to the database; what is not sealed in time is refused by the driver."""
 
-    __slots__ = ("_field", "_seal", "_value")
+    __slots__ = ("_seal", "_value")
 
-    def __init__(self, field: Field, value: Any, *, searched: bool = False) -> None:
-        self._field = field
+    def __init__(self, seal: Callable[[TenantKeys, Any], bytes], value: Any) -> None:
+        self._seal = seal
         self._value = value
-        self._seal = Field.index if searched else Field.seal
 
     def __repr__(self) -> str:
         return "<Unsealed>"
 
     def sealed(self, keys: TenantKeys) -> bytes:
         """Return what is sent instead: the sealed value, or its blind index."""
-        return self._seal(self._field, keys, self._value)
+        return self._seal(keys, self._value)
+
+
+def _folding(fold: Callable[[str], str], pack: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
+    def equal(value: Any) -> bytes:
+        if not isinstance(value, str):
+            raise TypeError
+        return pack(fold(value))
+
+    return equal
 
 
 def _check_label(label: str | None) -> None:

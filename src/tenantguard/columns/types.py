@@ -138,8 +138,8 @@ class SearchValue(_Sealed):
 
     def bind_processor(self, dialect: Dialect) -> Callable[[Any], Unsealed | None]:  # noqa: ARG002
         """Note the value, so that its blind index is sent."""
-        field = self.field
-        return lambda value: None if value is None else Unsealed(field, value, searched=True)
+        index = self.field.index
+        return lambda value: None if value is None else Unsealed(index, value)
 
 
 class Encrypted(_Sealed, SchemaEventTarget):
@@ -173,8 +173,8 @@ class Encrypted(_Sealed, SchemaEventTarget):
 
     def bind_processor(self, dialect: Dialect) -> Callable[[Any], Unsealed | None]:  # noqa: ARG002
         """Note the value, so that it is sealed when the keys are there."""
-        field = self.field
-        return lambda value: None if value is None else Unsealed(field, value)
+        seal = self.field.seal
+        return lambda value: None if value is None else Unsealed(seal, value)
 
     def result_processor(self, dialect: Dialect, coltype: Any) -> Callable[[Any], Any]:  # noqa: ARG002
         """Open what is fetched with the keys of the active tenant."""

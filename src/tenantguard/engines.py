@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from sqlalchemy import Engine, event
@@ -10,6 +11,8 @@ from sqlalchemy.engine.base import OptionEngine
 from tenantguard.errors import ConfigurationError, CrossTenantError, sqlstate
 
 __all__ = ["engines_of", "hide_parameters", "translate_refusals"]
+
+_ARGUMENT = re.compile(r"(query argument \$\d+): .*", re.DOTALL)
 
 
 def engines_of(target: Any) -> list[Engine]:
@@ -46,6 +49,8 @@ def hide_parameters(engine: Engine, *, hide: bool) -> None:
     # Not by an event of the engine: with one, SQLAlchemy dispatches all of them for each statement.
     base = engine.dialect.execution_ctx_cls
     engine.dialect.execution_ctx_cls = type(base.__name__, (_Hiding, base), {"hide": hide})
+    if hide:
+        event.listen(engine, "handle_error", _hide_argument)
 
 
 class _Hiding:
@@ -62,6 +67,16 @@ class _Hiding:
     def _init_statement(cls, dialect: Any, connection: Any, *args: Any, **kwargs: Any) -> Any:
         connection.engine.hide_parameters = cls.hide
         return super()._init_statement(dialect, connection, *args, **kwargs)  # type: ignore[misc]
+
+
+def _hide_argument(context: Any) -> None:
+    """Take the value out of asyncpg's own error about a parameter that it cannot send."""
+    error: BaseException | None = context.original_exception
+    for each in (context.sqlalchemy_exception, error, error and error.__cause__):
+        if each is not None and _ARGUMENT.search(str(each)):
+            each.args = tuple(
+                _ARGUMENT.sub(r"\1: its value is hidden", str(arg)) for arg in each.args
+            )
 
 
 def translate_refusals(engine: Engine) -> None:

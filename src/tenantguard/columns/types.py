@@ -122,13 +122,11 @@ class _Sealed(UserDefinedType[Any]):
         return "BYTEA"
 
     def literal_processor(self, dialect: Dialect) -> Callable[[Any], str]:  # noqa: ARG002
-        def process(_value: Any) -> str:
-            raise EncryptedQueryError(
-                f"A value of column {self.field.name} was about to be written into SQL text. "
-                "Execute the statement with parameters."
-            )
-
-        return process
+        """Refuse, before SQLAlchemy has the value: its own error would show it."""
+        raise EncryptedQueryError(
+            f"A value of column {self.field.name} was about to be written into SQL text. Execute "
+            "the statement with parameters."
+        )
 
 
 class SearchValue(_Sealed):

@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -23,6 +24,7 @@ __all__ = ["KeyFile", "KeyProvider", "make_key_file"]
 _FORMAT = "tenantguard key-encryption key"
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+_NAME = re.compile(r"[0-9a-f]{16}")
 
 
 class KeyProvider(Protocol):
@@ -81,6 +83,7 @@ class KeyFile:
         Raises:
             ConfigurationError: If the file is missing, open to others, not a key file, or made for
                 another environment.
+            KeyUnavailableError: If it is a key file, and the key in it is damaged.
         """
         from tenantguard.crypto.keysets import read_kek  # noqa: PLC0415  (loads Tink)
 
@@ -89,6 +92,8 @@ class KeyFile:
     @cached_property
     def _content(self) -> _Content:
         content = _parsed(_read(self._path))
+        if content is None:
+            raise _not_a_key_file()
         if content.environment != self.environment:
             raise ConfigurationError(
                 f"The key file was made for the environment {content.environment!r}, and the "
@@ -120,31 +125,63 @@ def make_key_file(path: Path, *, environment: str) -> str:
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "keyset": json.loads(new_kek()),
     }
-    _write(path, json.dumps(document, indent=2) + "\n")
+    _write(Path(path), json.dumps(document, indent=2) + "\n")
     return f"file:{environment}/{document['name']}"
 
 
 def _write(path: Path, text: str) -> None:
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
     try:
-        descriptor = os.open(
-            path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, stat.S_IRUSR | stat.S_IWUSR
-        )
+        descriptor = os.open(path, flags, stat.S_IRUSR | stat.S_IWUSR)
     except FileExistsError:
         raise ConfigurationError(
             f"{path} exists and is never overwritten: what its key has wrapped would be lost. Name "
             "another file."
         ) from None
     except OSError as error:
-        raise ConfigurationError(f"{path} cannot be written: {error.strerror}.") from None
+        raise _not_written(path, error) from None
+    try:
+        _fill(descriptor, text)
+        _keep(path)
+    except BaseException as error:
+        # Half a key would stand in the way of a whole one.
+        path.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _not_written(path, error) from None
+        raise
+
+
+def _fill(descriptor: int, text: str) -> None:
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        if os.name == "posix":
+            # The umask may have taken the owner's own rights away.
+            os.fchmod(descriptor, stat.S_IRUSR | stat.S_IWUSR)
         file.write(text)
         file.flush()
-        os.fsync(file.fileno())
+        os.fsync(descriptor)
 
 
-def _read(path: Path) -> str:
+def _keep(path: Path) -> None:
+    """Have the directory written too: a key that a crash takes away takes all it wrapped."""
+    # Not every file system can, and not every directory that may be written may be read.
+    with suppress(OSError):
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+def _not_written(path: Path, error: OSError) -> ConfigurationError:
+    return ConfigurationError(
+        f"{path} cannot be written: {error.strerror}. Name a file in a directory that exists and "
+        "that you may write to."
+    )
+
+
+def _read(path: Path) -> bytes:
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open("rb") as file:
             _refuse_open_to_others(path, os.fstat(file.fileno()))
             return file.read()
     except OSError as error:
@@ -152,8 +189,6 @@ def _read(path: Path) -> str:
             f"The key file {path} cannot be read: {error.strerror}. `tenantguard keys init` makes "
             "one for a new environment; an existing environment's is in its backup."
         ) from None
-    except UnicodeDecodeError:
-        raise _not_a_key_file() from None
 
 
 def _refuse_open_to_others(path: Path, status: os.stat_result) -> None:
@@ -164,17 +199,22 @@ def _refuse_open_to_others(path: Path, status: os.stat_result) -> None:
         )
 
 
-def _parsed(text: str) -> _Content:
+def _parsed(text: bytes) -> _Content | None:
+    """Return what a key file says, None if *text* is not one's.
+
+    It raises nothing: the errors of the parsers hold the whole text, and so do their tracebacks.
+    """
     try:
         document: Any = json.loads(text)
         if document["format"] != _FORMAT or document["version"] != 1:
-            raise _not_a_key_file()
-        return _Content(
-            str(document["environment"]), str(document["name"]), json.dumps(document["keyset"])
-        )
-    except (ValueError, KeyError, TypeError):
-        # Without the cause: it would quote the file.
-        raise _not_a_key_file() from None
+            return None
+        environment, name = document["environment"], document["name"]
+        # Both are written into messages and into the database.
+        if not (_LABEL.fullmatch(environment) and _NAME.fullmatch(name)):
+            return None
+        return _Content(environment, name, json.dumps(document["keyset"]))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def _not_a_key_file() -> ConfigurationError:

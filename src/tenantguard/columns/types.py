@@ -149,6 +149,8 @@ class Encrypted(_Sealed, SchemaEventTarget):
     def __init__(self, field: Field, *, stored: bool = False) -> None:
         super().__init__(field)
         self._stored = stored
+        # One for all searches: SQLAlchemy computes an instance's part of a cache key once.
+        self._search_value = SearchValue(field)
         self.hashable = field.kind.python_type is not object
 
     @property
@@ -167,7 +169,7 @@ class Encrypted(_Sealed, SchemaEventTarget):
                 f"Column {self.field.name} is encrypted without a blind index, so it cannot be "
                 "searched. Declare it with search=Exact(), or load the rows and compare in Python."
             )
-        return SearchValue(self.field)
+        return self._search_value
 
     def bind_processor(self, dialect: Dialect) -> Callable[[Any], Unsealed | None]:  # noqa: ARG002
         """Note the value, so that it is sealed when the keys are there."""

@@ -35,6 +35,8 @@ STARLETTE = "tests/integrations/test_starlette.py"
 VERIFY = "tests/db/test_rls_verify.py"
 APPLY = "tests/db/test_rls_apply.py"
 ENCRYPTED = "tests/db/test_rls_encrypted.py"
+KEY_FILE = "tests/unit/test_keyfile.py"
+KEYS = "tests/db/test_keys_cli.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,6 +399,27 @@ CONTROLS = {
     ),
     "what differs is refused": Control(
         _attribute("tenantguard.rls.plan", "refuse_drift", _nothing), ENCRYPTED, "never_altered"
+    ),
+    # Keys.
+    "a key file that others may use is refused": Control(
+        _attribute("tenantguard.crypto.keyfile", "_refuse_open_to_others", _nothing),
+        KEY_FILE,
+        "others_may_use",
+    ),
+    "a key file is not overwritten": Control(
+        _attribute("os", "O_EXCL", 0), KEY_FILE, "existing_file_stays"
+    ),
+    "hidden rows are no empty answer": Control(
+        _attribute("tenantguard.doctor.eyes:Eyes", "missed", lambda _eyes: []), KEYS, "under_force"
+    ),
+    "keysets of another key are found": Control(
+        _attribute("tenantguard.cli.key_rows", "_is_foreign", lambda *_: False), KEYS, "wrong_key"
+    ),
+    "keysets are opened": Control(
+        _attribute("tenantguard.cli.key_rows", "_opens", lambda *_: True), KEYS, "are_verified"
+    ),
+    "a terminal obeys no row": Control(
+        _attribute("tenantguard.cli.key_report", "printable", lambda text: text), KEYS, "terminal"
     ),
     # Flask.
     "a request without a tenant is refused": Control(

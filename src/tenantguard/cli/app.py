@@ -7,6 +7,7 @@ import importlib
 import click
 
 from tenantguard.cli.doctor import doctor
+from tenantguard.cli.keys import keys
 from tenantguard.cli.migrate import migrate
 from tenantguard.cli.outcome import could_not_look
 from tenantguard.cli.rls import rls
@@ -50,6 +51,7 @@ main.add_command(doctor)
 main.add_command(tables)
 main.add_command(rls)
 main.add_command(migrate)
+main.add_command(keys)
 
 
 def _demo() -> click.Command:

@@ -272,7 +272,8 @@ def test_lost_connection_stops_and_says_so(keys: Keys, monkeypatch: pytest.Monke
     monkeypatch.setattr(TenantGuard, "create_keys", once)
     result = keys("create")
     assert result.exit_code == 2
-    assert re.search("57P01.*Run the command again; what was made stays", result.stderr)
+    # The server's last words may be lost with the connection.
+    assert re.search(r"(57P01|was lost).*again; what was made stays\.$", result.stderr)
     assert "made: keys of 1 of 2 tenants." in result.stdout
     assert len(keys.rows()) == 2
 

@@ -71,10 +71,16 @@ def make_keys(guard: TenantGuard, engine: Engine, role: str, tenants: Iterable[s
             result.failed.setdefault(str(error), []).append(tenant)
         except DBAPIError as error:
             if not (sqlstate(error) or "").startswith(_ITS_OWN):
-                result.stopped = reason_of(error)
+                result.stopped = _end(error)
                 break
             result.failed.setdefault(reason_of(error), []).append(tenant)
     return result
+
+
+def _end(error: DBAPIError) -> str:
+    if sqlstate(error) is None:
+        return f"The connection was lost ({type(error.orig).__name__})."
+    return reason_of(error)
 
 
 def _may_add(guard: TenantGuard, engine: Engine, statement: str) -> bool:

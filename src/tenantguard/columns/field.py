@@ -117,9 +117,9 @@ class Field:
         pack = self.kind.pack
         packed = self._packed(pack, value)
         if self.search is None:
-            return keys.seal(self._context(), packed, None)
+            return keys.seal(self.context or self._context(), packed, None)
         equal = packed if self._equal is pack else self._packed(self._equal, value)
-        return keys.seal(self._context(), packed, keys.index(self._prefix, equal))
+        return keys.seal(self.context or self._context(), packed, keys.index(self._prefix, equal))
 
     def index(self, keys: TenantKeys, value: Any) -> bytes:
         """Return the blind index of *value*.
@@ -141,7 +141,7 @@ class Field:
             DecryptionError: If it cannot be opened.
             KeyUnavailableError: If the tenant has no key.
         """
-        packed = keys.open(self._context(), stored)
+        packed = keys.open(self.context or self._context(), stored)
         try:
             return self.kind.unpack(packed)
         except ValueError:

@@ -7,7 +7,7 @@ import re
 import sys
 import uuid
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from click.testing import CliRunner, Result
@@ -17,6 +17,7 @@ from vault import A, B, Patient, make_guard
 
 from tenantguard import TenantGuard
 from tenantguard.cli import main
+from tenantguard.cli.key_rows import read_tenants, verify
 from tenantguard.crypto.keyfile import make_key_file
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL
     from vault import Vault
+
+    from tenantguard.crypto.keyfile import KeyProvider
 
 MODULE = "cli_vault_guard"
 C = uuid.UUID("cccccccc-0000-4000-8000-00000000000c")
@@ -399,6 +402,18 @@ def test_one_altered_row_is_found(keys: Keys, purpose: str, change: str) -> None
         (str(B), []),
     ]
     assert [each["code"] for each in document["findings"]] == ["key-unusable"]
+
+
+def test_malformed_id_is_a_finding(keys: Keys) -> None:
+    """A row whose tenant cannot be one of the registry's opens nothing, and ends nothing."""
+    keys("create")
+    guard = keys.vault.another_guard()
+    guard._open_keystore()
+    tenants = read_tenants(guard, keys.vault.admin, wrapped=True)
+    tenants[0].id = "nobody"
+    for tenant in tenants:
+        verify(guard, tenant, cast("KeyProvider", guard._keys))
+    assert [tenant.faults for tenant in tenants] == [{"key-unusable"}, set()]
 
 
 def test_lost_keyset_is_a_finding(keys: Keys) -> None:

@@ -17,7 +17,7 @@ from tenantguard.crypto.format import keyset_context
 from tenantguard.doctor import Absence, Subject
 from tenantguard.doctor.eyes import Eyes
 from tenantguard.doctor.report import Finding, Severity
-from tenantguard.errors import ConfigurationError, KeyUnavailableError, sqlstate
+from tenantguard.errors import ConfigurationError, KeyUnavailableError, UnknownTenantError, sqlstate
 from tenantguard.keytable import KEY_TABLE, PURPOSES
 from tenantguard.rls.names import DEFAULT_SCHEMA, qualified, quote, target_of
 
@@ -145,14 +145,17 @@ def judge(tenants: Iterable[Tenant], uri: str | None) -> None:
 def verify(guard: TenantGuard, tenant: Tenant, provider: KeyProvider) -> None:
     """Open those of *tenant*'s keysets that *provider*'s key has wrapped; note if one stays shut.
 
-    Raises:
-        UnknownTenantError: If the tenant's id is not of the registry's type.
+    An id that is not of the registry's type opens none.
     """
-    name = guard.catalog.text(guard.catalog.canonical(tenant.id)).encode()
     for keyset in tenant.keysets:
         if keyset.kek_uri == provider.uri and keyset.state != "destroyed":
-            context = keyset_context(provider.environment, name, keyset.purpose)
-            if not _opens(keyset, context, provider):
+            try:
+                name = guard.catalog.text(guard.catalog.canonical(tenant.id)).encode()
+                context = keyset_context(provider.environment, name, keyset.purpose)
+                opened = _opens(keyset, context, provider)
+            except UnknownTenantError:
+                opened = False
+            if not opened:
                 tenant.faults.add(UNUSABLE)
 
 

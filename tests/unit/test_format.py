@@ -1,0 +1,278 @@
+"""The stored format: whatever is stored, it is the value that was sealed, or a typed error."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+from sealing import exact, field_of, new_keys, repeatable
+from test_kinds import ALL, VALUES, each_kind
+
+from tenantguard.columns import kinds
+from tenantguard.columns.field import Exact
+from tenantguard.crypto.format import (
+    INDEX_OFFSET,
+    INDEX_SIZE,
+    MAGIC,
+    PLAIN,
+    SEARCHABLE,
+    FieldContext,
+    _joined,
+    keyset_context,
+    search_input,
+)
+from tenantguard.crypto.tenant_keys import TenantKeys
+from tenantguard.errors import (
+    DecryptionError,
+    KeyUnavailableError,
+    NotEncryptedError,
+    TamperedError,
+    TenantShreddedError,
+    UnknownKeyError,
+)
+
+KEYS, OTHERS = new_keys("a"), new_keys("b")
+CONTEXT = FieldContext("patients", "name")
+EXAMPLES: dict[kinds.Kind, Any] = {
+    kinds.STR: "",
+    kinds.BYTES: SEARCHABLE + bytes(60),
+    kinds.INT: 2**64,
+    kinds.DECIMAL: Decimal("1.10"),
+    kinds.DATE: date(2026, 11, 22),
+    kinds.DATETIME: datetime(2026, 11, 22, tzinfo=UTC),
+    kinds.BOOL: True,
+    kinds.UUID_: UUID(int=1),
+    kinds.JSON: {"a": [1]},
+}
+FIELDS = [field_of(kind, search) for kind in ALL for search in (None, exact(kind))]
+parts = st.lists(st.binary(max_size=12), max_size=5)
+labels = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6)
+tenants = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6).map(str.encode)
+
+
+# -- opening ------------------------------------------------------------------------------------
+
+
+@given(stored=st.binary(max_size=120))
+@repeatable
+@example(stored=b"")
+@example(stored=PLAIN)
+@example(stored=SEARCHABLE)
+@example(stored=SEARCHABLE + bytes(INDEX_SIZE))
+def test_any_bytes_are_refused(stored: bytes) -> None:
+    """What was never sealed is refused with an error of its own, after each header too."""
+    for header in (b"", MAGIC, PLAIN[:3], PLAIN, SEARCHABLE):
+        for field in (FIELDS[0], FIELDS[-1]):
+            with pytest.raises(DecryptionError):
+                field.open(KEYS, header + stored)
+        with pytest.raises((NotEncryptedError, UnknownKeyError)):
+            KEYS.open(CONTEXT, header + stored)
+
+
+@st.composite
+def mutations(draw: Any, stored: bytes) -> bytes:
+    """Real bytes with some changed, removed, added, doubled or exchanged."""
+    position = draw(st.integers(0, len(stored)))
+    end = draw(st.integers(position, len(stored)))
+    kept, cut, rest = stored[:position], stored[position:end], stored[end:]
+    other = draw(st.one_of(st.binary(max_size=20), st.just(cut * 2), st.just(cut[::-1])))
+    return bytes(kept + other + rest)
+
+
+@given(data=st.data())
+@repeatable
+def test_changed_values_are_refused(data: st.DataObject) -> None:
+    """A real value that was changed is refused, or it is the same bytes."""
+    field = data.draw(st.sampled_from(FIELDS))
+    value = data.draw(VALUES[field.kind])
+    stored = field.seal(KEYS, value)
+    changed = data.draw(mutations(stored))
+    if changed == stored:
+        assert field.open(KEYS, changed) == value
+        return
+    with pytest.raises(DecryptionError):
+        field.open(KEYS, changed)
+
+
+@each_kind
+def test_every_truncation_and_extension_is_refused(kind: kinds.Kind) -> None:
+    """A value that lacks an end or a beginning, or has one too many, is refused."""
+    for field in (field_of(kind), field_of(kind, exact(kind))):
+        stored = field.seal(KEYS, EXAMPLES[kind])
+        for size in range(len(stored)):
+            for shorter in (stored[:size], stored[-size:] if size else b""):
+                with pytest.raises(DecryptionError):
+                    field.open(KEYS, shorter)
+        for longer in (stored + b"\0", b"\0" + stored, stored * 2):
+            with pytest.raises(DecryptionError):
+                field.open(KEYS, longer)
+
+
+@given(one=st.binary(max_size=30), other=st.binary(max_size=30))
+@repeatable
+def test_parts_of_two_values_are_no_value(one: bytes, other: bytes) -> None:
+    """One value's header, index or ciphertext with another's rest is refused."""
+    assume(one != other)
+    field = field_of(kinds.BYTES, Exact())
+    first, second = field.seal(KEYS, one), field.seal(KEYS, other)
+    plain = field_of(kinds.BYTES).seal(KEYS, one)
+    end = INDEX_OFFSET + INDEX_SIZE
+    for mixed in (
+        second[:end] + first[end:],
+        first[: end + 17] + second[end + 17 :],
+        PLAIN + first[end:],
+        first[:end] + plain[INDEX_OFFSET:],
+    ):
+        with pytest.raises(DecryptionError):
+            field.open(KEYS, mixed)
+
+
+@given(data=st.data())
+@repeatable
+def test_sealed_values_open(data: st.DataObject) -> None:
+    """What is sealed opens, and not for another tenant or column."""
+    field = data.draw(st.sampled_from(FIELDS))
+    value = data.draw(VALUES[field.kind])
+    stored = field.seal(KEYS, value)
+    assert field.open(KEYS, stored) == value
+    assert stored != field.seal(KEYS, value)
+    with pytest.raises(UnknownKeyError):
+        field.open(OTHERS, stored)
+    moved = field_of(field.kind, field.search, column="city")
+    with pytest.raises(TamperedError):
+        moved.open(KEYS, stored)
+    same_key = TenantKeys(b"c", data=KEYS.data, searching=KEYS.searching)
+    with pytest.raises(TamperedError):
+        field.open(same_key, stored)
+
+
+def test_magic_begins_no_text() -> None:
+    """No text in UTF-8 begins as a sealed value does, hence the database can refuse plaintext."""
+    for rest in (b"", b"\x80\x80", b"abc"):
+        with pytest.raises(UnicodeDecodeError):
+            (MAGIC + rest).decode()
+
+
+@pytest.mark.parametrize(
+    "header", [MAGIC + b"\x00\x00", MAGIC + b"\x02\x00", PLAIN[:3] + b"\x02", PLAIN[:3] + b"\xff"]
+)
+def test_unknown_versions_and_flags_are_refused(header: bytes) -> None:
+    """A format to come is not taken for today's."""
+    stored = field_of(kinds.STR).seal(KEYS, "Anna")
+    with pytest.raises(NotEncryptedError, match=r"patients\.name .*newer version"):
+        KEYS.open(CONTEXT, header + stored[4:])
+
+
+# -- what is authenticated ----------------------------------------------------------------------
+
+
+@given(one=parts)
+@repeatable
+@example(one=[])
+@example(one=[b""])
+@example(one=[b"\0\0\0\1a"])
+def test_parts_can_be_read_back(one: list[bytes]) -> None:
+    """The encoding of a list names that list alone, because the list can be read from it."""
+    encoded, read = _joined(*one), []
+    while encoded:
+        size = int.from_bytes(encoded[:4], "big")
+        read.append(encoded[4 : 4 + size])
+        encoded = encoded[4 + size :]
+    assert read == one
+
+
+@given(one=parts, other=parts)
+@repeatable
+def test_no_list_begins_another_of_its_length(one: list[bytes], other: list[bytes]) -> None:
+    """What follows a list, such as the blind index, is never taken for a part of it."""
+    if len(one) == len(other) and one != other:
+        assert not _joined(*one).startswith(_joined(*other))
+
+
+@given(data=st.data())
+@repeatable
+def test_associated_data_names_one_place(data: st.DataObject) -> None:
+    """Another tenant, table, column or header gives other associated data."""
+    place = st.tuples(labels, labels, tenants, st.sampled_from([PLAIN, SEARCHABLE]))
+    one, other = data.draw(place), data.draw(place)
+    first, second = (
+        FieldContext(table, column).associated_data(tenant, header)
+        for table, column, tenant, header in (one, other)
+    )
+    assert (first == second) is (one == other)
+
+
+@given(data=st.data())
+@repeatable
+def test_blind_index_input_names_one_value(data: st.DataObject) -> None:
+    """Another column, normaliser or value gives another input of the blind index."""
+    question = st.tuples(labels, labels, labels, st.binary(max_size=8))
+    one, other = data.draw(question), data.draw(question)
+    first, second = (
+        search_input(FieldContext(table, column).search_prefix(named), value)
+        for table, column, named, value in (one, other)
+    )
+    assert (first == second) is (one == other)
+
+
+@given(data=st.data())
+@repeatable
+def test_keyset_context_names_one_row(data: st.DataObject) -> None:
+    """Another environment, tenant or purpose gives another context of a wrapped keyset."""
+    row = st.tuples(labels, tenants, labels)
+    one, other = data.draw(row), data.draw(row)
+    assert (keyset_context(*one) == keyset_context(*other)) is (one == other)
+
+
+# -- keys that are not there --------------------------------------------------------------------
+
+
+def test_without_keys_nothing_is_sealed_or_opened() -> None:
+    """A tenant without keys gets an error that says how it gets them."""
+    field, none = field_of(kinds.STR, Exact()), TenantKeys(b"a")
+    stored = field.seal(KEYS, "Anna")
+    for act in (lambda: field.seal(none, "Anna"), lambda: field.open(none, stored)):
+        with pytest.raises(KeyUnavailableError, match="tenantguard keys create"):
+            act()
+
+
+def test_without_keys_a_search_finds_nothing() -> None:
+    """The index that is searched then is new each time."""
+    field, none = field_of(kinds.STR, Exact()), TenantKeys(b"a")
+    assert len({field.index(none, "Anna") for _ in range(20)}) == 20
+
+
+def test_nothing_is_sealed_with_an_index_that_finds_nothing() -> None:
+    """Without the keyset for blind indexes a searchable value is refused, another is sealed."""
+    keys = TenantKeys(b"a", data=KEYS.data)
+    with pytest.raises(KeyUnavailableError, match="tenantguard keys create"):
+        field_of(kinds.STR, Exact()).seal(keys, "Anna")
+    plain = field_of(kinds.STR)
+    assert plain.open(keys, plain.seal(keys, "Anna")) == "Anna"
+
+
+def test_decrypt_only_keys_open_and_seal_nothing() -> None:
+    """What was sealed is read, and nothing new is written."""
+    field = field_of(kinds.STR, Exact())
+    keys = TenantKeys(b"a", data=KEYS.data, searching=KEYS.searching, writable=False)
+    assert field.open(keys, field.seal(KEYS, "Anna")) == "Anna"
+    with pytest.raises(KeyUnavailableError, match="decrypt-only"):
+        field.seal(keys, "Anna")
+
+
+def test_shredded_keys_do_nothing() -> None:
+    """Reading, writing and searching are refused."""
+    field, keys = field_of(kinds.STR, Exact()), TenantKeys(b"a", shredded=True)
+    stored = field.seal(KEYS, "Anna")
+    for act in (
+        lambda: field.seal(keys, "Anna"),
+        lambda: field.open(keys, stored),
+        lambda: field.index(keys, "Anna"),
+    ):
+        with pytest.raises(TenantShreddedError, match="was destroyed"):
+            act()

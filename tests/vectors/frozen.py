@@ -1,0 +1,134 @@
+"""How the known answers are written down, so that one can read them without this library."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from tenantguard.columns import kinds
+from tenantguard.columns.field import Exact, Field
+from tenantguard.crypto.format import keyset_context
+from tenantguard.crypto.keysets import open_data_keyset, open_index_keyset, read_kek
+from tenantguard.crypto.tenant_keys import TenantKeys
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tenantguard.columns.kinds import Kind
+
+HERE = Path(__file__).parent
+
+KINDS: dict[str, Kind] = {
+    "str": kinds.STR,
+    "bytes": kinds.BYTES,
+    "int": kinds.INT,
+    "decimal": kinds.DECIMAL,
+    "date": kinds.DATE,
+    "datetime": kinds.DATETIME,
+    "bool": kinds.BOOL,
+    "uuid": kinds.UUID_,
+    "json": kinds.JSON,
+}
+
+_READ: dict[str, Callable[[Any], Any]] = {
+    "str": str,
+    "bytes": bytes.fromhex,
+    "int": int,
+    "decimal": Decimal,
+    "date": date.fromisoformat,
+    "datetime": datetime.fromisoformat,
+    "bool": lambda text: {"true": True, "false": False}[text],
+    "uuid": UUID,
+    "json": json.loads,
+}
+_WRITTEN: dict[str, Callable[[Any], str]] = {
+    "bytes": bytes.hex,
+    "date": date.isoformat,
+    "datetime": datetime.isoformat,
+    "bool": lambda value: "true" if value else "false",
+    "json": lambda value: json.dumps(value, sort_keys=True),
+}
+
+
+def read(kind: str, text: str) -> Any:
+    return _READ[kind](text)
+
+
+def written(kind: str, value: Any) -> str:
+    return _WRITTEN.get(kind, str)(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Vector:
+    """One known answer.
+
+    Attributes:
+        tenant: The tenant's id as text.
+        kind: The name of the value's type.
+        search: How the column is searched: no, "exact", or the name of a normaliser.
+        table: The label of the table.
+        column: The label of the column.
+        given: The value that was sealed, as text.
+        opens_as: The value that it opens as, as text.
+        packed: The plaintext inside of the ciphertext.
+        associated_data: What is authenticated with it, without the blind index.
+        stored: What stands in the database.
+        index: The blind index; None if the column is not searched.
+    """
+
+    tenant: str
+    kind: str
+    search: str | None
+    table: str
+    column: str
+    given: str
+    opens_as: str
+    packed: str
+    associated_data: str
+    stored: str
+    index: str | None
+
+    def field(self) -> Field:
+        field = Field(KINDS[self.kind], search=search_of(self.search), label=None)
+        field.attach(self.table, self.column)
+        return field
+
+
+def search_of(search: str | None) -> Exact | None:
+    if search is None:
+        return None
+    normalize = None if search == "exact" else search
+    return Exact(normalize=normalize, few_values="these are known answers")
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """The known answers of one release of the stored format."""
+
+    keys: dict[str, Any]
+    vectors: list[Vector]
+
+    def tenants(self) -> dict[str, TenantKeys]:
+        """Return each tenant's keys, unwrapped by the installed version."""
+        kek = read_kek(json.dumps(self.keys["kek"]))
+        opened = {}
+        for tenant, rows in self.keys["tenants"].items():
+            parts = {}
+            for purpose, row in rows.items():
+                wrapped, check = bytes.fromhex(row["wrapped"]), bytes.fromhex(row["check_value"])
+                context = keyset_context(self.keys["environment"], tenant.encode(), purpose)
+                parts[purpose] = wrapped, check, kek, context
+            data, searching = open_data_keyset(*parts["data"]), open_index_keyset(*parts["index"])
+            opened[tenant] = TenantKeys(tenant.encode(), data=data, searching=searching)
+        return opened
+
+
+def load(name: str) -> Version:
+    keys = json.loads((HERE / name / "keys.json").read_text())
+    values = json.loads((HERE / name / "values.json").read_text())
+    return Version(keys, [Vector(**each) for each in values])

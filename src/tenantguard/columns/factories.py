@@ -33,6 +33,10 @@ __all__ = [
 ]
 
 
+_KEYS = frozenset({"index", "primary_key", "unique"})
+"""Refused too, in words that name the column, when it is in its table."""
+
+
 class ColumnOptions(TypedDict, total=False):
     """What `mapped_column` takes too and an encrypted column can have."""
 
@@ -72,6 +76,7 @@ def encrypted_str(
 
     Raises:
         ConfigurationError: If an option does not fit an encrypted column.
+        TypeError: If an encrypted column has no such option.
     """
     return _column(kinds.STR, search, label, options)
 
@@ -151,6 +156,13 @@ def encrypted_json(
 def _column(
     kind: Kind, search: Exact | None, label: str | None, options: ColumnOptions
 ) -> MappedColumn[Any]:
+    # At run time `**options` takes any name, and a default of the server's would be plaintext.
+    unknown = min(options.keys() - ColumnOptions.__annotations__.keys() - _KEYS, default=None)
+    if unknown is not None:
+        raise TypeError(
+            f"An encrypted column takes no {unknown}=. It can have "
+            f"{', '.join(sorted(ColumnOptions.__annotations__))}."
+        )
     for default in (options.get("default"), options.get("insert_default")):
         if isinstance(default, ClauseElement):
             raise ConfigurationError(
@@ -158,6 +170,9 @@ def _column(
                 "database computes is not encrypted."
             )
     arguments: dict[str, Any] = dict(options)
+    if "info" in arguments:
+        # A copy: its labels stand there, and other columns may be given the same one.
+        arguments["info"] = dict(arguments["info"])
     name = arguments.pop("name", None)
     type_ = Encrypted(Field(kind, search=search, label=label))
     return mapped_column(*([name] if name else []), type_, **arguments)

@@ -99,9 +99,12 @@ def _equal_decimal(value: Any) -> bytes:
 
 def _unpack_decimal(packed: bytes) -> Decimal:
     try:
-        return Decimal(_after(_DECIMAL, packed).decode("ascii"))
+        value = Decimal(_after(_DECIMAL, packed).decode("ascii"))
     except ArithmeticError:
         raise ValueError from None
+    if not value.is_finite():
+        raise ValueError
+    return value
 
 
 def _pack_date(value: Any) -> bytes:
@@ -160,7 +163,16 @@ def _pack_json(value: Any) -> bytes:
 
 
 def _unpack_json(packed: bytes) -> Any:
-    return json.loads(_after(_JSON, packed).decode())
+    text = _after(_JSON, packed).decode()
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError from None
+
+
+def _refuse_constant(_name: str) -> float:
+    """Refuse NaN and the infinities, which Python takes and JSON does not have."""
+    raise ValueError
 
 
 STR = Kind("a str", str, _pack_str, _unpack_str, _pack_str)

@@ -27,7 +27,8 @@ _PREPARER = PGDialect(paramstyle="named").identifier_preparer  # type: ignore[no
 
 def attach_storage(column: Column[Any], table: Table, search: Exact | None) -> None:
     """Put what *column* needs into *table*."""
-    name = _PREPARER.quote(column.name)
+    # In SQLAlchemy's texts a colon begins a parameter.
+    name = _PREPARER.quote(column.name).replace(":", r"\:")
     table.append_constraint(
         CheckConstraint(
             f"substring({name}, 1, {len(MAGIC)}) = '\\x{MAGIC.hex()}'::bytea",

@@ -8,13 +8,16 @@ purpose as associated data.
 from __future__ import annotations
 
 from hmac import compare_digest
-from typing import Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
 import tink
 from tink import aead, json_proto_keyset_format, prf, proto_keyset_format, secret_key_access
 
 from tenantguard.crypto.format import INDEX_SIZE
 from tenantguard.errors import KeyUnavailableError, TamperedError, UnknownKeyError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = [
     "DataKeyset",
@@ -118,7 +121,7 @@ def open_data_keyset(wrapped: bytes, check: bytes, kek: Kek, context: bytes) -> 
     Raises:
         KeyUnavailableError: If the row was altered or is another's, or the key differs.
     """
-    keyset = DataKeyset(_unwrapped(wrapped, kek, context))
+    keyset = _unwrapped(DataKeyset, wrapped, kek, context)
     try:
         same = keyset.open(check, context) == _CHECK
     except (TamperedError, UnknownKeyError):
@@ -132,7 +135,7 @@ def open_index_keyset(wrapped: bytes, check: bytes, kek: Kek, context: bytes) ->
     Raises:
         KeyUnavailableError: If the row was altered or is another's, or the key differs.
     """
-    keyset = IndexKeyset(_unwrapped(wrapped, kek, context))
+    keyset = _unwrapped(IndexKeyset, wrapped, kek, context)
     return _checked(keyset, same=compare_digest(keyset.compute(_CHECK), check))
 
 
@@ -161,9 +164,11 @@ def _wrapped(handle: tink.KeysetHandle, kek: Kek, context: bytes) -> bytes:
     return cast("bytes", proto_keyset_format.serialize_encrypted(handle, kek, context))
 
 
-def _unwrapped(wrapped: bytes, kek: Kek, context: bytes) -> tink.KeysetHandle:
+def _unwrapped(
+    made: Callable[[tink.KeysetHandle], _Keyset], wrapped: bytes, kek: Kek, context: bytes
+) -> _Keyset:
     try:
-        return proto_keyset_format.parse_encrypted(wrapped, kek, context)
+        return made(proto_keyset_format.parse_encrypted(wrapped, kek, context))
     except tink.TinkError:
         raise _unusable() from None
 

@@ -77,6 +77,9 @@ class TenantKeys:
             raise self._unavailable()
         if index is None:
             return PLAIN + self.data.seal(plaintext, self._plain[context])
+        if self.searching is None:
+            # The index is no value's; what has it would never be found.
+            raise self._unavailable()
         associated = self._searchable[context] + index
         return SEARCHABLE + index + self.data.seal(plaintext, associated)
 
@@ -125,9 +128,9 @@ class TenantKeys:
                 "The tenant's key was destroyed, so its encrypted fields cannot be read, written "
                 "or searched any more."
             )
-        if self.data is None:
-            return KeyUnavailableError(
-                "The tenant has no key yet, and this transaction cannot see or make one. Try "
-                "again, or make the keys of all tenants with `tenantguard keys create`."
-            )
-        return KeyUnavailableError("The tenant's key is decrypt-only; nothing new is sealed.")
+        if self.data is not None and not self.writable:
+            return KeyUnavailableError("The tenant's key is decrypt-only; nothing new is sealed.")
+        return KeyUnavailableError(
+            "The tenant has no key yet, and this transaction cannot see or make one. Try "
+            "again, or make the keys of all tenants with `tenantguard keys create`."
+        )

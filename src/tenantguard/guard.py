@@ -110,7 +110,7 @@ class TenantGuard:
         self._lock = Lock()
         self._registry = Registry(suspends=suspended is not None)
         self._suspended = suspended
-        self._keys = keys
+        self.keys = keys
         self._keystore: Keystore | None = None
         self._system_engine = system_engine
         if system_engine is not None and mode != "off":
@@ -203,7 +203,7 @@ class TenantGuard:
         return TenantQuery(lookup, lambda: self._count("tenant_lookup"))
 
     def create_keys(self, connection: Connection | Session, tenant: TenantId) -> bool:
-        """Make the keys that *tenant* lacks; return whether any were made.
+        """Make the keys of *tenant*, unless it has them; return whether they were made.
 
         Without it they are made with the tenant's first encrypted value, at the cost of a few round
         trips then. Call it in the transaction that adds the tenant to the registry:
@@ -226,17 +226,18 @@ class TenantGuard:
 
     def _open_keystore(self) -> Keystore:
         """Return the keystore, once the key-encryption key was read."""
-        if self._keys is None:
+        if self.keys is None:
             raise ConfigurationError(
                 "The models have encrypted columns, and TenantGuard has no keys=. Make a key with "
                 "`tenantguard keys init FILE --environment NAME`, and pass "
                 "keys=KeyFile(FILE, environment=NAME)."
             )
-        if self._keystore is None:
-            _ = self._keys.kek, self._keys.uri
-            schema = self.catalog.key_table.schema
-            self._keystore = Keystore(self._keys, schema=schema, tenant=self._tenant_text)
-        return self._keystore
+        with self._lock:
+            if self._keystore is None:
+                _ = self.keys.kek, self.keys.uri
+                schema = self.catalog.key_table.schema
+                self._keystore = Keystore(self.keys, schema=schema, tenant=self._tenant_text)
+            return self._keystore
 
     def _count(self, name: str) -> None:
         with self._lock:
@@ -278,7 +279,7 @@ class TenantGuard:
             raise ConfigurationError(
                 "The system engine cannot be protected: it exists to act without a tenant."
             )
-        keystore = self._open_keystore() if self._keys or self.catalog.encrypts else None
+        keystore = self._open_keystore() if self.keys or self.catalog.encrypts else None
         proof = _Proof()
         self._bind(engine, verify=partial(self._verify, proof=proof))
         if keystore is not None:

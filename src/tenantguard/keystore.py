@@ -26,7 +26,7 @@ from tenantguard.keytable import KEY_TABLE, PURPOSES
 from tenantguard.rls.names import DEFAULT_SCHEMA, qualified
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from sqlalchemy import Connection
 
@@ -91,19 +91,21 @@ class Keystore:
         return keys
 
     def create(self, run: Ask, tenant: str) -> bool:
-        """Make the keys that *tenant* lacks; return whether any were made.
+        """Make the keys of *tenant*, unless it has them; return whether they were made.
 
         Args:
             run: Runs SQL, in a transaction that may write the tenant's rows of `tenantguard_keys`.
             tenant: The canonical text of its id.
 
         Raises:
-            KeyUnavailableError: If they cannot be made.
+            KeyUnavailableError: If they cannot be made, or one of the two keysets was lost.
         """
-        missing = self._missing(_asked(run, self._query(tenant)))
-        if missing:
-            self._insert(run, tenant, missing)
-        return bool(missing)
+        rows = _asked(run, self._query(tenant))
+        if not rows:
+            self._insert(run, tenant)
+        elif len(rows) < len(PURPOSES):
+            raise _incomplete()
+        return not rows
 
     def _cached(self, tenant: str) -> TenantKeys | None:
         keys = self._cache.get(tenant)
@@ -111,11 +113,11 @@ class Keystore:
 
     def _read(self, run: Ask, tenant: str, *, create: bool) -> TenantKeys:
         rows = _asked(run, self._query(tenant))
-        if create and self._missing(rows):
-            self._insert(run, tenant, self._missing(rows))
+        if create and not rows:
+            self._insert(run, tenant)
             rows = _asked(run, self._query(tenant))
         keys = self._unwrapped(tenant, rows)
-        if not self._missing(rows) and all(row[5] for row in rows):
+        if rows and all(row[5] for row in rows):
             keys.expires = monotonic() + _SECONDS
             with self._lock:
                 self._cache[tenant] = keys
@@ -130,13 +132,9 @@ class Keystore:
             f"FROM {self._table} WHERE tenant_id = {sql_literal(tenant)}"
         )
 
-    def _missing(self, rows: Iterable[Any]) -> list[str]:
-        present = {row[0] for row in rows}
-        return [purpose for purpose in PURPOSES if purpose not in present]
-
-    def _insert(self, run: Ask, tenant: str, purposes: list[str]) -> None:
-        """Make keysets; of transactions that do so at the same time, one wins."""
-        rows = ", ".join(self._new_row(tenant, purpose) for purpose in purposes)
+    def _insert(self, run: Ask, tenant: str) -> None:
+        """Make both keysets; of transactions that do so at the same time, one wins."""
+        rows = ", ".join(self._new_row(tenant, purpose) for purpose in PURPOSES)
         patience = _asked(run, "SELECT pg_catalog.current_setting('lock_timeout')")[0][0]
         if patience == "0":
             _asked(run, _set_patience(_PATIENCE))
@@ -156,10 +154,12 @@ class Keystore:
         values = (sql_literal(tenant), f"'{purpose}'", sql_literal(self._provider.uri))
         return f"({', '.join(values)}, {_bytes_literal(wrapped)}, {_bytes_literal(check)})"
 
-    def _unwrapped(self, tenant: str, rows: Iterable[Any]) -> TenantKeys:
+    def _unwrapped(self, tenant: str, rows: Sequence[Any]) -> TenantKeys:
         from tenantguard.crypto import keysets  # noqa: PLC0415  (loads Tink)
 
         keys = TenantKeys(tenant.encode())
+        if 0 < len(rows) < len(PURPOSES):
+            raise _incomplete()
         for purpose, uri, wrapped, check, state, _ in rows:
             if state == "destroyed":
                 return TenantKeys(tenant.encode(), shredded=True)
@@ -168,7 +168,7 @@ class Keystore:
                     "The tenant's keys are wrapped by another key-encryption key, or another "
                     "environment's, than TenantGuard(keys=…) has. `tenantguard keys list` names it."
                 )
-            parts = (bytes(wrapped), bytes(check), self._provider.kek)
+            parts = (bytes(wrapped or b""), bytes(check or b""), self._provider.kek)
             context = self._context(tenant, purpose)
             if purpose == "data":
                 keys.data = keysets.open_data_keyset(*parts, context)
@@ -216,6 +216,14 @@ _REASONS = {
     "with `tenantguard keys create`.",
     "23503": f"{_REFUSED}: the registry does not have the tenant. Create the tenant first.",
 }
+
+
+def _incomplete() -> KeyUnavailableError:
+    # Both are made by one statement, so the other was lost; a new one would hide that.
+    return KeyUnavailableError(
+        "The tenant has one keyset of two: the other's row in tenantguard_keys was lost. Restore it "
+        "from a backup."
+    )
 
 
 def _set_patience(value: str) -> str:

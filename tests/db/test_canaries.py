@@ -72,7 +72,7 @@ def _key_material(vault: Vault) -> set[str]:
     rows = vault.run("SELECT purpose, wrapped FROM tenantguard_keys WHERE tenant_id = :a", a=A)
     for purpose, wrapped in rows:
         context = keyset_context(ENVIRONMENT, str(A).encode(), purpose)
-        handle = keysets._unwrapped(bytes(wrapped), kek, context)
+        handle = proto_keyset_format.parse_encrypted(bytes(wrapped), kek, context)
         serialized = proto_keyset_format.serialize(handle, secret_key_access.TOKEN)
         # The protocol buffer has the key's 32 bytes after a tag and their length.
         start = serialized.index(b"\x1a\x20") + 2

@@ -412,7 +412,7 @@ def test_malformed_id_is_a_finding(keys: Keys) -> None:
     tenants = read_tenants(guard, keys.vault.admin, wrapped=True)
     tenants[0].id = "nobody"
     for tenant in tenants:
-        verify(guard, tenant, cast("KeyProvider", guard._keys))
+        verify(guard, tenant, cast("KeyProvider", guard.keys))
     assert [tenant.faults for tenant in tenants] == [{"key-unusable"}, set()]
 
 

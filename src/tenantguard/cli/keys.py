@@ -189,7 +189,7 @@ def _own_key(guard: TenantGuard) -> tuple[KeyProvider | None, list[str]]:
         guard._open_keystore()  # noqa: SLF001  (the commands are the guard's own)
     except TenantGuardError as error:
         return None, [str(error)]
-    return guard._keys, []  # noqa: SLF001
+    return guard.keys, []
 
 
 def _tracked(items: Iterable[Any], what: str, *, shown: bool) -> Iterator[Any]:

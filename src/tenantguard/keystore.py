@@ -221,8 +221,8 @@ _REASONS = {
 def _incomplete() -> KeyUnavailableError:
     # Both are made by one statement, so the other was lost; a new one would hide that.
     return KeyUnavailableError(
-        "The tenant has one keyset of two: the other's row in tenantguard_keys was lost. Restore it "
-        "from a backup."
+        "The tenant has one keyset of two: the other's row in tenantguard_keys was lost. Restore "
+        "it from a backup."
     )
 
 

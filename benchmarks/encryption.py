@@ -3,7 +3,7 @@
 Run: python benchmarks/encryption.py [values|lists|search|keys|sizes …]
 Needs: pip install 'tenantguard[bench]'; 1.5 GB in the temporary directory for the search.
 
-Without a name all parts run, in about four minutes.
+Without a name all parts run, in about two minutes.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from sqlalchemy import create_engine, insert, select
 from tink import aead, proto_keyset_format
 
 from tenantguard import tenant_context
+from tenantguard.crypto.keysets import open_data_keyset
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +46,7 @@ def unwrapping(built: Clinic) -> None:
 
     work = {
         ONE: often(bare),
-        "one keyset, checked": often(lambda: keystore._unwrapped(named, [data])),
+        "one keyset, checked": often(lambda: open_data_keyset(data[2], data[3], kek, context)),
         "a tenant's two, checked": often(lambda: keystore._unwrapped(named, rows)),
         "a tenant's two, made": often(
             lambda: [keystore._new_row(named, purpose) for purpose in ("data", "index")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from sqlalchemy.orm import MappedColumn, mapped_column
+from sqlalchemy.schema import SchemaItem
 from sqlalchemy.sql.elements import ClauseElement
 
 from tenantguard.columns import kinds
@@ -164,7 +165,7 @@ def _column(
             f"{', '.join(sorted(ColumnOptions.__annotations__))}."
         )
     for default in (options.get("default"), options.get("insert_default")):
-        if isinstance(default, ClauseElement):
+        if isinstance(default, ClauseElement | SchemaItem):
             raise ConfigurationError(
                 "An encrypted column's default is a value or a function of Python: what the "
                 "database computes is not encrypted."

@@ -1,0 +1,159 @@
+"""Which declarations of encrypted columns are refused, and what is said instead."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from declaring import new_base, patient, table_of
+from sqlalchemy import (
+    Column,
+    ColumnDefault,
+    ForeignKey,
+    Integer,
+    MetaData,
+    Sequence,
+    Table,
+    func,
+    select,
+    text,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from tenantguard import (
+    ConfigurationError,
+    Exact,
+    encrypted_bool,
+    encrypted_bytes,
+    encrypted_int,
+    encrypted_json,
+    encrypted_str,
+)
+from tenantguard.catalog import Catalog
+from tenantguard.columns.types import Encrypted
+
+
+@pytest.mark.parametrize("option", ["primary_key", "unique", "index"])
+def test_key_options_are_refused(option: str) -> None:
+    """Equal values are sealed differently, so a key or a unique column would hold nothing."""
+    wrong: Any = {option: True}
+    body = {"id": mapped_column(Integer, primary_key=True), "name": encrypted_str(**wrong)}
+    with pytest.raises(ConfigurationError, match=r"rows\.name is encrypted.*search=Exact\(\)"):
+        type("Row", (new_base(),), {"__tablename__": "rows", "__module__": __name__, **body})
+
+
+def test_foreign_key_is_refused() -> None:
+    """Ciphertext refers to nothing."""
+    type_: Any = table_of(patient()).c.notes.type
+    with pytest.raises(ConfigurationError, match=r"rows\.name is encrypted"):
+        Table("rows", MetaData(), Column("name", type_.copy(), ForeignKey("a.b")))
+    declare: Any = encrypted_str
+    with pytest.raises(TypeError):
+        declare(ForeignKey("a.b"))
+
+
+@pytest.mark.parametrize(
+    "option", ["server_default", "server_onupdate", "onupdate", "key", "autoincrement", "typo"]
+)
+def test_options_that_would_write_plaintext_are_refused(option: str) -> None:
+    """An option that an encrypted column does not have is an error, with the list of those."""
+    wrong: Any = {option: text("'x'")}
+    with pytest.raises(TypeError, match=rf"takes no {option}=\. It can have active_history, .*doc"):
+        encrypted_str(**wrong)
+
+
+COMPUTED = [
+    func.now(),
+    text("'x'"),
+    select(1).scalar_subquery(),
+    Sequence("numbers"),
+    ColumnDefault(func.now()),
+]
+
+
+@pytest.mark.parametrize("option", ["default", "insert_default"])
+@pytest.mark.parametrize("value", COMPUTED, ids=lambda value: type(value).__name__)
+def test_default_of_the_databases_is_refused(option: str, value: Any) -> None:
+    """What the database computes is not encrypted."""
+    wrong: Any = {option: value}
+    with pytest.raises(ConfigurationError, match="a value or a function of Python"):
+        encrypted_str(**wrong)
+
+
+def test_boolean_search_needs_a_reason() -> None:
+    """An index of two values tells them by their frequency."""
+    for search in (Exact(), Exact(few_values="  ")):
+        with pytest.raises(ConfigurationError, match=r"Exact\(few_values='…'\)"):
+            encrypted_bool(search=search)
+    assert encrypted_bool(search=Exact(few_values="two of a thousand rows are true"))
+
+
+def test_json_takes_no_search() -> None:
+    """Two documents that are equal need not be written alike."""
+    wrong: Any = {"search": Exact()}
+    with pytest.raises(TypeError, match="search"):
+        encrypted_json(**wrong)
+
+
+@pytest.mark.parametrize("declare", [encrypted_bytes, encrypted_int])
+def test_normaliser_is_for_text(declare: Any) -> None:
+    """A number has no case."""
+    with pytest.raises(ConfigurationError, match=r"Exact\(normalize=…\) is for text"):
+        declare(search=Exact(normalize="digits"))
+
+
+def test_unknown_normaliser_and_label_are_refused_where_they_stand() -> None:
+    """The mistake is told when the module is imported, not when a row is written."""
+    with pytest.raises(ConfigurationError, match="there are digits-v1, email-v1"):
+        encrypted_str(search=Exact(normalize="soundex"))
+    with pytest.raises(ConfigurationError, match="label= names a table and a column"):
+        encrypted_str(label="name")
+
+
+# -- the catalog --------------------------------------------------------------------------------
+
+
+def catalog_of(table: str, *columns: Any, label: str | None = None, **options: Any) -> Catalog:
+    """Return the catalog of a registry and a table whose columns are encrypted."""
+    base = new_base()
+    Table("practices", base.metadata, Column("id", Integer, primary_key=True))
+    body: dict[str, Any] = {name: encrypted_str(label=label) for name in ("name", "notes")}
+    body |= {"__tablename__": table, "__module__": __name__, "__annotations__": {}}
+    body["id"] = mapped_column(Integer, primary_key=True)
+    type("Row", (base,), body)
+    for column in columns:
+        base.metadata.tables[table].append_column(column)
+    return Catalog(base.metadata, "practices", **options)
+
+
+def test_labels_that_two_columns_share_are_refused() -> None:
+    """Their values could be swapped; the message names both columns."""
+    tenant = Column("tenant_id", Integer)
+    with pytest.raises(ConfigurationError, match=r"patients\.name and patients\.notes have the sa"):
+        catalog_of("patients", tenant, label="patients.name").check()
+    catalog_of("patients", Column("tenant_id", Integer)).check()
+
+
+@pytest.mark.parametrize(
+    "options", [{"shared": {"drugs": "a list"}}, {"untenanted": {"drugs": "jobs"}}, {}]
+)
+def test_table_without_tenants_is_refused(options: Any) -> None:
+    """Without a tenant there is no key."""
+    with pytest.raises(
+        ConfigurationError, match=r"Column drugs\.name is encrypted, and 'drugs' is"
+    ):
+        catalog_of("drugs", **options).check()
+
+
+def test_registry_with_an_encrypted_column_is_refused() -> None:
+    """The registry is read before a tenant is known."""
+    base = new_base()
+
+    class Practice(base):  # type: ignore[misc, valid-type]
+        __tablename__ = "practices"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        name: Mapped[str] = encrypted_str()
+
+    assert isinstance(table_of(Practice).c.name.type, Encrypted)
+    with pytest.raises(ConfigurationError, match=r"practices\.name is encrypted.*is registry"):
+        Catalog(base.metadata, "practices").check()

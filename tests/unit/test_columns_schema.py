@@ -1,0 +1,327 @@
+"""What an encrypted column adds to its table, and which declarations are refused."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from declaring import DIALECT, checks, ddl, labels, new_base, parts, patient, table_of
+from sqlalchemy import (
+    Column,
+    Integer,
+    MetaData,
+    Table,
+    insert,
+    inspect,
+    select,
+)
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
+
+from tenantguard import (
+    Exact,
+    encrypted_json,
+    encrypted_str,
+)
+from tenantguard.keytable import ENCRYPTED, encrypted_columns
+
+LONG = "behandlungsdokumentationsvorlagenverzeichnis_der_zahnarztpraxis"
+CONVENTION = {
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "ix": "ix_%(table_name)s_%(column_0_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+# -- the table ----------------------------------------------------------------------------------
+
+
+def test_table_is_made_with_check_generated_column_and_index() -> None:
+    """`create_all` makes all that a column needs, and nothing else."""
+    assert ddl(table_of(patient())) == (
+        "CREATE TABLE patients (\n"
+        "id SERIAL NOT NULL\n"
+        "tenant_id INTEGER NOT NULL\n"
+        "name BYTEA NOT NULL\n"
+        "name_bidx BYTEA GENERATED ALWAYS AS (substring(name, 5, 16)) STORED\n"
+        "notes BYTEA\n"
+        "PRIMARY KEY (id)\n"
+        "CONSTRAINT patients_name_sealed CHECK (substring(name, 1, 2) = '\\x9e54'::bytea)\n"
+        "CONSTRAINT patients_notes_sealed CHECK (substring(notes, 1, 2) = '\\x9e54'::bytea)\n"
+        ")\n"
+        "CREATE INDEX ix_patients_name_bidx ON patients (tenant_id, name_bidx)"
+    )
+
+
+def test_optional_attribute_is_nullable() -> None:
+    """`Mapped[str | None]` says it, and nullable= says it louder."""
+
+    class Row(new_base()):  # type: ignore[misc]
+        __tablename__ = "rows"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        needed: Mapped[str] = encrypted_str()
+        optional: Mapped[str | None] = encrypted_str()
+        forced: Mapped[str | None] = encrypted_str(nullable=False)
+
+    columns = table_of(Row).c
+    assert (columns.needed.nullable, columns.optional.nullable) == (False, True)
+    assert not columns.forced.nullable
+
+
+def test_generated_column_is_not_mapped() -> None:
+    """It is neither an attribute nor selected, inserted or returned."""
+    model = patient()
+    attributes = ["id", "tenant_id", "name", "notes"]
+    assert inspect(model).attrs.keys() == attributes
+    assert select(model).selected_columns.keys() == attributes
+    for statement in (
+        select(model),
+        select(table_of(model)),
+        insert(model),
+        insert(model.__table__),
+    ):
+        assert "bidx" not in str(statement.compile(dialect=DIALECT))
+    assert "name_bidx" in table_of(model).c
+
+
+@pytest.mark.parametrize("place", ["before", "after", "mixin", "abstract"])
+def test_index_begins_with_the_tenant_wherever_it_is_declared(place: str) -> None:
+    """The tenant's column may come earlier, later, from a mixin or from an abstract base."""
+    tenant = {"__annotations__": {"tenant_id": Mapped[int]}, "tenant_id": mapped_column(Integer)}
+    name = {"name": encrypted_str(search=Exact())}
+    body: dict[str, Any] = {
+        "__tablename__": "patients",
+        "__module__": __name__,
+        "id": mapped_column(Integer, primary_key=True),
+    }
+    base: Any = new_base()
+    bases: tuple[type, ...] = (base,)
+    if place == "mixin":
+        bases = (type("Mixin", (), dict(tenant)), base)
+        body |= name
+    elif place == "abstract":
+        bases = (type("Abstract", (base,), {"__abstract__": True, **tenant}),)
+        body |= name
+    else:
+        body |= tenant | name if place == "before" else name | tenant
+    (index,) = table_of(type("Patient", bases, body)).indexes
+    assert index.name == "ix_patients_name_bidx"
+    assert [column.name for column in index.columns] == ["tenant_id", "name_bidx"]
+
+
+def test_tenant_column_of_another_name() -> None:
+    """`Exact(tenant_column=…)` names it as the database does; without it there is no index."""
+
+    class Patient(new_base()):  # type: ignore[misc]
+        __tablename__ = "patients"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        name: Mapped[str] = encrypted_str(search=Exact(tenant_column="Practice"))
+        city: Mapped[str] = encrypted_str(search=Exact())
+        practice: Mapped[int] = mapped_column("Practice")
+
+    (index,) = table_of(Patient).indexes
+    assert [column.name for column in index.columns] == ["Practice", "name_bidx"]
+
+
+def test_type_that_is_copied_brings_nothing_along() -> None:
+    """Whoever copies a table's column copies what is beside it; the labels are the new table's."""
+    metadata = MetaData()
+    source = table_of(patient()).c.name
+    table = Table(
+        "archive", metadata, Column("name", source.type.copy()), Column("tenant_id", Integer)
+    )
+    assert table.c.keys() == ["name", "tenant_id"]
+    assert labels(metadata) == {"archive.name": ("archive", "name")}
+    assert source.info[ENCRYPTED] == ("patients", "name")
+
+
+# -- copies -------------------------------------------------------------------------------------
+
+
+def test_copied_table_has_everything_once() -> None:
+    """`to_metadata`, also twice and under another name, makes the same table."""
+    original = table_of(patient())
+    copy = original.to_metadata(MetaData())
+    for each in (copy, copy.to_metadata(MetaData())):
+        assert parts(each) == parts(original)
+    renamed = original.to_metadata(MetaData(), name="archive")
+    assert renamed.c.keys() == original.c.keys()
+    assert checks(renamed) == checks(original)
+    assert renamed.c.name.info[ENCRYPTED] == ("archive", "name")
+    assert original.c.name.info[ENCRYPTED] == ("patients", "name")
+
+
+def test_each_table_of_a_mixin_has_a_field_of_its_own() -> None:
+    """A column of a mixin or an abstract base is sealed for each table's own name."""
+    base = new_base()
+
+    class Named:
+        name: Mapped[str] = encrypted_str(search=Exact(), info={"mine": 1})
+
+    class Abstract(base):  # type: ignore[misc, valid-type]
+        __abstract__ = True
+        tenant_id: Mapped[int]
+        notes: Mapped[str | None] = encrypted_str()
+
+    class Patient(Named, Abstract):
+        __tablename__ = "patients"
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    class Doctor(Named, Abstract):
+        __tablename__ = "doctors"
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    assert labels(base.metadata) == {
+        "doctors.name": ("doctors", "name"),
+        "doctors.notes": ("doctors", "notes"),
+        "patients.name": ("patients", "name"),
+        "patients.notes": ("patients", "notes"),
+    }
+    for model in (Patient, Doctor):
+        table = table_of(model)
+        assert checks(table) == {f"{table.name}_name_sealed", f"{table.name}_notes_sealed"}
+        assert [index.name for index in table.indexes] == [f"ix_{table.name}_name_bidx"]
+        assert table.c.name.info["mine"] == 1
+    types: list[Any] = [column.type for column in encrypted_columns(base.metadata)]
+    fields = {id(each.field) for each in types}
+    assert len(fields) == 4
+
+
+def test_inherited_table_takes_columns_of_its_children() -> None:
+    """With single-table inheritance the column of a child is in the parent's table."""
+    base = new_base()
+
+    class Person(base):  # type: ignore[misc, valid-type]
+        __tablename__ = "people"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        tenant_id: Mapped[int]
+        kind: Mapped[str]
+        __mapper_args__ = {"polymorphic_on": "kind"}  # noqa: RUF012  (as users write it)
+
+    class Doctor(Person):
+        licence: Mapped[str | None] = encrypted_str(search=Exact())
+        __mapper_args__ = {"polymorphic_identity": "doctor"}  # noqa: RUF012
+
+    table = table_of(Person)
+    assert checks(table) == {"people_licence_sealed"}
+    assert [index.name for index in table.indexes] == ["ix_people_licence_bidx"]
+    assert "licence_bidx" not in inspect(Doctor).attrs
+    assert labels(base.metadata) == {"people.licence": ("people", "licence")}
+
+
+def test_info_that_columns_share_is_not_changed() -> None:
+    """The labels stand in the column's own info, so another column is not taken for encrypted."""
+    shared = {"audited": True}
+    base = new_base()
+
+    class Patient(base):  # type: ignore[misc, valid-type]
+        __tablename__ = "patients"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        name: Mapped[str] = encrypted_str(info=shared)
+        notes: Mapped[str] = encrypted_str(info=shared)
+        city: Mapped[str] = mapped_column(info=shared)
+
+    assert shared == {"audited": True}
+    assert list(labels(base.metadata)) == ["patients.name", "patients.notes"]
+    assert table_of(Patient).c.notes.info == {"audited": True, ENCRYPTED: ("patients", "notes")}
+
+
+def test_dataclass_models() -> None:
+    """An encrypted column is a field of a dataclass like any other."""
+
+    class Base(MappedAsDataclass, DeclarativeBase):
+        pass
+
+    class Patient(Base):
+        __tablename__ = "patients"
+        id: Mapped[int] = mapped_column(primary_key=True, init=False)
+        tenant_id: Mapped[int]
+        name: Mapped[str] = encrypted_str(search=Exact())
+        tags: Mapped[list[str]] = encrypted_json(default_factory=list, repr=False)
+        notes: Mapped[str | None] = encrypted_str(default=None, kw_only=True)
+
+    made = Patient(1, "Anna")
+    assert (made.name, made.tags, made.notes) == ("Anna", [], None)
+    assert "tags" not in repr(made)
+    assert made == Patient(1, "Anna", [], notes=None)
+
+
+# -- names --------------------------------------------------------------------------------------
+
+ODD = ["Nachname", "select", "with space", 'a"quote', "per%cent", " :colon", "x::y", "back\\slash"]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_names_are_quoted(name: str) -> None:
+    """A name that needs quoting is quoted, and stays itself, in the check and the generation."""
+
+    class Patient(new_base()):  # type: ignore[misc]
+        __tablename__ = "Patients of 2026"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        tenant_id: Mapped[int]
+        value: Mapped[str] = encrypted_str(name=name, search=Exact())
+
+    quoted = '"' + name.replace('"', '""') + '"'
+    made = ddl(table_of(Patient))
+    assert f"CHECK (substring({quoted}, 1, 2) = '\\x9e54'::bytea)" in made
+    assert f"GENERATED ALWAYS AS (substring({quoted}, 5, 16)) STORED" in made
+    generated = quoted[1:-1] + "_bidx"
+    assert re.search(rf'ON "Patients of 2026" \(tenant_id, "?{re.escape(generated)}"?\)', made)
+    assert inspect(Patient).attrs.keys() == ["id", "tenant_id", "value"]
+    assert labels(Patient.metadata)[f"Patients of 2026.{name}"] == ("Patients of 2026", name)
+
+
+def test_table_in_a_schema() -> None:
+    """The label has the schema, and the names of what is beside the column do not."""
+    base = new_base(MetaData(schema="clinic"))
+    table = table_of(patient(base))
+    assert labels(base.metadata)["clinic.patients.name"] == ("clinic.patients", "name")
+    assert checks(table) == {"patients_name_sealed", "patients_notes_sealed"}
+
+
+@pytest.mark.parametrize("convention", [None, CONVENTION])
+@pytest.mark.parametrize("letter", ["x", "ü"])
+def test_long_names_are_cut_and_differ(letter: str, convention: dict[str, str] | None) -> None:
+    """Names beyond PostgreSQL's 63 bytes are cut, and two that begin alike stay two."""
+    names = [(letter * 60)[: 60 // len(letter.encode())] + end for end in ("aa", "ab")]
+
+    class Row(new_base(MetaData(naming_convention=convention))):  # type: ignore[misc]
+        __tablename__ = LONG
+        id: Mapped[int] = mapped_column(primary_key=True)
+        tenant_id: Mapped[int]
+        one: Mapped[str] = encrypted_str(name=names[0], search=Exact())
+        two: Mapped[str] = encrypted_str(name=names[1], search=Exact())
+
+    table = table_of(Row)
+    rendered = re.findall(r"(?:CONSTRAINT|INDEX) \"?([^\" ]+)\"? (?:CHECK|ON)", ddl(table))
+    generated = [column.name for column in table.c if column.computed is not None]
+    assert len(rendered) == len(set(rendered)) == 4
+    assert len(set(generated)) == 2
+    assert all(len(each.encode()) <= 63 for each in (*rendered, *generated))
+    assert parts(table.to_metadata(MetaData(naming_convention=convention))) == parts(table)
+
+
+def test_naming_convention_applies_once() -> None:
+    """The convention names the check; the index keeps its name, also in a copy."""
+    metadata = MetaData(naming_convention=CONVENTION)
+    table = table_of(patient(new_base(metadata)))
+    copy = table.to_metadata(MetaData(naming_convention=CONVENTION))
+    for each in (table, copy):
+        made = ddl(each)
+        assert "CONSTRAINT ck_patients_patients_name_sealed CHECK" in made
+        assert "CREATE INDEX ix_patients_name_bidx ON patients (tenant_id, name_bidx)" in made
+        assert made.count("CHECK") == 2
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_column_in_the_place_of_the_generated_one_is_refused(*, first: bool) -> None:
+    """A column of that name is not replaced."""
+    mine = {"name_bidx": mapped_column(Integer)}
+    sealed = {"name": encrypted_str(search=Exact())}
+    body: dict[str, Any] = {"__tablename__": "patients", "__module__": __name__}
+    body |= {"id": mapped_column(Integer, primary_key=True)}
+    body |= mine | sealed if first else sealed | mine
+    with pytest.raises(ArgumentError, match="'name_bidx' is already present"):
+        type("Patient", (new_base(),), body)

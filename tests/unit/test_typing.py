@@ -1,0 +1,142 @@
+"""Type checkers know what an encrypted attribute is.
+
+The type checkers of the lint step read this file: each line that says `type: ignore` is wrong, and
+if it was not reported, the unused comment would be. At run time the same is asked of the functions.
+"""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, assert_type, get_type_hints
+from uuid import UUID
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.orm import DeclarativeBase, Mapped, MappedColumn, mapped_column
+
+import tenantguard
+from tenantguard import (
+    Exact,
+    encrypted_bool,
+    encrypted_bytes,
+    encrypted_date,
+    encrypted_datetime,
+    encrypted_decimal,
+    encrypted_int,
+    encrypted_json,
+    encrypted_str,
+    encrypted_uuid,
+)
+from tenantguard.columns.types import Encrypted
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import InstrumentedAttribute
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Right(Base):
+    """Every type, and optional."""
+
+    __tablename__ = "right"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    text: Mapped[str] = encrypted_str(search=Exact(normalize="email"), label="a.b")
+    data: Mapped[bytes] = encrypted_bytes(deferred=True)
+    number: Mapped[int] = encrypted_int(default=0)
+    amount: Mapped[Decimal] = encrypted_decimal(nullable=False)
+    day: Mapped[date] = encrypted_date(comment="when")
+    moment: Mapped[datetime] = encrypted_datetime(name="at")
+    truth: Mapped[bool] = encrypted_bool(search=Exact(few_values="it is a test"))
+    key: Mapped[UUID] = encrypted_uuid(info={"a": 1})
+    document: Mapped[dict[str, Any]] = encrypted_json(insert_default=dict)
+    optional_text: Mapped[str | None] = encrypted_str()
+    optional_number: Mapped[int | None] = encrypted_int()
+    optional_document: Mapped[list[int] | None] = encrypted_json()
+
+
+class Wrong(Base):
+    """Assignments that a type checker reports; SQLAlchemy does not see them."""
+
+    __tablename__ = "wrong"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    text: Mapped[int] = encrypted_str()  # type: ignore[assignment]
+    optional_text: Mapped[int | None] = encrypted_str()  # type: ignore[assignment]
+    data: Mapped[str] = encrypted_bytes()  # type: ignore[assignment]
+    number: Mapped[str] = encrypted_int()  # type: ignore[assignment]
+    amount: Mapped[float] = encrypted_decimal()  # type: ignore[assignment]
+    day: Mapped[datetime] = encrypted_date()  # type: ignore[assignment]
+    moment: Mapped[str] = encrypted_datetime()  # type: ignore[assignment]
+    truth: Mapped[str] = encrypted_bool()  # type: ignore[assignment]
+    key: Mapped[str] = encrypted_uuid()  # type: ignore[assignment]
+
+
+def wrong_options() -> None:
+    """Options that a type checker reports, and that are refused at run time too."""
+    encrypted_str(server_default="x")  # type: ignore[call-arg]
+    encrypted_str(search="email")  # type: ignore[arg-type]
+    encrypted_json(search=Exact())  # type: ignore[call-arg]
+    encrypted_str(label=1)  # type: ignore[arg-type]
+    encrypted_int(primary_key=True)  # type: ignore[call-arg]
+
+
+def attributes(row: Right) -> None:
+    """What a checker takes the attributes for, on rows and on the class."""
+    assert_type(row.text, str)
+    assert_type(row.data, bytes)
+    assert_type(row.number, int)
+    assert_type(row.amount, Decimal)
+    assert_type(row.day, date)
+    assert_type(row.moment, datetime)
+    assert_type(row.truth, bool)
+    assert_type(row.key, UUID)
+    assert_type(row.document, dict[str, Any])
+    assert_type(row.optional_text, str | None)
+    assert_type(row.optional_number, int | None)
+    assert_type(row.optional_document, list[int] | None)
+    if TYPE_CHECKING:
+        assert_type(Right.text, InstrumentedAttribute[str])
+        row.text = 1  # type: ignore[assignment]
+        row.number = None  # type: ignore[assignment]
+
+
+FACTORIES = {
+    name: getattr(tenantguard, name) for name in dir(tenantguard) if name[:10] == "encrypted_"
+}
+
+
+def test_functions_return_the_type_of_their_values() -> None:
+    """The annotation that checkers see is the type that the column takes, for each function."""
+    assert len(FACTORIES) == 9
+    for name, factory in FACTORIES.items():
+        column = factory()
+        names = {"date": date, "datetime": datetime, "Decimal": Decimal, "UUID": UUID}
+        annotated = get_type_hints(factory, localns={**names, "Exact": Exact})["return"]
+        (given,) = annotated.__args__
+        assert annotated.__origin__ is MappedColumn
+        assert isinstance(column.column.type, Encrypted)
+        python_type = column.column.type.python_type
+        assert (object if given is Any else given) is python_type, name
+
+
+def test_what_checkers_report_is_refused_or_harmless() -> None:
+    """SQLAlchemy takes the wrong annotations; the column's type is the function's."""
+    for name in ("text", "data", "number", "amount", "day", "moment", "truth", "key"):
+        right, wrong = Right.__table__.c, Wrong.__table__.c
+        column = right["at" if name == "moment" else name]
+        assert column.type.python_type is wrong[name].type.python_type
+    assert select(Right.text).selected_columns.keys() == ["text"]
+    with pytest.raises(TypeError, match="takes no server_default="):
+        wrong_options()
+
+
+def test_rows_have_the_attributes_that_checkers_see() -> None:
+    """A row can be made with every attribute, and has them."""
+    now = datetime(2026, 11, 22)  # noqa: DTZ001  (any datetime)
+    row = Right(text="a", data=b"b", number=1, amount=Decimal(1), day=now.date(), moment=now)
+    row.truth, row.key, row.document = True, UUID(int=1), {}
+    row.optional_text = row.optional_number = row.optional_document = None
+    attributes(row)
+    assert (row.text, row.key, row.optional_document) == ("a", UUID(int=1), None)

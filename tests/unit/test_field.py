@@ -12,25 +12,16 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sealing import KEK, exact, field_of, new_keys, repeatable
+from sealing import exact, field_of, new_keys, repeatable
 from test_kinds import ALL, REFUSED, VALUES, each_kind
 
 from tenantguard.columns import kinds
 from tenantguard.columns.field import Exact, Field, Unsealed
-from tenantguard.crypto.keysets import (
-    new_data_keyset,
-    new_index_keyset,
-    new_kek,
-    open_data_keyset,
-    open_index_keyset,
-    read_kek,
-)
 from tenantguard.errors import (
     ConfigurationError,
     DecryptionError,
     EncryptedQueryError,
     EncryptedValueError,
-    KeyUnavailableError,
     TamperedError,
 )
 
@@ -243,50 +234,3 @@ def test_unsealed_value_shows_nothing() -> None:
     unsealed = Unsealed(field_of(kinds.STR).seal, "geheim")
     assert repr(unsealed) == str(unsealed) == "<Unsealed>"
     assert repr(copy.copy(unsealed)) == "<Unsealed>"
-
-
-# -- keysets ------------------------------------------------------------------------------------
-
-
-def test_keyset_of_another_type_is_refused() -> None:
-    """A keyset for indexes seals nothing, one for values indexes nothing, even if wrapped so."""
-    data, searching = new_data_keyset(KEK, b"x"), new_index_keyset(KEK, b"x")
-    for opened, row in ((open_data_keyset, searching), (open_index_keyset, data)):
-        with pytest.raises(KeyUnavailableError, match="belongs to another tenant or purpose"):
-            opened(*row, KEK, b"x")
-
-
-def test_check_value_of_another_keyset_is_refused() -> None:
-    """A keyset that was exchanged with another, wrapped for the same row, is noticed."""
-    for made, opened in (
-        (new_data_keyset, open_data_keyset),
-        (new_index_keyset, open_index_keyset),
-    ):
-        (wrapped, check), (other, another) = made(KEK, b"x"), made(KEK, b"x")
-        opened(wrapped, check, KEK, b"x")
-        for mixed in ((wrapped, another), (other, check), (wrapped, b""), (wrapped, check[:-1])):
-            with pytest.raises(KeyUnavailableError, match="was altered"):
-                opened(*mixed, KEK, b"x")
-        with pytest.raises(KeyUnavailableError, match="was altered"):
-            opened(wrapped, check, read_kek(new_kek()), b"x")
-
-
-@given(wrapped=st.binary(max_size=200), check=st.binary(max_size=60))
-@repeatable
-def test_any_row_is_refused(wrapped: bytes, check: bytes) -> None:
-    """Whatever stands in a row, also encrypted by the right key, the error is ours."""
-    for row in (wrapped, KEK.encrypt(wrapped, b"x")):
-        for opened in (open_data_keyset, open_index_keyset):
-            with pytest.raises(KeyUnavailableError):
-                opened(row, check, KEK, b"x")
-
-
-@given(keyset=st.text(max_size=60))
-@repeatable
-def test_any_key_file_is_refused(keyset: str) -> None:
-    """What is no key is refused without being quoted."""
-    for text in (keyset, f'{{"primaryKeyId": 1, "key": [{{"keyData": {keyset!r}}}]}}'):
-        with pytest.raises(KeyUnavailableError, match="holds no key") as info:
-            read_kek(text)
-        assert info.value.__cause__ is None
-        assert info.value.__suppress_context__

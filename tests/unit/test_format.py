@@ -29,10 +29,8 @@ from tenantguard.crypto.format import (
 from tenantguard.crypto.tenant_keys import TenantKeys
 from tenantguard.errors import (
     DecryptionError,
-    KeyUnavailableError,
     NotEncryptedError,
     TamperedError,
-    TenantShreddedError,
     UnknownKeyError,
 )
 
@@ -227,52 +225,3 @@ def test_keyset_context_names_one_row(data: st.DataObject) -> None:
     row = st.tuples(labels, tenants, labels)
     one, other = data.draw(row), data.draw(row)
     assert (keyset_context(*one) == keyset_context(*other)) is (one == other)
-
-
-# -- keys that are not there --------------------------------------------------------------------
-
-
-def test_without_keys_nothing_is_sealed_or_opened() -> None:
-    """A tenant without keys gets an error that says how it gets them."""
-    field, none = field_of(kinds.STR, Exact()), TenantKeys(b"a")
-    stored = field.seal(KEYS, "Anna")
-    for act in (lambda: field.seal(none, "Anna"), lambda: field.open(none, stored)):
-        with pytest.raises(KeyUnavailableError, match="tenantguard keys create"):
-            act()
-
-
-def test_without_keys_a_search_finds_nothing() -> None:
-    """The index that is searched then is new each time."""
-    field, none = field_of(kinds.STR, Exact()), TenantKeys(b"a")
-    assert len({field.index(none, "Anna") for _ in range(20)}) == 20
-
-
-def test_nothing_is_sealed_with_an_index_that_finds_nothing() -> None:
-    """Without the keyset for blind indexes a searchable value is refused, another is sealed."""
-    keys = TenantKeys(b"a", data=KEYS.data)
-    with pytest.raises(KeyUnavailableError, match="tenantguard keys create"):
-        field_of(kinds.STR, Exact()).seal(keys, "Anna")
-    plain = field_of(kinds.STR)
-    assert plain.open(keys, plain.seal(keys, "Anna")) == "Anna"
-
-
-def test_decrypt_only_keys_open_and_seal_nothing() -> None:
-    """What was sealed is read, and nothing new is written."""
-    field = field_of(kinds.STR, Exact())
-    keys = TenantKeys(b"a", data=KEYS.data, searching=KEYS.searching, writable=False)
-    assert field.open(keys, field.seal(KEYS, "Anna")) == "Anna"
-    with pytest.raises(KeyUnavailableError, match="decrypt-only"):
-        field.seal(keys, "Anna")
-
-
-def test_shredded_keys_do_nothing() -> None:
-    """Reading, writing and searching are refused."""
-    field, keys = field_of(kinds.STR, Exact()), TenantKeys(b"a", shredded=True)
-    stored = field.seal(KEYS, "Anna")
-    for act in (
-        lambda: field.seal(keys, "Anna"),
-        lambda: field.open(keys, stored),
-        lambda: field.index(keys, "Anna"),
-    ):
-        with pytest.raises(TenantShreddedError, match="was destroyed"):
-            act()

@@ -82,7 +82,8 @@ def _unpack_int(packed: bytes) -> int:
 def _pack_decimal(value: Any) -> bytes:
     if not isinstance(value, Decimal) or not value.is_finite():
         raise TypeError
-    return _DECIMAL + str(value).encode("ascii")
+    # The application's decimal context may write a small e.
+    return _DECIMAL + str(value).upper().encode("ascii")
 
 
 def _equal_decimal(value: Any) -> bytes:

@@ -1,19 +1,26 @@
 """One engine for the app, one session for each request."""
 
+import os
 from typing import Any, TypeVar
 
 from flask import Flask, abort, current_app, g, request
 from sqlalchemy import Select, create_engine, func, select
 from sqlalchemy.orm import Session, sessionmaker
 
-from tenantguard import TenantGuard
+from tenantguard import KeyFile, TenantGuard
 
 from .models import Base, User
 
 Model = TypeVar("Model", bound=Base)
 
 guard = TenantGuard(
-    Base.metadata, tenants="practices", shared={"materials": "price list for all practices"}
+    Base.metadata,
+    tenants="practices",
+    shared={"materials": "price list for all practices"},
+    keys=KeyFile(
+        os.environ.get("TENANTGUARD_KEY_FILE", "tenantguard-key.json"),
+        environment=os.environ.get("APP_ENV", "development"),
+    ),
 )
 find_user = guard.identity_lookup(User, by="email")
 

@@ -13,14 +13,9 @@ bp = Blueprint("patients", __name__, url_prefix="/patients")
 @bp.get("/")
 def index() -> ResponseReturnValue:
     wanted = request.args.get("q", "").strip()
-    query = select(Patient).order_by(Patient.last_name, Patient.first_name, Patient.id)
+    query = select(Patient).order_by(Patient.id.desc())
     if wanted:
-        query = query.where(
-            or_(
-                Patient.last_name.icontains(wanted, autoescape=True),
-                Patient.first_name.icontains(wanted, autoescape=True),
-            )
-        )
+        query = query.where(or_(Patient.last_name == wanted, Patient.first_name == wanted))
     return render_template("patients.html", q=wanted, **page_of(query))
 
 

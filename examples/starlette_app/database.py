@@ -1,5 +1,6 @@
 """One engine for the app, one session for each request."""
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, TypeVar
@@ -10,11 +11,19 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 from sqlalchemy.orm.interfaces import ORMOption
 from starlette.requests import HTTPConnection
 
-from tenantguard import TenantGuard
+from tenantguard import KeyFile, TenantGuard
 
 from .models import Base
 
-guard = TenantGuard(Base.metadata, tenants="practices", shared={"materials": "price list"})
+guard = TenantGuard(
+    Base.metadata,
+    tenants="practices",
+    shared={"materials": "price list"},
+    keys=KeyFile(
+        os.environ.get("TENANTGUARD_KEY_FILE", "tenantguard-key.json"),
+        environment=os.environ.get("APP_ENV", "development"),
+    ),
+)
 Model = TypeVar("Model", bound=Base)
 PAGE_SIZE = 20
 

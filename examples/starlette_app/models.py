@@ -5,6 +5,8 @@ from decimal import Decimal
 from sqlalchemy import ForeignKey, Numeric, String, func
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
+from tenantguard import Exact, encrypted_date, encrypted_str
+
 
 class Base(DeclarativeBase):
     pass
@@ -37,11 +39,11 @@ class Patient(OfPractice, Base):
     __tablename__ = "patients"
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    first_name: Mapped[str] = mapped_column(String(80))
-    last_name: Mapped[str] = mapped_column(String(80))
-    born: Mapped[date]
+    first_name: Mapped[str] = encrypted_str(search=Exact(normalize="nfc-casefold"))
+    last_name: Mapped[str] = encrypted_str(search=Exact(normalize="nfc-casefold"))
+    born: Mapped[date] = encrypted_date()
     insurance: Mapped[str] = mapped_column(String(80), default="")
-    notes: Mapped[str] = mapped_column(default="")
+    notes: Mapped[str] = encrypted_str(default="")
     orders: Mapped[list["Order"]] = relationship(
         back_populates="patient", cascade="all, delete-orphan", order_by="Order.ordered_on.desc()"
     )
@@ -52,7 +54,7 @@ class Order(OfPractice, Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     patient_id: Mapped[int] = mapped_column(ForeignKey("patients.id"), index=True)
-    title: Mapped[str] = mapped_column(String(120))
+    title: Mapped[str] = encrypted_str()
     status: Mapped[str] = mapped_column(String(20), default="new")
     ordered_on: Mapped[date] = mapped_column(server_default=func.current_date())
     due_on: Mapped[date]

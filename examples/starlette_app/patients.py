@@ -31,16 +31,9 @@ async def index(
     page: Annotated[int, Query(ge=1)] = 1,
 ) -> dict[str, Any]:
     wanted = q.strip()
-    query = (
-        select(Patient)
-        .order_by(Patient.last_name, Patient.first_name, Patient.id)
-        .where(
-            or_(
-                Patient.last_name.icontains(wanted, autoescape=True),
-                Patient.first_name.icontains(wanted, autoescape=True),
-            )
-        )
-    )
+    query = select(Patient).order_by(Patient.id.desc())
+    if wanted:
+        query = query.where(or_(Patient.last_name == wanted, Patient.first_name == wanted))
     return await page_of(db, query, page)
 
 

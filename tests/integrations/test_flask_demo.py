@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -17,19 +19,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import unsealed
 from click.testing import CliRunner
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, select
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
+from tenantguard.columns.execution import attach_encryption
+from tenantguard.context import tenant_context
 from tenantguard.demo import command
 from tenantguard.demo.checks import CHECKS, Result, run_checks
-from tenantguard.demo.data import PRACTICES, fill
+from tenantguard.demo.data import PRACTICES
 from tenantguard.demo.example import load_example
 from tenantguard.demo.stage import Stage, set_up
 from tenantguard.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from uuid import UUID
 
     from sqlalchemy import URL
 
@@ -54,6 +60,7 @@ FAILS = {
     "a database without composite keys": {"foreign_key_is_refused"},
     "a guard that protects nothing": {"superuser_is_refused"},
     "rows that are not there": {"both_practices_have_rows"},
+    **unsealed.FAILS,
 }
 DROP_COMPOSITE_KEYS = """
 DO $$
@@ -109,25 +116,32 @@ def _sabotaged(stage: Stage, how: str) -> list[Result]:
                     connection.exec_driver_sql(DROP_COMPOSITE_KEYS)
                 engine = create_engine(stage.application)
                 stage.guard._bind(engine, verify=lambda *_: None)
+                attach_encryption(engine.dialect, stage.guard._open_keystore().keys_for)
                 stage.guard._scope(engine, text_allowed=lambda: True)
                 return list(run_checks(stage, engine))
             case "a guard that protects nothing":
                 no_guard: Any = NoGuard()
                 return list(run_checks(replace(stage, guard=no_guard)))
-            case _:
+            case "rows that are not there":
                 more = {
                     practice.id: {"patients": 6, "orders": 6, "order_items": 6}
                     for practice in PRACTICES
                 }
                 return list(run_checks(replace(stage, counts=more)))
+            case _:
+                return list(run_checks(stage))
     finally:
         bare.dispose()
 
 
 @pytest.mark.parametrize("how", FAILS)
-def test_each_check_can_fail(new_database: Callable[[], URL], how: str) -> None:
+def test_each_check_can_fail(
+    new_database: Callable[[], URL], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, how: str
+) -> None:
     """A check that cannot fail proves nothing: without its lock, it goes red."""
-    with set_up(new_database(), patients=5, tell=lambda _text: nullcontext()) as stage:
+    with unsealed.staged(
+        new_database(), how=how, monkeypatch=monkeypatch, directory=tmp_path, app="flask"
+    ) as stage:
         assert _names(_sabotaged(stage, how), "failed") >= FAILS[how]
 
 
@@ -221,7 +235,7 @@ def test_nothing_to_look_at(monkeypatch: pytest.MonkeyPatch, error: Exception) -
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 0)])
 def test_serving_ends_cleanly(tmp_path: Path, number: signal.Signals, code: int) -> None:
-    """The demo serves the example; Ctrl-C and SIGTERM leave no process, directory or port."""
+    """The demo serves the example; Ctrl-C and SIGTERM leave no process, directory, key or port."""
     log = tmp_path / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -231,6 +245,7 @@ def test_serving_ends_cleanly(tmp_path: Path, number: signal.Signals, code: int)
         address = _wait_for(process, log, r"Open (http://\S+)")
         directory = Path(_wait_for(process, log, r"Started PostgreSQL in (\S+)"))
         server = int((directory / "data" / "postmaster.pid").read_text().split()[0])
+        assert stat.S_IMODE((directory / "key.json").stat().st_mode) == 0o600
         with urllib.request.urlopen(address, timeout=10) as page:
             assert "Sign in" in page.read().decode()
     finally:
@@ -257,25 +272,48 @@ def _wait_for(process: subprocess.Popen[bytes], log: Path, pattern: str) -> str:
 
 def test_data_is_the_same_at_every_start(new_database: Callable[[], URL]) -> None:
     """The rows are invented once: two databases have the same ones, and numbers alternate."""
-    models = load_example().models
     seen = []
     for _ in range(2):
-        engine = create_engine(new_database())
-        models.Base.metadata.create_all(engine)
-        with engine.begin() as connection:
-            counts = fill(connection, models, patients=7)
-            rows = connection.execute(models.Patient.__table__.select()).all()
-        engine.dispose()
-        seen.append((counts, rows))
+        with set_up(new_database(), patients=7, tell=lambda _text: nullcontext()) as stage:
+            seen.append((stage.counts, [_patients(stage, each.id) for each in PRACTICES]))
     assert seen[0] == seen[1]
-    owners = [row.tenant_id for row in sorted(seen[0][1], key=lambda row: int(row.id))]
-    assert owners == [PRACTICES[number % 2].id for number in range(14)]
+    numbers = [[row.id for row in rows] for rows in seen[0][1]]
+    assert numbers == [[1, 3, 5, 7, 9, 11, 13], [2, 4, 6, 8, 10, 12, 14]]
 
 
-def test_example_is_loaded_once_under_one_name() -> None:
-    """Wherever the example lies, its package is `flask_app`."""
-    assert load_example() is load_example() is sys.modules["flask_app"]
-    assert load_example().models is sys.modules["flask_app.models"]
+def _patients(stage: Stage, tenant: UUID) -> list[Any]:
+    engine = create_engine(stage.application)
+    stage.guard.protect(engine)
+    patients = stage.models.Patient.__table__
+    with tenant_context(tenant), engine.connect() as connection:
+        found = list(connection.execute(select(patients).order_by(patients.c.id)))
+    engine.dispose()
+    return found
+
+
+def test_key_is_the_owners_and_goes(
+    new_database: Callable[[], URL], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The key's file can be read by its owner only, and leaves with its directory."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with set_up(new_database(), patients=1, tell=lambda _text: nullcontext()):
+        (directory,) = tmp_path.iterdir()
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+        assert stat.S_IMODE((directory / "key.json").stat().st_mode) == 0o600
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_each_load_of_an_example_is_a_process_of_its_own(tmp_path: Path) -> None:
+    """Each has its own guard, under one name, and the environment is given back."""
+    before = dict(os.environ)
+    first = load_example(environment={"TENANTGUARD_KEY_FILE": str(tmp_path), "APP_ENV": "test"})
+    assert first is sys.modules["flask_app"]
+    assert repr(first.database.guard.keys) == "<KeyFile environment='test'>"
+    second = load_example()
+    assert second is sys.modules["flask_app"]
+    assert second.models is sys.modules["flask_app.models"]
+    assert second.database.guard is not first.database.guard
+    assert dict(os.environ) == before
 
 
 def test_another_package_of_that_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,11 +323,10 @@ def test_another_package_of_that_name_is_refused(monkeypatch: pytest.MonkeyPatch
         load_example()
 
 
-def test_missing_example_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_example_is_an_error() -> None:
     """A broken installation says so."""
-    monkeypatch.setattr("tenantguard.demo.example._NAME", "no_such_app")
     with pytest.raises(ConfigurationError, match="example application is missing"):
-        load_example()
+        load_example("no_such_app")
 
 
 def test_set_up_needs_a_server() -> None:

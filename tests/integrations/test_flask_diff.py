@@ -1,80 +1,79 @@
-"""The diff in the documentation is the one that protected the example."""
+"""The diffs in the documentation are the ones that protected and encrypted the example."""
 
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
-import sys
 from contextlib import nullcontext
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from steps import EXAMPLES, apply, changed_lines, copy_before, diff, files, loaded
 
+from tenantguard.crypto.keyfile import make_key_file
 from tenantguard.demo.data import PRACTICES
-from tenantguard.demo.stage import set_up
+from tenantguard.demo.example import load_example
+from tenantguard.demo.stage import Stage, set_up, stage_with
+from tenantguard.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from sqlalchemy import URL
 
-ROOT = Path(__file__).resolve().parents[2]
-DIFF = ROOT / "docs" / "protect-flask.diff"
-
-
-def _apply(directory: Path, *options: str) -> None:
-    command = ["git", "apply", *options, str(DIFF)]
-    environment = {
-        "PATH": "/usr/bin:/bin:/usr/local/bin",
-        "GIT_CEILING_DIRECTORIES": str(directory.parent),
-    }
-    done = subprocess.run(
-        command, cwd=directory, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+EXAMPLE = EXAMPLES / "flask_app"
+PROTECT, ENCRYPT = diff("protect", "flask"), diff("encrypt", "flask")
 
 
 @pytest.fixture
 def unprotected(tmp_path: Path) -> Path:
     """The example as it was before."""
-    shutil.copytree(
-        ROOT / "examples", tmp_path / "examples", ignore=shutil.ignore_patterns("__pycache__")
-    )
-    _apply(tmp_path, "--reverse")
-    return tmp_path / "examples" / "flask_app"
+    return copy_before("protect", "flask", tmp_path / "before")
+
+
+@pytest.fixture
+def protected(tmp_path: Path) -> Path:
+    """The example with isolation and without encryption."""
+    return copy_before("encrypt", "flask", tmp_path / "protected")
+
+
+@pytest.fixture
+def plain_stage(protected: Path, new_database: Callable[[], URL]) -> Iterator[Stage]:
+    """A stage for the example without encryption."""
+    with (
+        loaded(protected, "protected_app") as package,
+        stage_with(
+            package, new_database(), patients=3, tell=lambda _text: nullcontext(), app="flask"
+        ) as stage,
+    ):
+        yield stage
+
+
+# -- isolation ---------------------------------------------------------------------------------
 
 
 def test_diff_is_short() -> None:
     """At most 25 lines were added or removed."""
-    lines = DIFF.read_text("utf-8").splitlines()
-    changed = [
-        line for line in lines if line[:1] in {"+", "-"} and line[:4] not in {"+++ ", "--- "}
-    ]
-    assert 0 < len(changed) <= 25
+    assert 0 < sum(changed_lines(PROTECT)) <= 25
 
 
 def test_unprotected_example_knows_nothing_of_tenantguard(unprotected: Path) -> None:
-    """Reversed, the diff leaves an app without the library, that can be compiled."""
+    """Reversed, the diffs leave an app without the library, that can be compiled."""
     for path in unprotected.rglob("*.py"):
         source = path.read_text("utf-8")
         assert "tenantguard" not in source
         compile(source, str(path), "exec")
 
 
-def test_diff_makes_the_example(unprotected: Path) -> None:
-    """Applied again, the diff gives the example, byte for byte."""
-    _apply(unprotected.parents[1])
-    for path in unprotected.rglob("*.py"):
-        original = ROOT / "examples" / "flask_app" / path.relative_to(unprotected)
-        assert path.read_bytes() == original.read_bytes()
+def test_diff_makes_the_example(unprotected: Path, protected: Path) -> None:
+    """Applied again, the diff gives the protected example, byte for byte."""
+    apply(PROTECT, unprotected.parents[1])
+    assert files(unprotected) == files(protected)
 
 
 def test_no_tenant_condition_in_the_example(unprotected: Path) -> None:
     """Neither version filters by tenant: that is the library's work."""
-    for directory in (unprotected, ROOT / "examples" / "flask_app"):
+    for directory in (unprotected, EXAMPLE):
         for path in directory.glob("*.py"):
             source = path.read_text("utf-8")
             assert ".tenant_id ==" not in source
@@ -82,29 +81,105 @@ def test_no_tenant_condition_in_the_example(unprotected: Path) -> None:
 
 
 def test_unprotected_example_shows_everybody_everything(
-    unprotected: Path, new_database: Callable[[], URL], monkeypatch: pytest.MonkeyPatch
+    unprotected: Path, plain_stage: Stage
 ) -> None:
     """Negative control: what the diff mends was broken, and the policies alone close it."""
-    spec = spec_from_file_location("unprotected_app", unprotected / "__init__.py")
-    assert spec is not None
-    assert spec.loader is not None
-    before = module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "unprotected_app", before)
-    spec.loader.exec_module(before)
+    with loaded(unprotected, "unprotected_app") as before:
+        assert _patients(before, plain_stage.admin.url) == (200, 6)
+        assert _patients(plain_stage.example, plain_stage.application) == (200, 3)
+        assert _patients(before, plain_stage.application) == (403, 0)
+
+
+# -- encryption --------------------------------------------------------------------------------
+
+
+def test_encryption_is_short() -> None:
+    """The numbers of lines are those that the page about the diff states."""
+    page = ENCRYPT.with_name("diff-flask.md").read_text("utf-8")
+    added, removed = changed_lines(ENCRYPT)
+    assert 0 < added + removed <= 35
+    assert f"{added} lines come and {removed} go" in " ".join(page.split())
+
+
+def test_encryption_makes_the_example(protected: Path) -> None:
+    """Applied again, the second diff gives the example, byte for byte."""
+    apply(ENCRYPT, protected.parents[1])
+    assert files(protected) == files(EXAMPLE)
+
+
+def test_encryption_touches_models_keys_and_search_only(protected: Path) -> None:
+    """No view, form or page but the search's is touched."""
+    before, after = files(protected), files(EXAMPLE)
+    changed = {name for name in after if before[name] != after[name]}
+    assert changed == {"models.py", "database.py", "patients.py", "templates/patients.html"}
+
+
+def test_users_see_the_same(plain_stage: Stage, new_database: Callable[[], URL]) -> None:
+    """The pages of a patient are the same before and after; the database's rows are not."""
     with set_up(new_database(), patients=3, tell=lambda _text: nullcontext()) as stage:
-        assert _patients(before, stage.admin.url) == (200, 6)
-        assert _patients(stage.example, stage.application) == (200, 3)
-        assert _patients(before, stage.application) == (403, 0)
-    for name in [name for name in sys.modules if name.startswith("unprotected_app.")]:
-        monkeypatch.delitem(sys.modules, name)
+        order, _ = stage.first(stage.models.Order)
+        for path in ("/patients/1", "/patients/1/edit", f"/orders/{order}"):
+            before, after = _page(plain_stage, path), _page(stage, path)
+            assert before == after
+            assert before[0] == 200
+        name = _name(plain_stage)
+        assert name in _page(stage, "/patients/1")[1]
+        assert name in _dump(plain_stage)
+        assert name not in _dump(stage)
+
+
+def test_what_searching_loses(plain_stage: Stage, new_database: Callable[[], URL]) -> None:
+    """Before, a part of a name was enough; after, the whole name is needed, in any case."""
+    name = _name(plain_stage)
+    part, whole = f"/patients/?q={name[:3]}", f"/patients/?q={name.upper()}"
+    with set_up(new_database(), patients=3, tell=lambda _text: nullcontext()) as stage:
+        for found in (_page(plain_stage, part), _page(plain_stage, whole), _page(stage, whole)):
+            assert 'href="/patients/1"' in found[1]
+        assert 'href="/patients/1"' not in _page(stage, part)[1]
+
+
+def test_app_without_its_key_does_not_start(tmp_path: Path) -> None:
+    """A file that is missing, and a key for another environment, are refused at once."""
+    variables = {"TENANTGUARD_KEY_FILE": str(tmp_path / "key.json"), "APP_ENV": "production"}
+    config = {"DATABASE_URL": "postgresql+psycopg:///", "SECRET_KEY": "test"}
+    example = load_example("flask_app", environment=variables)
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        example.create_app(config)
+    make_key_file(tmp_path / "key.json", environment="test")
+    with pytest.raises(ConfigurationError, match="made for the environment 'test'"):
+        example.create_app(config)
+
+
+def _name(stage: Stage) -> str:
+    """The last name of the first practice's first patient, from a database that holds it open."""
+    with stage.admin.connect() as connection:
+        query = "SELECT last_name FROM patients WHERE id = 1"
+        return str(connection.exec_driver_sql(query).scalar())
+
+
+def _dump(stage: Stage) -> str:
+    with stage.admin.connect() as connection:
+        rows = connection.exec_driver_sql("SELECT t::text FROM patients AS t").scalars()
+        return "\n".join(rows)
+
+
+def _page(stage: Stage, path: str) -> tuple[int, str]:
+    """Return the status and the text of what the first practice is shown, without the token."""
+    status, text = _get(stage.example, stage.application, path)
+    return status, re.sub(r'name="csrf" value="[^"]*"', "", text)
 
 
 def _patients(package: Any, address: URL) -> tuple[int, int]:
     """Return the status and the number of patients that the first practice is shown."""
+    status, text = _get(package, address, "/patients/")
+    return status, len(re.findall(r'href="/patients/\d+"', text))
+
+
+def _get(package: Any, address: URL, path: str) -> tuple[int, str]:
     app = package.create_app({"DATABASE_URL": address, "SECRET_KEY": "test"})
     client = app.test_client()
     with client.session_transaction() as session:
         session.update(user_id=1, practice_id=str(PRACTICES[0].id))
-    page = client.get("/patients/")
+    page = client.get(path)
     app.extensions["engine"].dispose()
-    return page.status_code, len(re.findall(r'href="/patients/\d+"', page.text))
+    return page.status_code, page.text

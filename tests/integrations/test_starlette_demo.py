@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
 from html import unescape
@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import unsealed
 from click.testing import CliRunner
 from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import create_async_engine
 from websockets.asyncio.client import connect as connect_socket
 
+from tenantguard.columns.execution import attach_encryption
 from tenantguard.demo import command
 from tenantguard.demo.checks import CHECKS, Result, run_checks
 from tenantguard.demo.data import PRACTICES
@@ -57,6 +59,7 @@ FAILS = {
     "a database without composite keys": {"foreign_key_is_refused"},
     "a guard that protects nothing": {"superuser_is_refused"},
     "rows that are not there": {"both_practices_have_rows"},
+    **unsealed.FAILS,
 }
 DROP_COMPOSITE_KEYS = """
 DO $$
@@ -78,17 +81,11 @@ class NoGuard:
         """Protect nothing."""
 
 
-@contextmanager
-def staged(address: URL, by: str = "psycopg") -> Iterator[Stage]:
-    with set_up(
-        address, patients=5, tell=lambda _text: nullcontext(), app="starlette", driver=by
-    ) as stage:
-        yield stage
-
-
 @pytest.fixture(scope="module")
 def stage(new_database: Callable[[], URL]) -> Iterator[Stage]:
-    with staged(new_database()) as stage:
+    with set_up(
+        new_database(), patients=5, tell=lambda _text: nullcontext(), app="starlette"
+    ) as stage:
         yield stage
 
 
@@ -135,24 +132,40 @@ def _sabotaged(stage: Stage, how: str) -> list[Result]:
                 connection.exec_driver_sql(DROP_COMPOSITE_KEYS)
             unverified = create_async_engine(stage.application)
             stage.guard._bind(unverified.sync_engine, verify=lambda *_: None)
+            attach_encryption(unverified.sync_engine.dialect, stage.guard._open_keystore().keys_for)
             stage.guard._scope(unverified.sync_engine, text_allowed=lambda: True)
             return list(run_checks(stage, unverified))
         case "a guard that protects nothing":
             no_guard: Any = NoGuard()
             return list(run_checks(replace(stage, guard=no_guard)))
-        case _:
+        case "rows that are not there":
             more = {
                 practice.id: {"patients": 6, "orders": 6, "order_items": 6}
                 for practice in PRACTICES
             }
             return list(run_checks(replace(stage, counts=more)))
+        case _:
+            return list(run_checks(stage))
 
 
 @both
 @pytest.mark.parametrize("how", FAILS)
-def test_each_check_can_fail(new_database: Callable[[], URL], how: str, by: str) -> None:
+def test_each_check_can_fail(
+    new_database: Callable[[], URL],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    how: str,
+    by: str,
+) -> None:
     """A check that cannot fail proves nothing: without its lock, it goes red."""
-    with staged(new_database(), by) as stage:
+    with unsealed.staged(
+        new_database(),
+        how=how,
+        monkeypatch=monkeypatch,
+        directory=tmp_path,
+        app="starlette",
+        driver=by,
+    ) as stage:
         assert _names(_sabotaged(stage, how), "failed") >= FAILS[how]
 
 
@@ -305,10 +318,11 @@ def _wait_for(process: subprocess.Popen[bytes], log: Path, pattern: str) -> str:
     raise AssertionError(log.read_text())
 
 
-def test_example_is_loaded_once_under_one_name() -> None:
+def test_example_has_one_name() -> None:
     """Wherever the example lies, its package is `starlette_app`."""
-    assert load_example("starlette_app") is sys.modules["starlette_app"]
-    assert load_example("starlette_app").models is sys.modules["starlette_app.models"]
+    example = load_example("starlette_app")
+    assert example is sys.modules["starlette_app"]
+    assert example.models is sys.modules["starlette_app.models"]
     assert load_example().__name__ == "flask_app"
 
 

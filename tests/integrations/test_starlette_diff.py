@@ -1,28 +1,28 @@
-"""The diff in the documentation is the one that protected the FastAPI example."""
+"""The diffs in the documentation are the ones that protected and encrypted the FastAPI example."""
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
-from contextlib import contextmanager, nullcontext
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
+from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from httpx import ASGITransport, AsyncClient
+from steps import EXAMPLES, apply, changed_lines, copy_before, diff, files, loaded
 
+from tenantguard.crypto.keyfile import make_key_file
 from tenantguard.demo.data import PRACTICES
-from tenantguard.demo.stage import Stage, set_up
+from tenantguard.demo.example import load_example
+from tenantguard.demo.stage import Stage, set_up, stage_with
+from tenantguard.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from pathlib import Path
 
     from sqlalchemy import URL
 
-ROOT = Path(__file__).resolve().parents[2]
-DIFF = ROOT / "docs" / "protect-starlette.diff"
+EXAMPLE = EXAMPLES / "starlette_app"
+PROTECT, ENCRYPT = diff("protect", "starlette"), diff("encrypt", "starlette")
 OWN, FOREIGN = 1, 2
 NEW = {"first_name": "Zoë", "last_name": "Özdemir", "born": "1980-02-03"}
 # What the first of two practices with three patients each gets to see.
@@ -35,49 +35,38 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-def _apply(directory: Path, *options: str) -> None:
-    command = ["git", "apply", *options, str(DIFF)]
-    environment = {
-        "PATH": "/usr/bin:/bin:/usr/local/bin",
-        "GIT_CEILING_DIRECTORIES": str(directory.parent),
-    }
-    done = subprocess.run(
-        command, cwd=directory, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-
-
 @pytest.fixture
 def unprotected(tmp_path: Path) -> Path:
     """The example as it was before."""
-    shutil.copytree(
-        ROOT / "examples", tmp_path / "examples", ignore=shutil.ignore_patterns("__pycache__")
-    )
-    _apply(tmp_path, "--reverse")
-    return tmp_path / "examples" / "starlette_app"
+    return copy_before("protect", "starlette", tmp_path / "before")
 
 
 @pytest.fixture
 def before(unprotected: Path) -> Iterator[Any]:
     """The unprotected example's package."""
-    with _loaded(unprotected) as package:
+    with loaded(unprotected, "unprotected_app") as package:
         yield package
 
 
-@contextmanager
-def _loaded(directory: Path) -> Iterator[Any]:
-    """Load the package in *directory* under a name of its own."""
-    name = "another_starlette_app"
-    spec = spec_from_file_location(name, directory / "__init__.py")
-    assert spec is not None
-    assert spec.loader is not None
-    package = sys.modules[name] = module_from_spec(spec)
-    try:
-        spec.loader.exec_module(package)
-        yield package
-    finally:
-        for each in [each for each in sys.modules if each.split(".")[0] == name]:
-            del sys.modules[each]
+@pytest.fixture
+def protected(tmp_path: Path) -> Path:
+    """The example with isolation and without encryption."""
+    return copy_before("encrypt", "starlette", tmp_path / "protected")
+
+
+@pytest.fixture(scope="module")
+def plain_stage(
+    tmp_path_factory: pytest.TempPathFactory, new_database: Callable[[], URL]
+) -> Iterator[Stage]:
+    """A stage for the example without encryption."""
+    package = copy_before("encrypt", "starlette", tmp_path_factory.mktemp("plain"))
+    with (
+        loaded(package, "protected_app") as example,
+        stage_with(
+            example, new_database(), patients=3, tell=lambda _text: nullcontext(), app="starlette"
+        ) as stage,
+    ):
+        yield stage
 
 
 @pytest.fixture(scope="module")
@@ -88,29 +77,26 @@ def stage(new_database: Callable[[], URL]) -> Iterator[Stage]:
         yield stage
 
 
+# -- isolation ---------------------------------------------------------------------------------
+
+
 def test_diff_is_short() -> None:
     """At most 25 lines were added or removed."""
-    lines = DIFF.read_text("utf-8").splitlines()
-    changed = [
-        line for line in lines if line[:1] in {"+", "-"} and line[:4] not in {"+++ ", "--- "}
-    ]
-    assert 0 < len(changed) <= 25
+    assert 0 < sum(changed_lines(PROTECT)) <= 25
 
 
 def test_unprotected_example_knows_nothing_of_tenantguard(unprotected: Path) -> None:
-    """Reversed, the diff leaves an app without the library, that can be compiled."""
+    """Reversed, the diffs leave an app without the library, that can be compiled."""
     for path in unprotected.rglob("*.py"):
         source = path.read_text("utf-8")
         assert "tenantguard" not in source
         compile(source, str(path), "exec")
 
 
-def test_diff_makes_the_example(unprotected: Path) -> None:
-    """Applied again, the diff gives the example, byte for byte."""
-    _apply(unprotected.parents[1])
-    for path in unprotected.rglob("*.py"):
-        original = ROOT / "examples" / "starlette_app" / path.relative_to(unprotected)
-        assert path.read_bytes() == original.read_bytes()
+def test_diff_makes_the_example(unprotected: Path, protected: Path) -> None:
+    """Applied again, the diff gives the protected example, byte for byte."""
+    apply(PROTECT, unprotected.parents[1])
+    assert files(unprotected) == files(protected)
 
 
 def test_tenant_conditions_were_there_and_are_gone(unprotected: Path) -> None:
@@ -118,45 +104,126 @@ def test_tenant_conditions_were_there_and_are_gone(unprotected: Path) -> None:
     hand_written = (".tenant_id ==", "tenant_id=user")
     for wanted in hand_written:
         assert any(wanted in path.read_text("utf-8") for path in unprotected.glob("*.py"))
-    for path in (ROOT / "examples" / "starlette_app").glob("*.py"):
+    for path in EXAMPLE.glob("*.py"):
         assert not any(wanted in path.read_text("utf-8") for wanted in hand_written)
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("by", ["psycopg", "asyncpg"])
 async def test_unprotected_example_shows_what_was_forgotten(
-    stage: Stage, before: Any, by: str
+    plain_stage: Stage, before: Any, by: str
 ) -> None:
     """Negative control: the lists were right and the rest was open; the policies alone close it."""
     name = f"postgresql+{by}"
     superuser, application = (
-        each.set(drivername=name) for each in (stage.admin.url, stage.application)
+        each.set(drivername=name) for each in (plain_stage.admin.url, plain_stage.application)
     )
     assert await _seen(before, superuser) == UNPROTECTED
-    assert await _seen(stage.example, application) == PROTECTED
+    assert await _seen(plain_stage.example, application) == PROTECTED
     assert await _seen(before, application) == {"signed in": 401}
 
 
 @pytest.mark.anyio
-async def test_conditions_written_by_hand_may_stay(stage: Stage, unprotected: Path) -> None:
+async def test_conditions_written_by_hand_may_stay(plain_stage: Stage, unprotected: Path) -> None:
     """Without its deletions, the diff protects the app as well: they can wait."""
-    _apply(unprotected.parents[1], "--exclude=*/orders.py", "--exclude=*/patients.py")
-    with _loaded(unprotected) as package:
+    apply(PROTECT, unprotected.parents[1], "--exclude=*/orders.py", "--exclude=*/patients.py")
+    with loaded(unprotected) as package:
         assert ".tenant_id ==" in (unprotected / "patients.py").read_text("utf-8")
-        assert await _seen(package, stage.application) == PROTECTED
+        assert await _seen(package, plain_stage.application) == PROTECTED
+
+
+# -- encryption --------------------------------------------------------------------------------
+
+
+def test_encryption_is_short() -> None:
+    """The numbers of lines are those that the page about the diff states."""
+    page = ENCRYPT.with_name("diff-starlette.md").read_text("utf-8")
+    added, removed = changed_lines(ENCRYPT)
+    assert 0 < added + removed <= 40
+    assert f"{added} lines come and {removed} go" in " ".join(page.split())
+
+
+def test_encryption_makes_the_example(protected: Path) -> None:
+    """Applied again, the second diff gives the example, byte for byte."""
+    apply(ENCRYPT, protected.parents[1])
+    assert files(protected) == files(EXAMPLE)
+
+
+def test_encryption_touches_models_keys_and_search_only(protected: Path) -> None:
+    """No route, schema, export, task or WebSocket is touched but the search."""
+    before, after = files(protected), files(EXAMPLE)
+    changed = {name for name in after if before[name] != after[name]}
+    assert changed == {"models.py", "database.py", "patients.py"}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("by", ["psycopg", "asyncpg"])
+async def test_clients_see_the_same(plain_stage: Stage, stage: Stage, by: str) -> None:
+    """The answers are the same before and after; the database's rows are not."""
+    answers = []
+    order, _ = stage.first(stage.models.Order)
+    for each in (plain_stage, stage):
+        application = each.application.set(drivername=f"postgresql+{by}")
+        async with _signed_in(each.example, application) as client:
+            paths = (f"/patients/{OWN}", f"/orders/{order}", "/patients/export.csv")
+            answers.append([await _get(client, path) for path in paths])
+    assert answers[0] == answers[1]
+    name = _name(plain_stage)
+    assert [status for status, _ in answers[0]] == [200, 200, 200]
+    assert name in answers[1][0][1]
+    assert name in _dump(plain_stage)
+    assert name not in _dump(stage)
+    assert await _seen(stage.example, stage.application) == PROTECTED
+
+
+@pytest.mark.anyio
+async def test_what_searching_loses(plain_stage: Stage, stage: Stage) -> None:
+    """Before, a part of a name was enough; after, the whole name is needed, in any case."""
+    name = _name(plain_stage)
+    found = []
+    for each in (plain_stage, stage):
+        async with _signed_in(each.example, each.application) as client:
+            for wanted in (name[:3], name.upper()):
+                page = (await client.get("/patients", params={"q": wanted})).json()
+                found.append(OWN in {row["id"] for row in page["rows"]})
+    assert found == [True, True, False, True]
+
+
+def test_app_without_its_key_does_not_start(tmp_path: Path) -> None:
+    """A file that is missing, and a key for another environment, are refused at once."""
+    variables = {"TENANTGUARD_KEY_FILE": str(tmp_path / "key.json"), "APP_ENV": "production"}
+    config = {"DATABASE_URL": "postgresql+psycopg:///", "SECRET_KEY": "test"}
+    example = load_example("starlette_app", environment=variables)
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        example.create_app(config)
+    make_key_file(tmp_path / "key.json", environment="test")
+    with pytest.raises(ConfigurationError, match="made for the environment 'test'"):
+        example.create_app(config)
+
+
+def _name(stage: Stage) -> str:
+    """The last name of the first practice's first patient, from a database that holds it open."""
+    with stage.admin.connect() as connection:
+        query = "SELECT last_name FROM patients WHERE id = 1"
+        return str(connection.exec_driver_sql(query).scalar())
+
+
+def _dump(stage: Stage) -> str:
+    with stage.admin.connect() as connection:
+        rows = connection.exec_driver_sql("SELECT t::text FROM patients AS t").scalars()
+        return "\n".join(rows)
+
+
+async def _get(client: AsyncClient, path: str) -> tuple[int, str]:
+    answer = await client.get(path)
+    return answer.status_code, answer.text
 
 
 async def _seen(package: Any, address: URL) -> dict[str, int]:
     """Return what the first practice gets to see."""
-    practice = PRACTICES[0]
-    app = package.create_app({"DATABASE_URL": address, "SECRET_KEY": "test"})
-    async with (
-        app.router.lifespan_context(app),
-        AsyncClient(transport=ASGITransport(app), base_url="http://lab") as client,
-    ):
-        login = {"email": practice.email, "password": practice.password}
-        status = (await client.post("/sign-in", json=login)).status_code
-        if status != 204:
+    async with _signed_in(package, address) as client:
+        status = (await client.get("/me")).status_code
+        if status != 200:
             return {"signed in": status}
         created = await client.post("/patients", json=NEW)
         await client.delete(f"/patients/{created.json()['id']}")
@@ -167,3 +234,16 @@ async def _seen(package: Any, address: URL) -> dict[str, int]:
             "foreign": (await client.get(f"/patients/{FOREIGN}")).status_code,
             "exported": len((await client.get("/patients/export.csv")).text.splitlines()) - 1,
         }
+
+
+@asynccontextmanager
+async def _signed_in(package: Any, address: URL) -> AsyncIterator[AsyncClient]:
+    """A client of the first practice, if signing in works."""
+    practice = PRACTICES[0]
+    app = package.create_app({"DATABASE_URL": address, "SECRET_KEY": "test"})
+    async with (
+        app.router.lifespan_context(app),
+        AsyncClient(transport=ASGITransport(app), base_url="http://lab") as client,
+    ):
+        await client.post("/sign-in", json={"email": practice.email, "password": practice.password})
+        yield client

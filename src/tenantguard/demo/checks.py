@@ -24,6 +24,12 @@ from tenantguard.demo.scene import (
     pairs,
     refused,
 )
+from tenantguard.demo.sealed import (
+    ciphertext_at_rest,
+    copy_to_another_tenant_is_not_opened,
+    found_by_name,
+    swapped_values_are_not_opened,
+)
 from tenantguard.demo.stage import Stage
 from tenantguard.errors import (
     CrossTenantError,
@@ -64,8 +70,9 @@ def orm_reads_own_rows(scene: Scene) -> str:
         orders = session.scalars(select(scene.models.Order).join(scene.models.Patient)).all()
         expect("orders of A", actual=len(orders), equal=own["orders"])
         expect("their practices", actual={each.tenant_id for each in orders}, equal={_A})
-        foreign = session.get(scene.models.Patient, scene.foreign_id())
-        expect("B's patient, by number", actual=foreign is None, equal=True)
+        _, foreign = scene.patients()
+        found = session.get(scene.models.Patient, foreign)
+        expect("B's patient, by number", actual=found is None, equal=True)
     return f"{own['patients']} patients and {own['orders']} orders; B's patient is not found"
 
 
@@ -119,12 +126,12 @@ def no_tenant_is_an_error(scene: Scene) -> str:
         scene.access.session() as session,
         refused("an ORM query without a tenant", TenantNotSetError),
     ):
-        session.scalars(select(scene.models.Patient)).all()
+        session.scalars(select(scene.models.Patient.id)).all()
     with (
         scene.access.connect() as connection,
         refused("a Core query without a tenant", TenantNotSetError),
     ):
-        connection.execute(select(scene.models.Order.__table__)).all()
+        connection.execute(select(scene.models.OrderItem.__table__)).all()
     return "TenantNotSetError, ORM and Core"
 
 
@@ -147,20 +154,22 @@ def foreign_insert_is_refused(scene: Scene) -> str:
     ):
         send(
             "INSERT INTO patients (tenant_id, first_name, last_name, born, insurance, notes) "
-            "VALUES (:tenant_id, :first_name, :last_name, :born, :insurance, :notes)",
-            **row,
+            "SELECT :tenant, first_name, last_name, born, insurance, notes FROM patients "
+            "WHERE id = :id",
+            tenant=_B,
+            id=scene.patients()[0],
         )
     return "ORM and Core raise CrossTenantError; SQL is refused by the policy"
 
 
 def foreign_update_is_refused(scene: Scene) -> str:
     """A cannot update or delete a row of B, neither through the models nor with SQL."""
-    patient, id_ = scene.models.Patient, scene.foreign_id()
+    patient, (_, id_) = scene.models.Patient, scene.patients()
     with scene.session(_A) as session:
-        statement = update(patient).where(patient.id == id_).values(notes="changed")
+        statement = update(patient).where(patient.id == id_).values(insurance="changed")
         touched = session.execute(statement)
         expect("rows updated by the ORM", actual=getattr(touched, "rowcount", None), equal=0)
-        everything = update(patient).values(notes="changed")
+        everything = update(patient).values(insurance="changed")
         own = scene.stage.counts[_A]["patients"]
         touched = session.execute(everything)
         expect(
@@ -170,7 +179,7 @@ def foreign_update_is_refused(scene: Scene) -> str:
         )
         session.rollback()
     with scene.bare(_A) as send:
-        touched = send("UPDATE patients SET notes = 'changed' WHERE id = :id", id=id_)
+        touched = send("UPDATE patients SET insurance = 'changed' WHERE id = :id", id=id_)
         expect("rows updated by SQL", actual=touched.rowcount, equal=0)
         touched = send("DELETE FROM order_items WHERE tenant_id = :tenant", tenant=_B)
         expect("rows deleted by SQL", actual=touched.rowcount, equal=0)
@@ -179,7 +188,7 @@ def foreign_update_is_refused(scene: Scene) -> str:
 
 def foreign_move_is_refused(scene: Scene) -> str:
     """A cannot give a row to B, neither through the models nor with SQL."""
-    id_ = scene.own_id()
+    id_, _ = scene.patients()
     with scene.session(_A) as session:
         session.get_one(scene.models.Patient, id_).tenant_id = _B
         with refused("an object given to B", CrossTenantError):
@@ -194,9 +203,9 @@ def foreign_move_is_refused(scene: Scene) -> str:
 
 def foreign_key_is_refused(scene: Scene) -> str:
     """A's order cannot point at B's patient, neither through the models nor with SQL."""
-    id_ = scene.foreign_id()
+    own, foreign = scene.patients()
     with scene.session(_A) as session:
-        session.add(scene.models.Order(patient_id=id_, title="X", due_on=date(2030, 1, 1)))
+        session.add(scene.models.Order(patient_id=foreign, title="X", due_on=date(2030, 1, 1)))
         with refused("an order for B's patient", _NO_SUCH_ROW):
             session.flush()
     with (
@@ -205,9 +214,10 @@ def foreign_key_is_refused(scene: Scene) -> str:
     ):
         send(
             "INSERT INTO orders (tenant_id, patient_id, title, status, due_on) "
-            "VALUES (:tenant, :patient, 'X', 'new', '2030-01-01')",
+            "SELECT :tenant, :patient, notes, 'new', '2030-01-01' FROM patients WHERE id = :own",
             tenant=_A,
-            patient=id_,
+            patient=foreign,
+            own=own,
         )
     return "the composite foreign key refuses it, by ORM and SQL"
 
@@ -238,6 +248,10 @@ CHECKS: tuple[Callable[[Scene], str], ...] = (
     foreign_move_is_refused,
     foreign_key_is_refused,
     superuser_is_refused,
+    ciphertext_at_rest,
+    found_by_name,
+    copy_to_another_tenant_is_not_opened,
+    swapped_values_are_not_opened,
 )
 
 

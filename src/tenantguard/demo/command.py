@@ -137,7 +137,12 @@ def _stage(console: Console, wanted: _Wanted) -> Iterator[Stage]:
         for note in server.notes:
             console.print(f"  {note}")
         with set_up(
-            server.url(), patients=wanted.rows, tell=tell, app=wanted.app, driver=wanted.driver
+            server.url(),
+            patients=wanted.rows,
+            tell=tell,
+            app=wanted.app,
+            driver=wanted.driver,
+            directory=server.directory,
         ) as stage:
             yield stage
 

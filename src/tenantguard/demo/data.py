@@ -1,6 +1,7 @@
 """Two invented dental practices with a few thousand rows: the same ones at every start."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from itertools import count
@@ -9,7 +10,9 @@ from typing import Any
 from uuid import UUID
 
 from argon2 import PasswordHasher
-from sqlalchemy import Connection, func, insert, select, text
+from sqlalchemy import Connection, Engine, func, insert, select, text
+
+from tenantguard.context import tenant_context
 
 __all__ = ["PRACTICES", "Practice", "fill"]
 
@@ -93,29 +96,61 @@ _MATERIALS = (
 )
 
 
-def fill(connection: Connection, models: Any, *, patients: int) -> Mapping[UUID, Mapping[str, int]]:
+_Rows = dict[str, list[dict[str, Any]]]
+
+
+def fill(
+    connection: Connection, models: Any, *, patients: int, engine: Engine | None = None
+) -> Mapping[UUID, Mapping[str, int]]:
     """Insert both practices, with *patients* each, and return the number of rows by table.
 
     Patients' and orders' numbers alternate between the practices: the next number is somebody
-    else's. *connection* sees all rows; *models* is the example's `models` module.
+    else's.
+
+    Args:
+        connection: Sees all rows; writes what is no practice's own, and is committed.
+        models: The example's `models` module.
+        patients: How many for each practice.
+        engine: A protected engine, which writes what is a practice's own, in its name: only a
+            practice's own key seals. Without it, for models without encrypted columns,
+            *connection* writes everything and commits nothing.
     """
-    hasher = PasswordHasher()
+    _insert_shared(connection, models)
+    rows = _rows(Random(20), patients)  # noqa: S311  (invented data)
+    for tenant, own in rows.items():
+        with _in_the_name_of(tenant, connection, engine) as writer:
+            for model in (models.User, models.Patient, models.Order, models.OrderItem):
+                # A patient alone may have no order, and nothing is not inserted.
+                if own[model.__tablename__]:
+                    writer.execute(insert(model), own[model.__tablename__])
+    for model in (models.User, models.Material, models.Patient, models.Order, models.OrderItem):
+        sequence = func.pg_get_serial_sequence(model.__tablename__, "id")
+        connection.execute(
+            select(func.setval(sequence, select(func.max(model.id)).scalar_subquery()))
+        )
+    connection.execute(text("ANALYZE"))
+    if engine is not None:
+        connection.commit()
+    return {tenant: {name: len(own[name]) for name in own} for tenant, own in rows.items()}
+
+
+@contextmanager
+def _in_the_name_of(
+    tenant: UUID, connection: Connection, engine: Engine | None
+) -> Iterator[Connection]:
+    if engine is None:
+        yield connection
+        return
+    # The other connection sees the practice only now.
+    connection.commit()
+    with tenant_context(tenant), engine.begin() as own:
+        yield own
+
+
+def _insert_shared(connection: Connection, models: Any) -> None:
     connection.execute(
         insert(models.Practice),
         [{"id": each.id, "name": each.name, "city": each.city} for each in PRACTICES],
-    )
-    connection.execute(
-        insert(models.User),
-        [
-            {
-                "id": number,
-                "tenant_id": each.id,
-                "email": each.email,
-                "name": each.user,
-                "password_hash": hasher.hash(each.password),
-            }
-            for number, each in enumerate(PRACTICES, 1)
-        ],
     )
     connection.execute(
         insert(models.Material),
@@ -124,33 +159,34 @@ def fill(connection: Connection, models: Any, *, patients: int) -> Mapping[UUID,
             for id_, (number, name, price) in enumerate(_MATERIALS, 1)
         ],
     )
-    rows = _rows(Random(20), patients)  # noqa: S311  (invented data)
-    counts: dict[UUID, dict[str, int]] = {each.id: {"users": 1} for each in PRACTICES}
-    for model in (models.Patient, models.Order, models.OrderItem):
-        name = model.__tablename__
-        connection.execute(insert(model), rows[name])
-        for each in PRACTICES:
-            counts[each.id][name] = sum(row["tenant_id"] == each.id for row in rows[name])
-    for model in (models.User, models.Material, models.Patient, models.Order, models.OrderItem):
-        sequence = func.pg_get_serial_sequence(model.__tablename__, "id")
-        connection.execute(
-            select(func.setval(sequence, select(func.max(model.id)).scalar_subquery()))
-        )
-    connection.execute(text("ANALYZE"))
-    return counts
 
 
-def _rows(random: Random, patients: int) -> dict[str, list[dict[str, Any]]]:
-    rows: dict[str, list[dict[str, Any]]] = {"patients": [], "orders": [], "order_items": []}
+def _rows(random: Random, patients: int) -> dict[UUID, _Rows]:
+    rows: dict[UUID, _Rows] = {
+        each.id: {"users": [_user(number)], "patients": [], "orders": [], "order_items": []}
+        for number, each in enumerate(PRACTICES)
+    }
     orders, items = count(1), count(1)
     for patient_id in range(1, patients * len(PRACTICES) + 1):
         tenant = PRACTICES[(patient_id - 1) % len(PRACTICES)].id
-        rows["patients"].append(_patient(random, patient_id, tenant))
+        own = rows[tenant]
+        own["patients"].append(_patient(random, patient_id, tenant))
         for _ in range(random.choice((0, 1, 1, 2, 3))):
             order_id = next(orders)
-            rows["orders"].append(_order(random, order_id, tenant, patient_id))
-            rows["order_items"].extend(_items(random, items, tenant, order_id))
+            own["orders"].append(_order(random, order_id, tenant, patient_id))
+            own["order_items"].extend(_items(random, items, tenant, order_id))
     return rows
+
+
+def _user(number: int) -> dict[str, Any]:
+    practice = PRACTICES[number]
+    return {
+        "id": number + 1,
+        "tenant_id": practice.id,
+        "email": practice.email,
+        "name": practice.user,
+        "password_hash": PasswordHasher().hash(practice.password),
+    }
 
 
 def _patient(random: Random, id_: int, tenant: UUID) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import Connection, func, select, text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
@@ -19,7 +19,7 @@ from tenantguard.errors import sqlstate
 
 __all__ = ["NotSeenError", "Result", "Scene", "expect", "no_answer", "pairs", "refused"]
 
-_A, _B = (practice.id for practice in PRACTICES)
+_B = PRACTICES[1].id
 # Connection, authorization, database, resources, shutdown: the server could not be asked.
 _CLASSES_OF_NO_ANSWER = ("08", "28", "3D", "53", "57")
 
@@ -73,19 +73,11 @@ class Scene:
                 connection.execute(text("SELECT set_config(:name, :tenant, true)"), values)
             yield lambda query, **values: connection.execute(text(query), values)
 
-    def foreign_id(self) -> int:
-        """Return the number of a patient of practice B."""
-        patient = self.models.Patient
-        with self.stage.admin.connect() as connection:
-            found = connection.scalar(select(func.min(patient.id)).where(patient.tenant_id == _B))
-        return int(expect("patients of practice B exist", actual=found or 0, more_than=0))
-
-    def own_id(self) -> int:
-        """Return the number of a patient of practice A."""
-        patient = self.models.Patient
-        with self.stage.admin.connect() as connection:
-            found = connection.scalar(select(func.min(patient.id)).where(patient.tenant_id == _A))
-        return int(expect("patients of practice A exist", actual=found or 0, more_than=0))
+    def patients(self) -> list[int]:
+        """Return the number of a patient of practice A, and of one of practice B."""
+        found = self.stage.first(self.models.Patient)
+        expect("patients of both practices exist", actual=min(found), more_than=0)
+        return found
 
     def fingerprint(self) -> list[str]:
         """Return a digest of all rows of practice B, table by table, as the superuser sees them."""
@@ -126,8 +118,8 @@ def _shown(value: Any) -> str:
 
 
 @contextmanager
-def refused(what: str, wanted: type[Exception] | str) -> Iterator[None]:
-    """Expect an error of ours, or PostgreSQL's by its code.
+def refused(what: str, wanted: type[Exception] | str, *, never: str = "") -> Iterator[None]:
+    """Expect an error of ours, or PostgreSQL's by its code, whose text does not have *never*.
 
     Raises:
         NotSeenError: If nothing was raised, or something else.
@@ -135,6 +127,8 @@ def refused(what: str, wanted: type[Exception] | str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        if never and never in str(error):
+            raise NotSeenError(f"{what}: refused, but the error quotes the value") from None
         if sqlstate(error) == wanted or (not isinstance(wanted, str) and isinstance(error, wanted)):
             return
         if no_answer(error):

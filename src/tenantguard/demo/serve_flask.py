@@ -43,6 +43,7 @@ What to try:
   2. Open {address}patients/{foreign}, a patient of the second practice: 404, the same page as for
      {address}patients/999999, which nobody has. {address}patients/{own} is your own.
   3. Sign in as the second in a private window: the other half.
-  4. The price list is shared: both see it.
+  4. Search for koch: names are stored encrypted, and found by the whole name in any case.
+  5. The price list is shared: both see it.
 
 Ctrl-C stops it. Only a `kill -9` would leave the server and its directory behind."""

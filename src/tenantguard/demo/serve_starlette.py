@@ -53,7 +53,7 @@ def _commands(address: str, patients: list[int]) -> str:
         (
             f"curl -c anna -H 'Content-Type: application/json' {address}sign-in \\",
             f"     -d '{_login(PRACTICES[0])}'",
-            f"curl -b anna '{address}patients?q=m'",
+            f"curl -b anna '{address}patients?q=koch'    # by the whole name, in any case",
             f"curl -b anna {address}patients/{own:<6}      # of your own practice",
             f"curl -b anna {address}patients/{foreign:<6}      # of the other one: 404 …",
             f"curl -b anna {address}patients/999999      # … as for a number that nobody has",

@@ -1,8 +1,10 @@
 """What the demo plays on: roles, tables, rows and policies in a running server."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import UUID
 
@@ -12,13 +14,16 @@ from sqlalchemy.pool import NullPool
 
 from tenantguard import rls
 from tenantguard.catalog import Roles
+from tenantguard.crypto.keyfile import make_key_file
 from tenantguard.demo.data import fill
 from tenantguard.demo.example import load_example
 from tenantguard.guard import TenantGuard
 
-__all__ = ["Stage", "set_up"]
+__all__ = ["Stage", "set_up", "stage_with"]
 
 Tell = Callable[[str], AbstractContextManager[None]]
+
+_ENVIRONMENT = "demo"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,7 @@ class Stage:
         return self.example.create_app({"DATABASE_URL": self.application, **config})
 
     def first(self, model: Any) -> list[int]:
-        """Return the lowest number of *model* in each practice."""
+        """Return the lowest number of *model* in each practice; 0 if it has none."""
         query = select(func.min(model.id)).where
         with self.admin.connect() as connection:
             found = [connection.scalar(query(model.tenant_id == tenant)) for tenant in self.counts]
@@ -70,7 +75,13 @@ class Stage:
 
 @contextmanager
 def set_up(
-    address: URL, *, patients: int, tell: Tell, app: str = "flask", driver: str = "psycopg"
+    address: URL,
+    *,
+    patients: int,
+    tell: Tell,
+    app: str = "flask",
+    driver: str = "psycopg",
+    directory: Path | None = None,
 ) -> Iterator[Stage]:
     """Create everything the example needs in an empty database.
 
@@ -80,24 +91,49 @@ def set_up(
         tell: Called with what is about to happen, and wraps it.
         app: Which example: `flask` or `starlette`.
         driver: By which the example connects.
+        directory: Where the key file goes, that nobody else may enter; a temporary one of its own
+            if none is given.
     """
-    example = load_example(f"{app}_app")
+    own = TemporaryDirectory(prefix="tenantguard-") if directory is None else nullcontext(directory)
+    with own as place:
+        key_file = Path(place) / "key.json"
+        with tell("Making a key-encryption key (tenantguard keys init)"):
+            make_key_file(key_file, environment=_ENVIRONMENT)
+        variables = {"TENANTGUARD_KEY_FILE": str(key_file), "APP_ENV": _ENVIRONMENT}
+        example = load_example(f"{app}_app", environment=variables)
+        with stage_with(
+            example, address, patients=patients, tell=tell, app=app, driver=driver
+        ) as stage:
+            yield stage
+
+
+@contextmanager
+def stage_with(
+    example: Any, address: URL, *, patients: int, tell: Tell, app: str, driver: str = "psycopg"
+) -> Iterator[Stage]:
+    """Create everything that the package *example* needs; the rest is as for `set_up`."""
     guard: TenantGuard = example.database.guard
+    application = address.set(username=guard.roles.application, password=None)
     admin = create_engine(address, poolclass=NullPool)
     try:
         with tell("Creating the tables, as a migration would"):
             example.models.Base.metadata.create_all(admin)
-        with (
-            tell(f"Inserting two practices with {patients} patients each"),
-            admin.begin() as connection,
-        ):
-            counts = fill(connection, example.models, patients=patients)
         with tell("Creating the roles and applying the generated policies (tenantguard rls apply)"):
             rls.apply(admin, guard.catalog, guard.roles, create_roles=True)
-        application = address.set(
-            drivername=f"postgresql+{driver}", username=guard.roles.application, password=None
-        )
-        asynchronous = app == "starlette"
-        yield Stage(admin, application, example, guard, counts, asynchronous)
+        with tell(f"Inserting two practices with {patients} patients each, as the application"):
+            counts = _filled(admin, create_engine(application), example, patients)
+        application = application.set(drivername=f"postgresql+{driver}")
+        yield Stage(admin, application, example, guard, counts, app == "starlette")
     finally:
         admin.dispose()
+
+
+def _filled(
+    admin: Engine, engine: Engine, example: Any, patients: int
+) -> Mapping[UUID, Mapping[str, int]]:
+    example.database.guard.protect(engine)
+    try:
+        with admin.connect() as connection:
+            return fill(connection, example.models, patients=patients, engine=engine)
+    finally:
+        engine.dispose()

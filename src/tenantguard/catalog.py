@@ -6,13 +6,20 @@ Every table is exactly one of: the *registry* of tenants, *scoped* by its tenant
 encrypted columns in it, the table of the tenants' keys belongs to the catalog too.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Column, ForeignKeyConstraint, MetaData, Table, UniqueConstraint
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    ForeignKeyConstraint,
+    MetaData,
+    Table,
+    UniqueConstraint,
+)
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.sql.expression import FromClause, TableClause
 from sqlalchemy.types import (
@@ -229,6 +236,7 @@ class Catalog:
                     f"is {entry.kind.value}: only a scoped table's rows have a tenant, whose key "
                     "they need."
                 )
+            _refuse_keys_of(column)
             other = labels.setdefault(column.info[ENCRYPTED], column)
             if other is not column:
                 raise ConfigurationError(
@@ -329,6 +337,20 @@ class Catalog:
                 f"Table {fullname!r} has no column {wanted!r}, which tenant_columns names."
             )
         return Entry(name, schema, Kind.UNCLASSIFIED, f"no column {wanted}, not declared", table)
+
+
+def _refuse_keys_of(column: Column[Any]) -> None:
+    """Refuse keys and indexes of the encrypted *column*, whose equal values are stored unequal."""
+    table = column.table
+    constraints = [key for key in table.constraints if not isinstance(key, CheckConstraint)]
+    for key in (*constraints, *table.indexes):
+        columns: Iterable[Column[Any]] = getattr(key, "columns", ())
+        if any(each is column for each in columns):
+            raise ConfigurationError(
+                f"Column {table.fullname}.{column.name} is encrypted, each value differently, and a "
+                "key or an index of the table has it: it would never hold. Use the generated column "
+                f"of a searchable one, {column.name}_bidx, with the tenant before it."
+            )
 
 
 def _same(value: TenantId) -> TenantId:

@@ -111,7 +111,6 @@ class TenantGuard:
         self._registry = Registry(suspends=suspended is not None)
         self._suspended = suspended
         self.keys = keys
-        self._keystore: Keystore | None = None
         self._system_engine = system_engine
         if system_engine is not None and mode != "off":
             self._guard_system(*engines_of(system_engine))
@@ -225,19 +224,16 @@ class TenantGuard:
         return self._open_keystore().create(run, text)
 
     def _open_keystore(self) -> Keystore:
-        """Return the keystore, once the key-encryption key was read."""
+        """Return a keystore, once the key-encryption key was read; each database has its own."""
         if self.keys is None:
             raise ConfigurationError(
                 "The models have encrypted columns, and TenantGuard has no keys=. Make a key with "
                 "`tenantguard keys init FILE --environment NAME`, and pass "
                 "keys=KeyFile(FILE, environment=NAME)."
             )
-        with self._lock:
-            if self._keystore is None:
-                _ = self.keys.kek, self.keys.uri
-                schema = self.catalog.key_table.schema
-                self._keystore = Keystore(self.keys, schema=schema, tenant=self._tenant_text)
-            return self._keystore
+        _ = self.keys.kek, self.keys.uri
+        schema = self.catalog.key_table.schema
+        return Keystore(self.keys, schema=schema, tenant=self._tenant_text)
 
     def _count(self, name: str) -> None:
         with self._lock:
@@ -260,6 +256,11 @@ class TenantGuard:
         if self.mode == "off":
             return
         self.catalog.check()
+        if self.mode == "observe" and self.catalog.encrypts:
+            raise ConfigurationError(
+                "Encrypted columns need mode='enforce': observing, a tenant's statement could reach "
+                "another's row and seal it with the wrong key. Isolate the application first."
+            )
         for engine in engines_of(target):
             self._protect_engine(engine, show_parameters=show_parameters)
 
@@ -281,8 +282,16 @@ class TenantGuard:
             )
         keystore = self._open_keystore() if self.keys or self.catalog.encrypts else None
         proof = _Proof()
-        self._bind(engine, verify=partial(self._verify, proof=proof))
+
+        def verify(connection: Any, first: bool) -> None:  # noqa: FBT001
+            if first and keystore is not None:
+                # Another server, perhaps, or another state of the same.
+                keystore.forget()
+            self._verify(connection, first, proof=proof)
+
+        self._bind(engine, verify=verify)
         if keystore is not None:
+            event.listen(engine, "invalidate", lambda *_: keystore.forget())
             attach_encryption(engine.dialect, keystore.keys_for)
         self._scope(engine, text_allowed=lambda: proof.holds)
         setattr(engine.dialect, _GUARDED, self)

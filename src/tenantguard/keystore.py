@@ -46,7 +46,7 @@ _ITS_OWN = ("08", "25", "40", "53", "57", "58")
 
 
 class Keystore:
-    """The keys of all tenants of one guard.
+    """The keys of all tenants in one database.
 
     Args:
         provider: Where the key-encryption key is.
@@ -87,7 +87,9 @@ class Keystore:
                 "the work in `with tenant_context(tenant_id):`."
             )
         keys = self._cached(tenant) or self._read(partial(ask, connection), tenant, create=create)
-        active.keys = keys
+        if keys.data is not None or keys.shredded or active.keys is None:
+            # Another connection, which does not see a new key yet, does not take it from the rest.
+            active.keys = keys
         return keys
 
     def create(self, run: Ask, tenant: str) -> bool:
@@ -181,7 +183,7 @@ class Keystore:
         return keyset_context(self._provider.environment, tenant.encode(), purpose)
 
     def forget(self) -> None:
-        """Forget all keys, as a new process does that was forked from this one."""
+        """Forget all keys: in a forked process, and when the database may be another."""
         # Another thread of the parent may have held the lock.
         self._lock = Lock()
         self._cache = OrderedDict()

@@ -6,20 +6,13 @@ Every table is exactly one of: the *registry* of tenants, *scoped* by its tenant
 encrypted columns in it, the table of the tenants' keys belongs to the catalog too.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import (
-    CheckConstraint,
-    Column,
-    ForeignKeyConstraint,
-    MetaData,
-    Table,
-    UniqueConstraint,
-)
+from sqlalchemy import Column, ForeignKeyConstraint, MetaData, Table, UniqueConstraint
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.sql.expression import FromClause, TableClause
 from sqlalchemy.types import (
@@ -34,7 +27,7 @@ from sqlalchemy.types import (
 
 from tenantguard.context import TenantId
 from tenantguard.errors import ConfigurationError, UnknownTenantError
-from tenantguard.keytable import ENCRYPTED, KEY_TABLE, encrypted_columns, key_table
+from tenantguard.keytable import KEY_TABLE, check_encrypted, encrypted_columns, key_table
 
 __all__ = ["SETTING", "Catalog", "Entry", "IdentityLookup", "Kind", "Roles", "TenantLookup"]
 
@@ -224,10 +217,6 @@ class Catalog:
                     f"Column {entry.fullname}.{column.name} has another type than the primary key "
                     f"of {registry.fullname}; a tenant column has the registry's type."
                 )
-        self._check_encrypted()
-
-    def _check_encrypted(self) -> None:
-        labels: dict[tuple[str, str], Column[Any]] = {}
         for column in encrypted_columns(self.metadata):
             entry = self.entry(column.table)
             if entry.kind is not Kind.SCOPED:
@@ -236,13 +225,7 @@ class Catalog:
                     f"is {entry.kind.value}: only a scoped table's rows have a tenant, whose key "
                     "they need."
                 )
-            _refuse_keys_of(column)
-            other = labels.setdefault(column.info[ENCRYPTED], column)
-            if other is not column:
-                raise ConfigurationError(
-                    f"Columns {other} and {column} have the same label; their values could be "
-                    "swapped. Give each a label= of its own."
-                )
+        check_encrypted(self.metadata)
 
     @property
     def registry(self) -> Entry:
@@ -337,20 +320,6 @@ class Catalog:
                 f"Table {fullname!r} has no column {wanted!r}, which tenant_columns names."
             )
         return Entry(name, schema, Kind.UNCLASSIFIED, f"no column {wanted}, not declared", table)
-
-
-def _refuse_keys_of(column: Column[Any]) -> None:
-    """Refuse keys and indexes of the encrypted *column*, whose equal values are stored unequal."""
-    table = column.table
-    constraints = [key for key in table.constraints if not isinstance(key, CheckConstraint)]
-    for key in (*constraints, *table.indexes):
-        columns: Iterable[Column[Any]] = getattr(key, "columns", ())
-        if any(each is column for each in columns):
-            raise ConfigurationError(
-                f"Column {table.fullname}.{column.name} is encrypted, each value differently, and a "
-                "key or an index of the table has it: it would never hold. Use the generated column "
-                f"of a searchable one, {column.name}_bidx, with the tenant before it."
-            )
 
 
 def _same(value: TenantId) -> TenantId:

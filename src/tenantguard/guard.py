@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from contextlib import contextmanager
-from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -258,8 +257,8 @@ class TenantGuard:
         self.catalog.check()
         if self.mode == "observe" and self.catalog.encrypts:
             raise ConfigurationError(
-                "Encrypted columns need mode='enforce': observing, a tenant's statement could reach "
-                "another's row and seal it with the wrong key. Isolate the application first."
+                "Encrypted columns need mode='enforce': observing, a tenant's statement could "
+                "reach another's row and seal it with the wrong key. Isolate the application first."
             )
         for engine in engines_of(target):
             self._protect_engine(engine, show_parameters=show_parameters)

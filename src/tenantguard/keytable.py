@@ -17,8 +17,10 @@ from sqlalchemy import (
     text,
 )
 
+from tenantguard.errors import ConfigurationError
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from sqlalchemy.types import TypeEngine
 
@@ -28,6 +30,7 @@ __all__ = [
     "PURPOSES",
     "SEARCHES",
     "STATES",
+    "check_encrypted",
     "encrypted_columns",
     "key_table",
 ]
@@ -78,3 +81,31 @@ def encrypted_columns(metadata: MetaData) -> Iterator[Column[Any]]:
     """Yield the encrypted columns of *metadata*, ordered by table."""
     for _, table in sorted(metadata.tables.items()):
         yield from (column for column in table.columns if ENCRYPTED in column.info)
+
+
+def check_encrypted(metadata: MetaData) -> None:
+    """Raise a `ConfigurationError` if encrypted columns could be swapped, or a key would not hold.
+
+    Keys and indexes of an encrypted column never hold: its equal values are stored unequal.
+    """
+    labels: dict[tuple[str, str], Column[Any]] = {}
+    for column in encrypted_columns(metadata):
+        other = labels.setdefault(column.info[ENCRYPTED], column)
+        if other is not column:
+            raise ConfigurationError(
+                f"Columns {other} and {column} have the same label; their values could be swapped. "
+                "Give each a label= of its own."
+            )
+        if any(each is column for key in _keys(column.table) for each in key):
+            raise ConfigurationError(
+                f"Column {column} is encrypted, each value differently, and a key or an index of "
+                "the table has it, which would never hold. Use the generated column of a "
+                f"searchable one, {column.name}_bidx, with the tenant before it."
+            )
+
+
+def _keys(table: Any) -> Iterator[Iterable[Column[Any]]]:
+    """Yield the columns of every key and index of *table*."""
+    for key in (*table.constraints, *table.indexes):
+        if not isinstance(key, CheckConstraint):
+            yield getattr(key, "columns", ())

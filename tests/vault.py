@@ -130,11 +130,12 @@ def make_guard(roles: Roles, key_file: Path, **options: Any) -> TenantGuard:
     return TenantGuard(Base.metadata, tenants="practices", roles=roles, keys=keys, **options)
 
 
-def build_vault(admin_url: URL, directory: Path) -> Vault:
+def build_vault(admin_url: URL, directory: Path, *, roles: Roles | None = None) -> Vault:
     key_file = directory / "key.json"
-    make_key_file(key_file, environment=ENVIRONMENT)
+    if not key_file.exists():
+        make_key_file(key_file, environment=ENVIRONMENT)
     admin = create_engine(admin_url)
-    roles = unique_roles()
+    roles = roles or unique_roles()
     guard = make_guard(roles, key_file)
     Base.metadata.create_all(admin)
     with admin.begin() as connection:

@@ -10,10 +10,12 @@ from sqlalchemy import (
     Column,
     ColumnDefault,
     ForeignKey,
+    Index,
     Integer,
     MetaData,
     Sequence,
     Table,
+    UniqueConstraint,
     func,
     select,
     text,
@@ -157,3 +159,17 @@ def test_registry_with_an_encrypted_column_is_refused() -> None:
     assert isinstance(table_of(Practice).c.name.type, Encrypted)
     with pytest.raises(ConfigurationError, match=r"practices\.name is encrypted.*is registry"):
         Catalog(base.metadata, "practices").check()
+
+
+@pytest.mark.parametrize("unique", [True, False])
+@pytest.mark.parametrize("names", [["tenant_id", "name"], ["notes"]])
+def test_key_of_the_table_is_refused(names: list[str], *, unique: bool) -> None:
+    """A constraint or an index beside the columns would hold nothing either."""
+    catalog = catalog_of("patients", Column("tenant_id", Integer))
+    table = catalog.metadata.tables["patients"]
+    if unique:
+        table.append_constraint(UniqueConstraint(*names))
+    else:
+        Index("by_name", *(table.c[name] for name in names))
+    with pytest.raises(ConfigurationError, match="a key or an index of the table has it"):
+        catalog.check()

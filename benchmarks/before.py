@@ -1,36 +1,38 @@
-"""The examples as a team has them without the library: with a WHERE by hand."""
+"""The examples with the library and without it: with a WHERE by hand."""
 
 from __future__ import annotations
 
-import shutil
-import subprocess
+import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-EXAMPLES = ROOT / "examples"
-DIFFS = {"flask_app": "protect-flask.diff", "starlette_app": "protect-starlette.diff"}
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "integrations"))
+
+from steps import copy_before, loaded
+
+__all__ = ["loaded", "protected", "written_by_hand"]
 
 # The Flask example had no WHERE, and would read everybody's rows. FastAPI's list had one.
 _WRITTEN = {
-    "flask_app": {
+    "flask": {
         "import Blueprint, flash, ": "import Blueprint, flash, g, ",
         "query = select(Patient).": "query = select(Patient).where("
         "Patient.tenant_id == g.user.tenant_id).",
     },
-    "starlette_app": {},
+    "starlette": {},
 }
 
 
-def examples_before(directory: Path) -> Path:
-    """Copy the examples to *directory* and take the library out of them."""
-    copy = directory / "examples"
-    shutil.copytree(EXAMPLES, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    for name, diff in DIFFS.items():
-        command = ["git", "apply", "--reverse", str(ROOT / "docs" / diff)]
-        subprocess.run(command, cwd=directory, check=True)
-        for old, new in _WRITTEN[name].items():
-            _replace(copy / name / "patients.py", old, new)
-    return copy
+def protected(app: str, directory: Path) -> Path:
+    """Copy *app* to *directory* with isolation and without encryption; return its package."""
+    return copy_before("encrypt", app, directory)
+
+
+def written_by_hand(app: str, directory: Path) -> Path:
+    """Copy *app* to *directory* as a team has it without the library; return its package."""
+    package = copy_before("protect", app, directory)
+    for old, new in _WRITTEN[app].items():
+        _replace(package / "patients.py", old, new)
+    return package
 
 
 def _replace(path: Path, old: str, new: str) -> None:

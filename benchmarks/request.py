@@ -5,8 +5,9 @@ Needs: pip install 'tenantguard[bench]'; Linux, for the processor time of the se
 
 Both versions are served at the same time, each by its own process, from one PostgreSQL server on a
 local socket: the protected one from a database with policies, the other from one without, as the
-owner of its tables. In turns, users of both practices page through the list of patients; each
-answer is checked to be a full page of the own practice's patients.
+owner of its tables. Neither encrypts, so that isolation alone is compared. In turns, users of both
+practices page through the list of patients; each answer is checked to be a full page of the own
+practice's patients.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from urllib.request import HTTPCookieProcessor, Request, build_opener
 
-from before import EXAMPLES, examples_before
+from before import loaded, protected, written_by_hand
 from bench import machine, report
 from sqlalchemy import URL, create_engine, text
 
 from tenantguard.demo.data import PRACTICES, Practice, fill
 from tenantguard.demo.server import embedded_server
-from tenantguard.demo.stage import Stage, set_up
+from tenantguard.demo.stage import Stage, stage_with
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,9 +93,9 @@ class Server:
 
 
 @contextmanager
-def serving(directory: Path, app: str, url: URL) -> Iterator[Server]:
+def serving(package: Path, app: str, url: URL) -> Iterator[Server]:
     address = url.render_as_string(hide_password=False)
-    command = [sys.executable, str(HERE / "serve.py"), str(directory), f"{app}_app", address]
+    command = [sys.executable, str(HERE / "serve.py"), str(package), address]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             port = int(process.stdout.readline() if process.stdout else "")
@@ -145,23 +146,33 @@ def vacuum(*urls: URL) -> None:
 
 
 @contextmanager
+def as_protected(server: EmbeddedServer, package: Path, app: str, driver: str) -> Iterator[Stage]:
+    """Make a database with policies for the example in *package*."""
+    with (
+        loaded(package) as example,
+        stage_with(
+            example, server.url(), patients=PATIENTS, tell=_silently, app=app, driver=driver
+        ) as stage,
+    ):
+        yield stage
+
+
+@contextmanager
 def both(app: str, driver: str) -> Iterator[dict[str, Server]]:
     """Serve both versions from one PostgreSQL server."""
     with ExitStack() as stack:
         # Otherwise VACUUM may come too early to mark the latest rows as visible to all.
         postgres = stack.enter_context(embedded_server({"synchronous_commit": "on"}))
         directory = Path(stack.enter_context(TemporaryDirectory()))
-        stage: Stage = stack.enter_context(
-            set_up(postgres.url(), patients=PATIENTS, tell=_silently, app=app, driver=driver)
-        )
+        package = protected(app, directory / "protected")
+        stage = stack.enter_context(as_protected(postgres, package, app, driver))
         team = as_a_team_has_it(postgres, stage.models)
         vacuum(postgres.url(), postgres.url(database=team.database or ""))
         team = team.set(drivername=stage.application.drivername)
-        hand_written = serving(examples_before(directory), app, team)
-        protected = serving(EXAMPLES, app, stage.application)
+        by_hand = serving(written_by_hand(app, directory / "before"), app, team)
         yield {
-            BY_HAND: stack.enter_context(hand_written),
-            PROTECTED: stack.enter_context(protected),
+            BY_HAND: stack.enter_context(by_hand),
+            PROTECTED: stack.enter_context(serving(package, app, stage.application)),
         }
 
 

@@ -1,6 +1,7 @@
 """Serve one example, by itself in its process; the first line of the output is its port.
 
-Run by request.py: python benchmarks/serve.py EXAMPLES flask_app|starlette_app DATABASE_URL
+Run by request.py: python benchmarks/serve.py PACKAGE DATABASE_URL
+PACKAGE is the directory of `flask_app` or of `starlette_app`.
 """
 
 from __future__ import annotations
@@ -9,13 +10,15 @@ import logging
 import secrets
 import sys
 from importlib import import_module
+from pathlib import Path
 from socket import create_server
 
 THREADS = 4
 
 
-def main(directory: str, name: str, url: str) -> None:
-    sys.path.insert(0, directory)
+def main(package: str, url: str) -> None:
+    directory, name = Path(package).parent, Path(package).name
+    sys.path.insert(0, str(directory))
     app = import_module(name).create_app({"DATABASE_URL": url, "SECRET_KEY": secrets.token_hex()})
     # That a request waits for a thread is what a load is for.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)

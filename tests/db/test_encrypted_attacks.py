@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import (
+    BindParameter,
     Column,
     Index,
     Integer,
@@ -179,7 +180,7 @@ def test_one_parameter_serves_one_column_twice(vault: Vault, driver: str) -> Non
     """The same column may be compared with the same parameter more than once."""
     engine = vault.engine(driver)
     _add(engine, name="Zoe")
-    wanted = bindparam("q")
+    wanted: BindParameter[str] = bindparam("q")
     with tenant_context(A), engine.connect() as connection:
         twice = select(Patient.name).where(Patient.name == wanted, Patient.name == wanted)
         assert connection.execute(twice, {"q": "ZOE"}).scalars().all() == ["Zoe"]

@@ -2,85 +2,41 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
-from click.testing import CliRunner, Result
-from rls_world import A, B, World, fill, make_world, statements
-from sqlalchemy import (
-    CheckConstraint,
-    Column,
-    Computed,
-    ForeignKey,
-    Index,
-    Integer,
-    LargeBinary,
-    MetaData,
-    Table,
-    create_engine,
+from rls_patients import (
+    INDEXED,
+    KEYS,
+    PATIENTS,
+    SEALED,
+    add_patients,
+    found,
+    missing,
+    patients_world,
 )
+from rls_world import A, B, World, make_world, statements
+from sqlalchemy import Column, Computed, LargeBinary, create_engine
 from sqlalchemy.exc import DBAPIError
 
-from tenantguard import TenantGuard, rls
-from tenantguard.cli import main
-from tenantguard.errors import ConfigurationError, CrossTenantError
-from tenantguard.keytable import ENCRYPTED, SEARCHES
+from tenantguard import rls
+from tenantguard.errors import ConfigurationError
+from tenantguard.keytable import SEARCHES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from sqlalchemy import URL
 
-KEYS = "public.tenantguard_keys"
-PATIENTS = "public.patients"
-SEALED = r"'\x9e54010000000000000000000000000000000001'::bytea"
 CANARY = b"canary-plaintext"
-INSERT_KEY = (
-    "INSERT INTO tenantguard_keys (tenant_id, purpose, kek_uri, wrapped) "
-    "VALUES ('{}', 'data', 'file:x', 'wrapped') RETURNING generation, state"
-)
+SEALED_FORM = r"substring(name, 1, 2) = '\x9e54'::bytea"
 GENERATED = "bytea GENERATED ALWAYS AS ({}) STORED"
-
-
-def add_patients(metadata: MetaData, *, check: str | None = None) -> Table:
-    """Two encrypted columns, of which the name is searched."""
-
-    def encrypted(name: str) -> tuple[Any, ...]:
-        form = rf"substring({name}, 1, 2) = '\x9e54'::bytea"
-        label = check and check.format(name)
-        return (
-            Column(name, LargeBinary, info={ENCRYPTED: f"patients.{name}"}),
-            CheckConstraint(form, name=label, info={ENCRYPTED: name}),
-        )
-
-    return Table(
-        "patients",
-        metadata,
-        Column("id", Integer, primary_key=True),
-        Column("tenant_id", ForeignKey("practices.id"), nullable=False),
-        *encrypted("name"),
-        Column(
-            "name_bidx",
-            LargeBinary,
-            Computed("substring(name, 5, 16)", persisted=True),
-            info={SEARCHES: "name"},
-        ),
-        *encrypted("notes"),
-        Index("ix_patients_name_bidx", "tenant_id", "name_bidx"),
-    )
 
 
 @pytest.fixture
 def world(new_database: Callable[[], URL]) -> Iterator[World]:
-    with make_world(new_database()) as made:
-        table = add_patients(made.metadata)
-        with made.owner.begin() as connection:
-            table.create(connection)
-        fill(made)
+    with patients_world(new_database()) as made:
         yield made
 
 
@@ -88,47 +44,6 @@ def world(new_database: Callable[[], URL]) -> Iterator[World]:
 def applied(world: World) -> World:
     rls.apply(world.owner, world.catalog, world.roles)
     return world
-
-
-@pytest.fixture
-def guarded(applied: World, monkeypatch: pytest.MonkeyPatch) -> World:
-    """The same, with a guard that the commands find."""
-    module: Any = ModuleType("encrypted_app")
-    module.guard = TenantGuard(
-        applied.metadata,
-        tenants="practices",
-        shared=applied.catalog.shared,
-        untenanted=applied.catalog.untenanted,
-        roles=applied.roles,
-    )
-    module.guard.catalog.lookups.extend(applied.catalog.lookups)
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    return applied
-
-
-def command(world: World, *arguments: str) -> Result:
-    env = {
-        "TENANTGUARD_ADMIN_URL": world.url.render_as_string(hide_password=False),
-        "TENANTGUARD_DATABASE_URL": world.url.set(
-            username=world.roles.application
-        ).render_as_string(hide_password=False),
-    }
-    return CliRunner().invoke(
-        main, [*arguments, "--guard", "encrypted_app:guard", "--format", "json"], env=env
-    )
-
-
-def missing(world: World) -> list[str]:
-    with world.owner.connect() as connection:
-        return [str(step) for step in rls.plan(connection, world.catalog, world.roles)]
-
-
-def found(world: World) -> set[tuple[str, str | None]]:
-    with world.as_application() as connection:
-        findings = rls.verify(connection, world.catalog, world.roles)
-    assert all(finding.mend for finding in findings)
-    return {(finding.code, finding.table) for finding in findings}
 
 
 def test_applied_once_nothing_is_missing(applied: World) -> None:
@@ -193,12 +108,11 @@ def test_names_of_a_convention_are_accepted(
         world.run("ALTER TABLE patients ADD name bytea")
         made = [each for each in missing(world) if "format" in each or "search" in each]
         name = "ck_patients_name_is_sealed" if check else "tg_patients_name_format_"
-        assert made[:2] == [
+        assert made[0].startswith(f"{PATIENTS} format check {name}")
+        assert made[1:] == [
             f"{PATIENTS} search column name_bidx",
             f"{PATIENTS} search index ix_patients_name_bidx",
         ]
-        assert made[2].startswith(f"{PATIENTS} format check {name}")
-        assert len(made) == 3
         rls.apply(world.owner, world.catalog, world.roles)
         assert missing(world) == []
 
@@ -246,6 +160,13 @@ def test_names_of_a_convention_are_accepted(
             "UPDATE pg_constraint SET convalidated = false WHERE conname = 'patients_notes_check'",
             [f"{PATIENTS} format check patients_notes_check"],
         ),
+        (
+            (
+                "ALTER TABLE patients DROP CONSTRAINT patients_name_check; "
+                f"ALTER TABLE patients ADD CHECK ({SEALED_FORM})"
+            ),
+            [f"{PATIENTS} format check tg_patients_name_format_"],
+        ),
         (f"ALTER TABLE {KEYS} NO FORCE ROW LEVEL SECURITY", [f"{KEYS} force"]),
         (f"GRANT SELECT ON {KEYS} TO PUBLIC", [f"{KEYS} grants"]),
         (f"GRANT SELECT ON {KEYS} TO {{support}}", [f"{KEYS} grants"]),
@@ -262,7 +183,7 @@ def test_every_difference_is_found_and_mended(
 ) -> None:
     """The plan names exactly what was changed, and applying restores it, with rows in place."""
     roles = applied.roles
-    applied.run(f"INSERT INTO patients VALUES (1, '{A}', {SEALED}, DEFAULT, NULL)")
+    applied.run(f"INSERT INTO patients VALUES (1, '{A}', {INDEXED}, DEFAULT, NULL)")
     [[key]] = applied.run(
         f"SELECT conname FROM pg_constraint WHERE conrelid = '{KEYS}'::regclass AND contype = 'f'"
     )
@@ -379,91 +300,6 @@ def test_value_of_another_format_is_refused(applied: World, forced: bool) -> Non
         applied.run(f"INSERT INTO patients (id, tenant_id, notes) VALUES (4, '{A}', 'plain')")
 
 
-def test_application_adds_its_tenants_key_and_changes_none(applied: World) -> None:
-    """It reads and inserts its own tenant's rows, and may neither change nor remove any."""
-    app, roles = applied.roles.application, applied.roles
-    assert applied.run_as(app, A, INSERT_KEY.format(A)) == [(1, "active")]
-    with pytest.raises(DBAPIError, match="row-level security"):
-        applied.run_as(app, A, INSERT_KEY.format(B))
-    with pytest.raises(DBAPIError, match="duplicate key"):
-        applied.run_as(app, A, INSERT_KEY.format(A))
-    again = INSERT_KEY.replace("RETURNING", "ON CONFLICT DO NOTHING RETURNING")
-    assert applied.run_as(app, A, again.format(A)) == []
-    count = "SELECT count(*) FROM tenantguard_keys"
-    assert [applied.run_as(app, tenant, count) for tenant in (A, B, None)] == [
-        [(1,)],
-        [(0,)],
-        [(0,)],
-    ]
-    for change in (
-        "UPDATE tenantguard_keys SET wrapped = 'x'",
-        "DELETE FROM tenantguard_keys",
-        "TRUNCATE tenantguard_keys",
-    ):
-        with pytest.raises(DBAPIError, match="permission denied"):
-            applied.run_as(app, A, change)
-    assert applied.run_as(roles.maintenance, None, count) == [(1,)]
-    assert applied.run_as(roles.backup, None, count) == [(1,)]
-    assert applied.run_as(roles.owner, A, count) == [(0,)]
-    changed = "UPDATE tenantguard_keys SET generation = 2 RETURNING generation"
-    assert applied.run_as(roles.maintenance, None, changed) == [(2,)]
-
-
-def test_support_and_strangers_never_read_keys(applied: World) -> None:
-    """Support acts for a tenant and has neither privilege nor policy; PUBLIC has nothing."""
-    applied.run(INSERT_KEY.format(A))
-    stranger = f"{applied.url.database}_r_stranger"
-    applied.run(f'CREATE ROLE "{stranger}"')
-    try:
-        for role in (applied.roles.support, stranger):
-            with pytest.raises(DBAPIError, match="permission denied"):
-                applied.run_as(role, A, "SELECT wrapped FROM tenantguard_keys")
-    finally:
-        applied.run(f'DROP ROLE "{stranger}"')
-    policies = applied.run(
-        f"SELECT polname FROM pg_policy WHERE polrelid = '{KEYS}'::regclass ORDER BY 1"
-    )
-    assert [name for (name,) in policies] == [
-        "tenantguard_application",
-        "tenantguard_application_floor",
-        "tenantguard_maintenance",
-    ]
-    applied.run(f'GRANT SELECT ON tenantguard_keys TO "{applied.roles.support}"')
-    rows = applied.run_as(applied.roles.support, A, "SELECT * FROM tenantguard_keys")
-    assert rows == []
-
-
-def test_key_of_an_unknown_tenant_is_refused(applied: World) -> None:
-    """A key belongs to a tenant of the registry; one that does not stops the run."""
-    unknown = "00000000-0000-0000-0000-0000000000ff"
-    with pytest.raises(DBAPIError, match="foreign key constraint"):
-        applied.run(INSERT_KEY.format(unknown))
-    with pytest.raises(DBAPIError, match="foreign key constraint"):
-        applied.run(f"{INSERT_KEY.format(B)}; DELETE FROM practices WHERE id = '{B}'")
-    [[name]] = applied.run(
-        f"SELECT conname FROM pg_constraint WHERE conrelid = '{KEYS}'::regclass AND contype = 'f'"
-    )
-    applied.run(f'ALTER TABLE {KEYS} DROP CONSTRAINT "{name}"; {INSERT_KEY.format(unknown)}')
-    with pytest.raises(CrossTenantError, match="tenants that the registry does not have"):
-        rls.apply(applied.owner, applied.catalog, applied.roles)
-
-
-def test_down_keeps_the_keys_out_of_reach(applied: World) -> None:
-    """Taking the lock off drops neither keys nor what is derived, and opens them to nobody."""
-    applied.run(INSERT_KEY.format(A))
-    applied.run(f"INSERT INTO patients VALUES (1, '{A}', {SEALED}, DEFAULT, NULL)")
-    script = rls.down_sql(applied.catalog, applied.roles)
-    with applied.owner.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.exec_driver_sql(script, execution_options={"no_parameters": True})
-    assert applied.run("SELECT count(*) FROM tenantguard_keys") == [(1,)]
-    assert applied.run("SELECT name_bidx IS NOT NULL FROM patients") == [(True,)]
-    for role in (applied.roles.application, applied.roles.support):
-        with pytest.raises(DBAPIError, match="permission denied"):
-            applied.run_as(role, A, "SELECT * FROM tenantguard_keys")
-    rls.apply(applied.owner, applied.catalog, applied.roles)
-    assert missing(applied) == []
-
-
 @pytest.mark.parametrize(
     ("damage", "code", "table"),
     [
@@ -479,6 +315,29 @@ def test_down_keeps_the_keys_out_of_reach(applied: World) -> None:
         (f"ALTER TABLE {KEYS} DROP check_value", "key-table-changed", KEYS),
         (f"ALTER TABLE {KEYS} DROP CONSTRAINT tenantguard_keys_pkey", "key-table-changed", KEYS),
         ("ALTER TABLE patients DROP name_bidx", "search-column-missing", PATIENTS),
+        (
+            "ALTER TABLE patients DROP CONSTRAINT patients_notes_check",
+            "format-check-missing",
+            PATIENTS,
+        ),
+        (
+            "ALTER TABLE patients DROP CONSTRAINT patients_name_check",
+            "format-check-missing",
+            PATIENTS,
+        ),
+        (
+            (
+                "ALTER TABLE patients DROP CONSTRAINT patients_name_check; "
+                f"ALTER TABLE patients ADD CHECK ({SEALED_FORM})"
+            ),
+            "format-check-missing",
+            PATIENTS,
+        ),
+        (
+            "UPDATE pg_constraint SET convalidated = false WHERE conname = 'patients_name_check'",
+            "format-check-missing",
+            PATIENTS,
+        ),
         (
             "ALTER TABLE patients ALTER name_bidx DROP EXPRESSION",
             "search-column-changed",
@@ -525,35 +384,3 @@ def test_four_statements_with_encrypted_columns(applied: World) -> None:
         applied.run(f"ALTER TABLE {KEYS} NO FORCE ROW LEVEL SECURITY")
         [off] = rls.verify_role(connection, applied.catalog, applied.roles)
     assert (off.code, off.table) == ("rls-off", KEYS)
-
-
-def test_tables_lists_the_keys(guarded: World) -> None:
-    """`tenantguard tables` says what the table of keys is, and its tenant column."""
-    result = command(guarded, "tables")
-    assert result.exit_code == 0
-    [listed] = [each for each in json.loads(result.stdout)["tables"] if each["kind"] == "keys"]
-    assert (listed["table"], listed["column"]) == ("tenantguard_keys", "tenant_id")
-
-
-def test_doctor_looks_at_the_keys(guarded: World) -> None:
-    """The doctor counts the table of keys with the others, and finds keys of no tenant."""
-    assert not examined(guarded)
-    [[name]] = guarded.run(
-        f"SELECT conname FROM pg_constraint WHERE conrelid = '{KEYS}'::regclass AND contype = 'f'"
-    )
-    unknown = "00000000-0000-0000-0000-0000000000ff"
-    guarded.run(
-        f'ALTER TABLE {KEYS} DROP CONSTRAINT "{name}"; {INSERT_KEY.format(unknown)};'
-        f'ALTER TABLE {KEYS} ADD CONSTRAINT "{name}" FOREIGN KEY (tenant_id) '
-        "REFERENCES practices NOT VALID"
-    )
-    findings = examined(guarded)
-    assert {each["code"] for each in findings} == {"key-crossed", "key-not-valid"}
-    assert unknown not in str(findings)
-
-
-def examined(world: World) -> list[dict[str, Any]]:
-    """What the doctor finds on the table of keys, at which it could look."""
-    document = json.loads(command(world, "doctor").stdout)
-    assert KEYS not in str(document["not_looked_at"])
-    return [each for each in document["findings"] if each["object"] == KEYS]

@@ -35,6 +35,8 @@ STARLETTE = "tests/integrations/test_starlette.py"
 VERIFY = "tests/db/test_rls_verify.py"
 APPLY = "tests/db/test_rls_apply.py"
 ENCRYPTED = "tests/db/test_rls_encrypted.py"
+SEARCHABLE = "tests/db/test_rls_searchable.py"
+KEY_TABLE = "tests/db/test_rls_keys.py"
 KEY_FILE = "tests/unit/test_keyfile.py"
 KEYS = "tests/db/test_keys_cli.py"
 
@@ -383,11 +385,11 @@ CONTROLS = {
         _attribute(
             "tenantguard.rls.grants", "_ADD", frozenset({"SELECT", "INSERT", "UPDATE", "DELETE"})
         ),
-        ENCRYPTED,
+        KEY_TABLE,
         "changes_none",
     ),
     "support has no privilege on keys": Control(
-        _attribute("tenantguard.rls.grants", "_on_table", _support_reads), ENCRYPTED, "support"
+        _attribute("tenantguard.rls.grants", "_on_table", _support_reads), KEY_TABLE, "support"
     ),
     "searched columns are compared": Control(
         _attribute("tenantguard.rls.drift", "is_search_column", lambda *_: True),
@@ -399,6 +401,16 @@ CONTROLS = {
     ),
     "what differs is refused": Control(
         _attribute("tenantguard.rls.plan", "refuse_drift", _nothing), ENCRYPTED, "never_altered"
+    ),
+    "checks of encrypted columns are verified": Control(
+        _attribute("tenantguard.rls.drift", "_of_formats", lambda *_: ()),
+        ENCRYPTED,
+        "planted_fault",
+    ),
+    "a searchable value has an index": Control(
+        _attribute("tenantguard.columns.storage", "_with_index", lambda _name: "true"),
+        SEARCHABLE,
+        "does_not_become",
     ),
     # Keys.
     "a key file that others may use is refused": Control(

@@ -2,7 +2,8 @@
 
 A check constraint, so that the database refuses plaintext whoever writes it; and for a searchable
 column a generated column that holds the blind index, and an index on it that begins with the
-tenant. `create_all` and Alembic see all of them.
+tenant. There the check demands the blind index too: a search would not find a value without one.
+`create_all` and Alembic see all of them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import CheckConstraint, Column, Computed, Index, LargeBinary, Table, event
 from sqlalchemy.dialects.postgresql.base import PGDialect
 
-from tenantguard.crypto.format import INDEX_OFFSET, INDEX_SIZE, MAGIC
+from tenantguard.crypto.format import HEADER_SIZE, INDEX_OFFSET, INDEX_SIZE, MAGIC
 from tenantguard.keytable import ENCRYPTED, SEARCHES
 
 if TYPE_CHECKING:
@@ -29,9 +30,11 @@ def attach_storage(column: Column[Any], table: Table, search: Exact | None) -> N
     """Put what *column* needs into *table*."""
     # In SQLAlchemy's texts a colon begins a parameter.
     name = _PREPARER.quote(column.name).replace(":", r"\:")
+    form = f"substring({name}, 1, {len(MAGIC)}) = '\\x{MAGIC.hex()}'::bytea"
     table.append_constraint(
         CheckConstraint(
-            f"substring({name}, 1, {len(MAGIC)}) = '\\x{MAGIC.hex()}'::bytea",
+            form if search is None else f"{form} AND {_with_index(name)}",
+            # Of the same name with and without search, so that either takes the other's place.
             name=_name(table.name, column.name, "sealed"),
             info={ENCRYPTED: column.name},
         )
@@ -52,8 +55,20 @@ def attach_storage(column: Column[Any], table: Table, search: Exact | None) -> N
 
 def searched_column(source: Any, column: str) -> Any:
     """Return the generated column of *column* in *source*, a table or alias; None elsewhere."""
-    found = getattr(source, "c", {}).get(_name(column, "bidx"))
-    return found if found is not None and found.info.get(SEARCHES) == column else None
+    table = getattr(source, "element", source)
+    if not isinstance(table, Table):
+        return None
+    found = table.c.get(_name(column, "bidx"))
+    if found is None or found.info.get(SEARCHES) != column:
+        return None
+    return source.c[found.key]
+
+
+def _with_index(name: str) -> str:
+    # The flags are the header's last byte; their lowest bit, which get_bit counts first, says it.
+    # Of a shorter value get_bit would raise.
+    shortest, flag = INDEX_OFFSET + INDEX_SIZE, 8 * (HEADER_SIZE - 1)
+    return f"length({name}) >= {shortest} AND get_bit({name}, {flag}) = 1"
 
 
 def _index_when_complete(table: Table, hidden: Column[Any], tenant: str) -> None:

@@ -111,7 +111,7 @@ def swapped_values_are_not_opened(scene: Scene) -> str:
     patient, (own, _) = scene.models.Patient, scene.patients()
     swaps = {
         "first_name = last_name, last_name = first_name": ("first_name", "last_name"),
-        "first_name = notes, notes = first_name": ("first_name", "notes"),
+        "notes = first_name": ("notes",),
         "notes = (SELECT title FROM orders ORDER BY id LIMIT 1)": ("notes",),
     }
     for swap, columns in swaps.items():

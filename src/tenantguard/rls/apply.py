@@ -155,12 +155,7 @@ def _translated(error: DBAPIError, step: Step, names: Names) -> TenantGuardError
             "others."
         )
     if code == _CHECK_VIOLATION and isinstance(step.wanted, Derived):
-        return ConfigurationError(
-            f"Table {step.table} has values in the encrypted column {step.wanted.source!r} that "
-            "tenantguard did not write, and nothing was changed for them. Encrypt or empty them. "
-            f"Find them with: SELECT * FROM {qualified(step.target)} WHERE NOT "
-            f"({step.wanted.expression})"
-        )
+        return _of_another_format(step, step.wanted)
     if code == _INSUFFICIENT_PRIVILEGE:
         who = "a superuser" if step.kind is Kind.ROLE else "the tables' owner or as a superuser"
         return ConfigurationError(
@@ -173,6 +168,20 @@ def _translated(error: DBAPIError, step: Step, names: Names) -> TenantGuardError
 def _primary(original: Any, code: str) -> str:
     message = getattr(getattr(original, "diag", None), "message_primary", None)
     return str(message) if message and code[:2] in _WITHOUT_VALUES else type(original).__name__
+
+
+def _of_another_format(step: Step, wanted: Derived) -> ConfigurationError:
+    values = (
+        "without a blind index, which no search would find: they were written before the column "
+        "was searchable, or not by tenantguard. Nothing was changed in it. Copy what is encrypted "
+        "into a searchable column of its own (docs/rls.md), and empty the rest"
+        if wanted.searched
+        else "that tenantguard did not write. Nothing was changed in it. Encrypt or empty them"
+    )
+    return ConfigurationError(
+        f"Table {step.table} has values in the encrypted column {wanted.source!r} {values}. Find "
+        f"them with: SELECT * FROM {qualified(step.target)} WHERE NOT ({wanted.expression})"
+    )
 
 
 def _crossing(step: Step, key: Key) -> CrossTenantError:

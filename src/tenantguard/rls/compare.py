@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from tenantguard.rls.drift import is_search_column
+from tenantguard.rls.drift import checked, is_search_column
 from tenantguard.rls.forms import Shape, derived_shape, same_policy, shape_of
 from tenantguard.rls.keys import lifted
 from tenantguard.rls.names import qualified, quote
@@ -138,18 +138,16 @@ def _rest_of_derived(step: Step, wanted: Derived, state: State) -> Step | None:
     if step.kind is Kind.SEARCH_COLUMN:
         found = state.tables[step.target]["columns"].get(wanted.column)
         return None if found is not None and is_search_column(found, expected) else step
-    return _rest_of_check(step, expected, state.structure[step.target]["checks"])
+    return _rest_of_check(step, checked(state.tables[step.target], expected))
 
 
-def _rest_of_check(step: Step, expected: str | None, checks: list[Facts]) -> Step | None:
-    same = [each for each in checks if each["enforced"] and each["expression"] == expected]
-    if any(each["valid"] for each in same):
+def _rest_of_check(step: Step, same: list[Facts]) -> Step | None:
+    if not same:
+        return step
+    if same[0]["valid"]:
         return None
-    if same:
-        alter = f"ALTER TABLE {qualified(step.target)}"
-        name = str(same[0]["name"])
-        return replace(step, name=name, up=(f"{alter} VALIDATE CONSTRAINT {quote(name)}",))
-    return step
+    alter, name = f"ALTER TABLE {qualified(step.target)}", str(same[0]["name"])
+    return replace(step, name=name, up=(f"{alter} VALIDATE CONSTRAINT {quote(name)}",))
 
 
 def _same_key(key: Facts, wanted: Key) -> bool:

@@ -1,4 +1,4 @@
-"""Where a database differs from what encrypted columns need, so that values would be lost.
+"""Where a database differs from what encrypted columns need: values would be lost, or not found.
 
 What is missing can be made. What is there and differs is never altered: it is named.
 """
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tenantguard.catalog import Kind as TableKind
 from tenantguard.errors import ConfigurationError
 from tenantguard.keytable import ENCRYPTED
-from tenantguard.rls.encrypted import searches
+from tenantguard.rls.encrypted import formats, searches
 from tenantguard.rls.finding import Finding
 from tenantguard.rls.forms import BYTES, derived_shape
 from tenantguard.rls.names import qualified, quote, target_of, type_sql
@@ -24,10 +24,13 @@ if TYPE_CHECKING:
 
     Forms = dict[Shape, str | None]
 
-__all__ = ["drift", "is_search_column", "refuse_drift"]
+__all__ = ["checked", "drift", "is_search_column", "refuse_drift"]
 
 _STORED = "s"
 _MIGRATE = "Run the application's migrations first."
+
+# What is missing is a step, or two.
+_STEPS = {"search-column-missing", "format-check-missing"}
 
 
 def refuse_drift(entry: Entry, facts: Facts, forms: Forms) -> None:
@@ -45,8 +48,7 @@ def refuse_drift(entry: Entry, facts: Facts, forms: Forms) -> None:
                 "its own, beside the plaintext one."
             )
     for finding in drift(entry, facts, forms):
-        # What is missing is a step.
-        if finding.code != "search-column-missing":
+        if finding.code not in _STEPS:
             raise ConfigurationError(str(finding))
 
 
@@ -56,6 +58,7 @@ def drift(entry: Entry, facts: Facts, forms: Forms) -> Iterator[Finding]:
         yield from _of_keys(entry, facts)
     elif entry.kind is TableKind.SCOPED and entry.table is not None:
         yield from _of_searches(entry, facts, forms)
+        yield from _of_formats(entry, facts, forms)
 
 
 def is_search_column(found: Facts, expected: str | None) -> bool:
@@ -66,6 +69,16 @@ def is_search_column(found: Facts, expected: str | None) -> bool:
         and found["generated"] == _STORED
         and found["expression"] == expected
     )
+
+
+def checked(facts: Facts, expected: str | None) -> list[Facts]:
+    """Return the checks that demand what is *expected* of every new row, the validated first."""
+    found = [
+        each
+        for each in facts["checks"]
+        if expected is not None and each["enforced"] and each["expression"] == expected
+    ]
+    return sorted(found, key=lambda each: not each["valid"])
 
 
 def _encrypted(entry: Entry) -> Iterator[str]:
@@ -123,3 +136,23 @@ def _of_searches(entry: Entry, facts: Facts, forms: Forms) -> Iterator[Finding]:
                 f"It holds nothing of its own: {drop}; then run `tenantguard rls apply` with the "
                 "owner's address, which makes it again and rewrites the table.",
             )
+
+
+def _of_formats(entry: Entry, facts: Facts, forms: Forms) -> Iterator[Finding]:
+    if entry.table is None:
+        return
+    name = ".".join(target_of(entry))
+    for _, wanted in formats(entry.table):
+        if any(each["valid"] for each in checked(facts, forms.get(derived_shape(wanted)))):
+            continue
+        risk = (
+            "has a blind index, so searches could answer wrongly"
+            if wanted.searched
+            else "is encrypted, so SQL text could have stored plaintext"
+        )
+        yield Finding(
+            "format-check-missing",
+            name,
+            f"No validated check of {name} makes sure that each value in {wanted.source!r} {risk}.",
+            "Run `tenantguard rls apply` with the owner's address.",
+        )

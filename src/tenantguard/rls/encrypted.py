@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from tenantguard.catalog import Catalog, Entry
     from tenantguard.rls.step import Target
 
-__all__ = ["encrypted_steps", "key_table_steps", "searches", "watched_columns"]
+__all__ = ["encrypted_steps", "formats", "key_table_steps", "searches", "watched_columns"]
 
 
 def key_table_steps(entry: Entry, catalog: Catalog) -> Iterator[Step]:
@@ -66,11 +66,12 @@ def encrypted_steps(entry: Entry) -> Iterator[Step]:
     table, tenant = entry.table, entry.column
     if table is None or tenant is None or entry.kind is not TableKind.SCOPED:
         return
+    # First what may be refused: a search column rewrites the table.
+    for constraint, wanted in formats(table):
+        yield _format(entry, constraint, wanted)
     for column, wanted in searches(table):
         yield _search_column(entry, column, wanted)
         yield _search_index(entry, tenant, column)
-    for constraint, wanted in _formats(table):
-        yield _format(entry, constraint, wanted)
 
 
 def searches(table: Table) -> Iterator[tuple[Column[Any], Derived]]:
@@ -85,6 +86,22 @@ def searches(table: Table) -> Iterator[tuple[Column[Any], Derived]]:
                 "from it, so it could drift from it. Declare it as Computed(…, persisted=True)."
             )
         yield column, Derived(expression_sql(column.computed.sqltext), source, column.name)
+
+
+def formats(table: Table) -> Iterator[tuple[CheckConstraint, Derived]]:
+    """Yield the checks of *table*'s encrypted columns, with what each demands."""
+    searched = {wanted.source for _, wanted in searches(table)}
+    found = [
+        (
+            constraint,
+            Derived(expression_sql(constraint.sqltext), source, searched=source in searched),
+        )
+        for constraint in table.constraints
+        if isinstance(constraint, CheckConstraint)
+        and (source := constraint.info.get(ENCRYPTED)) is not None
+    ]
+    # A table's constraints are a set.
+    yield from sorted(found, key=lambda each: (each[1].source, each[1].expression))
 
 
 def watched_columns(entry: Entry) -> tuple[str, ...]:
@@ -149,21 +166,12 @@ def _index_of_models(table: Any, columns: tuple[str, ...]) -> str | None:
     return min(found, default=None)
 
 
-def _formats(table: Table) -> Iterator[tuple[CheckConstraint, Derived]]:
-    found = [
-        (constraint, Derived(expression_sql(constraint.sqltext), constraint.info[ENCRYPTED]))
-        for constraint in table.constraints
-        if isinstance(constraint, CheckConstraint) and ENCRYPTED in constraint.info
-    ]
-    # A table's constraints are a set.
-    yield from sorted(found, key=lambda each: (each[1].source, each[1].expression))
-
-
 def _format(entry: Entry, constraint: CheckConstraint, wanted: Derived) -> Step:
     target = target_of(entry)
     name = constraint_name(constraint) or object_name(entry.name, wanted.source, "format")
     alter = f"ALTER TABLE {qualified(target)}"
     up = (
+        # Search may have been added or removed since: the other check would contradict.
         f"{alter} DROP CONSTRAINT IF EXISTS {quote(name)}",
         f"{alter} ADD CONSTRAINT {quote(name)} CHECK ({wanted.expression}) NOT VALID",
         # It scans the table itself, below policies: unlike a foreign key's, FORCE hides no row.

@@ -139,7 +139,7 @@ def read_tables(
     SELECT coalesce(json_agg(json_build_object(
         's', w.s, 't', w.t, 'enabled', k.relrowsecurity, 'forced', k.relforcerowsecurity,
         'type', pg_catalog.format_type(a.atttypid, a.atttypmod),
-        'columns', {_COLUMNS}, 'primary', {_PRIMARY},
+        'columns', {_COLUMNS}, 'primary', {_PRIMARY}, 'checks', {_CHECKS},
         'policies', {_POLICIES}, 'privileges', {_PRIVILEGES})), '[]')::text
     FROM {_relations(wanted, watched=watched)}
     LEFT JOIN pg_catalog.pg_attribute a
@@ -150,7 +150,7 @@ def read_tables(
 def read_structure(
     run: Run, wanted: dict[Target, str], sequences: dict[Target, tuple[str, ...]]
 ) -> dict[Target, Facts]:
-    """Return keys, checks, indexes and privileges of each table.
+    """Return keys, indexes and privileges of each table.
 
     *sequences* are those that columns name.
     """
@@ -159,7 +159,7 @@ def read_structure(
         's', w.s, 't', w.t, 'not_null', a.attnotnull,
         'default', (SELECT pg_catalog.pg_get_expr(d.adbin, d.adrelid) FROM pg_catalog.pg_attrdef d
             WHERE d.adrelid = k.oid AND d.adnum = a.attnum),
-        'keys', {_CONSTRAINTS}, 'checks', {_CHECKS}, 'indexes', {_INDEXES},
+        'keys', {_CONSTRAINTS}, 'indexes', {_INDEXES},
         'acl', {_ACL.format(acl="k.relacl")},
         'column_acl', (SELECT coalesce(json_agg(x.acl), '[]') FROM (
             SELECT {_ACL.format(acl="ca.attacl")} AS acl FROM pg_catalog.pg_attribute ca

@@ -117,11 +117,13 @@ class Derived:
     """What follows from the encrypted column *source*.
 
     *expression* is what *column* is generated as or, without a column, what every row fulfils.
+    *searched* is whether each value needs a blind index.
     """
 
     expression: str
     source: str
     column: str = ""
+    searched: bool = False
 
 
 Wanted = Policy | Key | Grants | Value | Lookup | Derived

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tenantguard.catalog import Kind as TableKind
 from tenantguard.errors import sqlstate
 from tenantguard.rls.drift import drift
-from tenantguard.rls.encrypted import searches, watched_columns
+from tenantguard.rls.encrypted import formats, searches, watched_columns
 from tenantguard.rls.finding import Finding
 from tenantguard.rls.forms import Shape, derived_shape, same_policy, shape_of, stored_forms
 from tenantguard.rls.generate import LOCK_TIMEOUT, entries
@@ -152,7 +152,7 @@ def _policies(
         for target in wanted
         for policy in wanted[target].values()
     ]
-    derived = [derived_shape(each) for entry, _ in found.values() for each in _searched(entry)]
+    derived = [derived_shape(each) for entry, _ in found.values() for each in _derived(entry)]
     try:
         forms = stored_forms(run, [*shapes, *derived])
     except Exception as error:  # noqa: BLE001  (any driver's error; the reason is its class)
@@ -175,9 +175,10 @@ def _policies(
         yield from _strangers(target, facts)
 
 
-def _searched(entry: Entry) -> Iterator[Derived]:
+def _derived(entry: Entry) -> Iterator[Derived]:
     if entry.table is not None:
         yield from (wanted for _, wanted in searches(entry.table))
+        yield from (wanted for _, wanted in formats(entry.table))
 
 
 def _policy(

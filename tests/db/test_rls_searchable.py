@@ -1,0 +1,244 @@
+"""Search that is added to an encrypted column, or removed: no value is left that it would miss."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from locks import unique_roles
+from sqlalchemy import Engine, ForeignKey, create_engine, select
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from vault import ENVIRONMENT, A, B
+
+from tenantguard import Exact, KeyFile, Roles, TenantGuard, encrypted_str, rls, tenant_context
+from tenantguard.crypto.keyfile import make_key_file
+from tenantguard.errors import ConfigurationError, PolicyDriftError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from sqlalchemy import URL
+
+NAME = "canary Zoe"
+STRUCTURE = """
+    SELECT attname, attnum, xmin::text FROM pg_attribute WHERE attrelid = 'patients'::regclass
+    UNION ALL SELECT conname, 0, xmin::text || convalidated || pg_get_constraintdef(oid)
+    FROM pg_constraint WHERE conrelid = 'patients'::regclass
+    UNION ALL SELECT id::text, 0, md5(name) || xmin::text FROM patients ORDER BY 1, 2, 3
+"""
+# What Alembic's autogenerate writes for a column that becomes searchable, and for the reverse.
+ADDED = (
+    "ALTER TABLE patients ADD name_bidx bytea GENERATED ALWAYS AS (substring(name, 5, 16)) STORED;"
+    "CREATE INDEX ix_patients_name_bidx ON patients (tenant_id, name_bidx)"
+)
+REMOVED = "ALTER TABLE patients DROP name_bidx"
+
+
+@dataclass
+class Clinic:
+    """A database, to which versions of an application come one after the other."""
+
+    admin: Engine
+    roles: Roles
+    key_file: Path
+    engines: list[Engine]
+
+    def version(self, **columns: Callable[[], Any]) -> Version:
+        """The application whose patients have *columns*."""
+
+        class Base(DeclarativeBase):
+            pass
+
+        class Practice(Base):
+            __tablename__ = "practices"
+            id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+
+        body: dict[str, Any] = {
+            "__tablename__": "patients",
+            "id": mapped_column(primary_key=True),
+            "tenant_id": mapped_column(ForeignKey("practices.id")),
+            "__annotations__": {"id": Mapped[int], "tenant_id": Mapped[uuid.UUID]},
+        }
+        body |= {name: make() for name, make in columns.items()}
+        model = type("Patient", (Base,), {**body, "__module__": __name__})
+        keys = KeyFile(self.key_file, environment=ENVIRONMENT)
+        guard = TenantGuard(Base.metadata, tenants="practices", roles=self.roles, keys=keys)
+        return Version(self, guard, model)
+
+    def run(self, statement: str) -> list[Any]:
+        """Run *statement* as superuser."""
+        with self.admin.begin() as connection:
+            result = connection.exec_driver_sql(
+                statement, execution_options={"no_parameters": True}
+            )
+            return list(result.fetchall()) if result.returns_rows else []
+
+
+@dataclass
+class Version:
+    clinic: Clinic
+    guard: TenantGuard
+    patient: Any
+
+    def apply(self, *, by_script: bool = False) -> None:
+        if by_script:
+            known = self.guard.catalog, self.clinic.roles
+            autocommit = self.clinic.admin.execution_options(isolation_level="AUTOCOMMIT")
+            with autocommit.connect() as connection:
+                for script in (rls.down_sql(*known), rls.sql(*known)):
+                    connection.exec_driver_sql(script, execution_options={"no_parameters": True})
+        else:
+            rls.apply(self.clinic.admin, self.guard.catalog, self.clinic.roles)
+
+    def session(self) -> Session:
+        """A session on a protected engine of its own, which verifies anew."""
+        url = self.clinic.admin.url.set(username=self.clinic.roles.application)
+        engine = create_engine(url)
+        self.clinic.engines.append(engine)
+        self.guard.protect(engine)
+        return Session(engine)
+
+    def add(self, tenant: uuid.UUID, **values: Any) -> None:
+        with tenant_context(tenant), self.session() as session:
+            session.add(self.patient(**values))
+            session.commit()
+
+    def search(self, name: str) -> tuple[list[int], list[int]]:
+        """The patients of that name, and all others."""
+        column = self.patient.name
+        with tenant_context(A), self.session() as session:
+            same, others = (
+                list(session.scalars(select(self.patient.id).where(each)))
+                for each in (column == name, column != name)
+            )
+        return same, others
+
+    def findings(self) -> list[str]:
+        url = self.clinic.admin.url.set(username=self.clinic.roles.application)
+        engine = create_engine(url)
+        with engine.connect() as connection:
+            dbapi: Any = connection.connection.dbapi_connection
+            found = rls.verify(dbapi, self.guard.catalog, self.clinic.roles)
+        engine.dispose()
+        return [each.code for each in found]
+
+
+def plain() -> Any:
+    return encrypted_str(nullable=True)
+
+
+def searchable() -> Any:
+    return encrypted_str(search=Exact(), nullable=True)
+
+
+def moved() -> Any:
+    return encrypted_str(name="searched", search=Exact(), nullable=True)
+
+
+@pytest.fixture
+def clinic(new_database: Callable[[], URL], tmp_path: Path) -> Iterator[Clinic]:
+    key_file = tmp_path / "key.json"
+    make_key_file(key_file, environment=ENVIRONMENT)
+    made = Clinic(create_engine(new_database()), unique_roles(), key_file, [])
+    first = made.version(name=plain)
+    first.guard.catalog.metadata.create_all(made.admin)
+    made.run(f"INSERT INTO practices VALUES ('{A}'), ('{B}')")
+    rls.apply(made.admin, first.guard.catalog, made.roles, create_roles=True)
+    yield made
+    for engine in (*made.engines, made.admin):
+        engine.dispose()
+
+
+@pytest.mark.parametrize("migration", ["SELECT 1", ADDED])
+def test_filled_column_does_not_become_searchable(clinic: Clinic, migration: str) -> None:
+    """Values without an index stop apply, which changes nothing, and the application's engine."""
+    first, second = clinic.version(name=plain), clinic.version(name=searchable)
+    first.add(B, id=1, name=NAME)
+    first.add(B, id=2)
+    clinic.run(migration)
+    before = clinic.run(STRUCTURE)
+    with pytest.raises(ConfigurationError, match="column 'name' without a blind index") as raised:
+        second.apply()
+    assert clinic.run(STRUCTURE) == before
+    assert NAME not in str(raised.value)
+    assert str(B) not in str(raised.value)
+    query = str(raised.value).partition("Find them with: ")[2]
+    assert [row[0] for row in clinic.run(query)] == [1]
+    assert "format-check-missing" in second.findings()
+    with pytest.raises(PolicyDriftError, match="'name' has a blind index, so searches could"):
+        second.search(NAME)
+    first.add(B, id=3, name=NAME)
+
+
+def test_rewritten_values_are_found(clinic: Clinic) -> None:
+    """Copied into a searchable column of its own, each value is found; the old one can go."""
+    first = clinic.version(name=plain)
+    for number, name in enumerate((NAME, "Max", None)):
+        first.add(A, id=number, name=name)
+    between = clinic.version(name=plain, searched=searchable)
+    clinic.run(f"{ADDED.replace('name', 'searched').replace('ADD', 'ADD searched bytea, ADD', 1)}")
+    between.apply()
+    with tenant_context(A), between.session() as session:
+        for patient in session.scalars(select(between.patient)):
+            patient.searched = patient.name
+        session.commit()
+    clinic.run("ALTER TABLE patients DROP name")
+    last = clinic.version(name=moved)
+    last.apply()
+    assert last.findings() == []
+    assert last.search(NAME) == ([0], [1])
+
+
+@pytest.mark.parametrize("by_script", [True, False])
+def test_search_is_added_and_removed(clinic: Clinic, by_script: bool) -> None:  # noqa: FBT001
+    """Without plain values search can be added; removed, plain values are taken again."""
+    first, second = clinic.version(name=plain), clinic.version(name=searchable)
+    first.add(A, id=1)
+    second.apply(by_script=by_script)
+    second.add(A, id=2, name=NAME)
+    assert second.search(NAME) == ([2], [])
+    assert first.findings() == ["format-check-missing"]
+    clinic.run(REMOVED)
+    first.apply(by_script=by_script)
+    first.add(A, id=3, name=NAME)
+    [check] = clinic.run(
+        "SELECT count(*) FROM pg_constraint WHERE conname = 'patients_name_sealed'"
+    )
+    assert check[0] == 1
+    with pytest.raises(ConfigurationError, match="without a blind index"):
+        second.apply()
+
+
+@pytest.mark.parametrize(
+    ("stored", "taken"),
+    [
+        ("9e54010100112233445566778899aabbccddeeff", True),
+        ("9e54020300112233445566778899aabbccddeeff01", True),
+        ("9e54010000112233445566778899aabbccddeeff01", False),
+        ("9e54010200112233445566778899aabbccddeeff01", False),
+        ("9e54010100112233445566778899aabbccddee", False),
+        ("9e540101", False),
+        ("9e54", False),
+        ("", False),
+        ("9f54010100112233445566778899aabbccddeeff", False),
+    ],
+)
+def test_every_value_of_a_searchable_column_has_an_index(
+    clinic: Clinic, stored: str, *, taken: bool
+) -> None:
+    """The database takes nothing else, whoever writes it, and the finding query finds the rest."""
+    clinic.version(name=searchable).apply()
+    insert = rf"INSERT INTO patients (id, tenant_id, name) VALUES (1, '{A}', '\x{stored}')"
+    if taken:
+        clinic.run(insert)
+        return
+    with pytest.raises(DBAPIError, match="patients_name_sealed"):
+        clinic.run(insert)
+    clinic.run(f"ALTER TABLE patients DROP CONSTRAINT patients_name_sealed; {insert}")
+    with pytest.raises(ConfigurationError, match="without a blind index") as raised:
+        clinic.version(name=searchable).apply()
+    assert len(clinic.run(str(raised.value).partition("Find them with: ")[2])) == 1

@@ -35,6 +35,10 @@ STARLETTE = "tests/integrations/test_starlette.py"
 VERIFY = "tests/db/test_rls_verify.py"
 APPLY = "tests/db/test_rls_apply.py"
 ENCRYPTED = "tests/db/test_rls_encrypted.py"
+FIELD_WRITES = "tests/db/test_encrypted_writes.py"
+FIELD_QUERIES = "tests/db/test_encrypted_queries.py"
+FIELD_REFUSALS = "tests/db/test_encrypted_refusals.py"
+FIELD_KEYS = "tests/db/test_encrypted_keys.py"
 SEARCHABLE = "tests/db/test_rls_searchable.py"
 KEY_TABLE = "tests/db/test_rls_keys.py"
 KEY_FILE = "tests/unit/test_keyfile.py"
@@ -134,12 +138,59 @@ def _support_reads(_kind: Any, roles: Any) -> dict[str, frozenset[str]]:
     )
 
 
+class _Alone(bytes):
+    """Bytes that nothing is added to."""
+
+    __slots__ = ()
+
+    def __add__(self, _other: Any) -> bytes:
+        return bytes(self)
+
+
+def _without_index(self: Any, context: Any) -> bytes:
+    return _Alone(context.associated_data(self._tenant, self._header))
+
+
+def _keys_query(settled: str, state: str) -> Callable[[Any, str], str]:
+    """Return a query that says of each keyset that it is *settled*, and its *state*."""
+    columns = f"purpose, kek_uri, wrapped, check_value, {state}, {settled}"
+
+    def query(self: Any, tenant: str) -> str:
+        return f"SELECT {columns} FROM {self._table} WHERE tenant_id = '{tenant}'"
+
+    return query
+
+
+def _context_without(part: str) -> Callable[[str, bytes, str], bytes]:
+    from tenantguard.crypto.format import keyset_context  # noqa: PLC0415
+
+    def context(environment: str, tenant: bytes, purpose: str) -> bytes:
+        given = {"environment": environment, "tenant": tenant, "purpose": purpose}
+        given[part] = b"" if part == "tenant" else ""
+        return keyset_context(**given)  # type: ignore[arg-type]
+
+    return context
+
+
+def _show_generated() -> None:
+    from vault import Base  # noqa: PLC0415
+
+    from tenantguard.keytable import SEARCHES  # noqa: PLC0415
+
+    for table in Base.metadata.tables.values():
+        for column in table.columns:
+            if SEARCHES in column.info:
+                column._omit_from_statements = False
+
+
 def _open(criteria: Any) -> list[Any]:
     return [clause for clause in criteria if clause is not None]
 
 
 MIDDLEWARE = "tenantguard.integrations.starlette"
 COMPILER = "tenantguard.scoping.compiler:TenantCompiler"
+FIELD_COMPILER = "tenantguard.columns.compiler:EncryptionCompiler"
+FIELD_TYPES = "tenantguard.columns.types"
 MODULE = "tenantguard.scoping.compiler"
 SAVED = "tenantguard.scoping.writes:Writes"
 PINNED = "tenantguard.scoping.sessions:_Pinned"
@@ -432,6 +483,92 @@ CONTROLS = {
     ),
     "a terminal obeys no row": Control(
         _attribute("tenantguard.cli.key_report", "printable", lambda text: text), KEYS, "terminal"
+    ),
+    # Encrypted columns.
+    "values are bound to their column": Control(
+        _attribute("tenantguard.crypto.format:FieldContext", "associated_data", lambda *_: b"same"),
+        FIELD_WRITES,
+        "moved",
+    ),
+    "values are bound to their blind index": Control(
+        _attribute("tenantguard.crypto.tenant_keys:_Associated", "__missing__", _without_index),
+        FIELD_WRITES,
+        "moved",
+    ),
+    "values are sealed": Control(
+        _attribute(FIELD_TYPES, "_noting", lambda *_: None), FIELD_WRITES, "every_insert_seals"
+    ),
+    "engines without keys are refused": Control(
+        _attribute("tenantguard.columns.types:Encrypted", "bind_processor", _nothing),
+        FIELD_KEYS,
+        "without_keys",
+    ),
+    "the generated column is left out": Control(
+        _show_generated, FIELD_WRITES, "costs_no_statement"
+    ),
+    "aliases have the generated column": Control(
+        _attribute(FIELD_TYPES, "searched_column", _nothing), FIELD_QUERIES, "uses_the_index"
+    ),
+    "ciphertext stands only where it may": Control(
+        _attribute(FIELD_COMPILER, "_may_stand", lambda *_: True), FIELD_REFUSALS, "questions"
+    ),
+    "ciphertext is not told apart": Control(
+        _attribute("tenantguard.columns.compiler", "_refuse_equality", _nothing),
+        FIELD_REFUSALS,
+        "questions",
+    ),
+    "columns are not mixed": Control(
+        _attribute("tenantguard.columns.compiler", "_refuse_mixture", _nothing),
+        FIELD_REFUSALS,
+        "questions",
+    ),
+    "written values are values": Control(
+        _attribute("tenantguard.columns.compiler", "_value", lambda _table, _key, value: value),
+        FIELD_REFUSALS,
+        "would_compute",
+    ),
+    "copied values are of the same column": Control(
+        _attribute("tenantguard.columns.compiler", "_check_selected", _nothing),
+        FIELD_REFUSALS,
+        "would_compute",
+    ),
+    "keysets are checked": Control(
+        _attribute("tenantguard.crypto.keysets", "_checked", lambda keyset, **_: keyset),
+        FIELD_KEYS,
+        "damaged and check",
+    ),
+    "keysets are bound to their tenant": Control(
+        _attribute("tenantguard.keystore", "keyset_context", _context_without("tenant")),
+        FIELD_KEYS,
+        "damaged and tenant",
+    ),
+    "keysets are bound to their environment": Control(
+        _attribute("tenantguard.keystore", "keyset_context", _context_without("environment")),
+        FIELD_KEYS,
+        "environment",
+    ),
+    "keys that may not last are not cached": Control(
+        _attribute("tenantguard.keystore:Keystore", "_query", _keys_query("true", "state")),
+        FIELD_KEYS,
+        "rolled_back",
+    ),
+    "destroyed keys are destroyed": Control(
+        _attribute(
+            "tenantguard.keystore:Keystore", "_query", _keys_query("true", "'active' AS state")
+        ),
+        FIELD_KEYS,
+        "stay_destroyed",
+    ),
+    "keys are read again": Control(
+        _attribute("tenantguard.keystore", "_SECONDS", 1e9), FIELD_KEYS, "forgets_in_time"
+    ),
+    "a forked child forgets": Control(
+        _attribute("tenantguard.keystore:Keystore", "forget", _nothing), FIELD_KEYS, "forked"
+    ),
+    "what PostgreSQL says of keys is not shown": Control(
+        _attribute("tenantguard.keystore", "_asked", lambda run, query: run(query)),
+        FIELD_KEYS,
+        "obstacles",
     ),
     # Flask.
     "a request without a tenant is refused": Control(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from tenantguard.columns.compiler import EncryptionCompiler, encryption_compiler
 from tenantguard.columns.field import Unsealed
+from tenantguard.columns.types import SEALS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,3 +67,6 @@ def attach_encryption(dialect: Dialect, keys: Keys) -> None:
     dialect.statement_compiler = encryption_compiler(dialect.statement_compiler)
     base = dialect.execution_ctx_cls
     dialect.execution_ctx_cls = type(base.__name__, (Sealing, base), {"keys": staticmethod(keys)})
+    setattr(dialect, SEALS, True)
+    # What the types have refused for this dialect, while it had no keys, is remembered there.
+    dialect._type_memos.clear()  # noqa: SLF001

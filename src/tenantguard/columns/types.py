@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import BindParameter, ColumnElement, LargeBinary, func, null
+from sqlalchemy import BindParameter, ColumnElement, LargeBinary, column, func, null
 from sqlalchemy.sql import coercions, operators, roles
 from sqlalchemy.sql.base import SchemaEventTarget
 from sqlalchemy.sql.elements import BinaryExpression, ClauseElement, Null
+from sqlalchemy.sql.lambdas import PyWrapper
 from sqlalchemy.types import UserDefinedType
 
 from tenantguard.columns.field import Field, Unsealed
@@ -28,7 +29,12 @@ if TYPE_CHECKING:
     from sqlalchemy import Column, Dialect, Table
     from sqlalchemy.sql.operators import OperatorType
 
-__all__ = ["WHOLE", "Encrypted", "SearchValue"]
+    from tenantguard.crypto.tenant_keys import TenantKeys
+
+__all__ = ["SEALS", "WHOLE", "Encrypted", "SearchValue"]
+
+SEALS = "_tenantguard_seals"
+"""Marks a dialect whose execution context seals values."""
 
 WHOLE = "tenantguard_whole"
 """Annotates a column that stands where its ciphertext may: in IS NULL, or to take its index."""
@@ -61,7 +67,7 @@ class _Comparator(UserDefinedType.Comparator[Any]):
             right = coercions.expect(role, other[0], expr=self.expr, operator=op)
             return BinaryExpression(self.expr, right, op)
         if op in _SEARCHES:
-            value = self._value(other[0], expanding=op in _LISTS)
+            value = self._value(other[0], op)
             return cast("ColumnElement[Any]", op(self._index(), value))
         raise _unanswerable(self.type.field)
 
@@ -84,8 +90,11 @@ class _Comparator(UserDefinedType.Comparator[Any]):
             return found
         return func.substring(self._whole(), INDEX_OFFSET + 1, INDEX_SIZE, type_=LargeBinary())
 
-    def _value(self, other: Any, *, expanding: bool) -> BindParameter[Any]:
-        type_ = self.type.search_value()
+    def _value(self, other: Any, op: OperatorType) -> BindParameter[Any]:
+        type_, expanding = self.type.search_value(), op in _LISTS
+        if isinstance(other, PyWrapper):
+            # A lambda's closure: another value takes its place at the next execution.
+            other = other._sa__py_wrapper_literal(expr=column("", type_), operator=op)  # noqa: SLF001
         if isinstance(other, BindParameter):
             return _retyped(other, type_)
         if _is_sql(other):
@@ -94,6 +103,23 @@ class _Comparator(UserDefinedType.Comparator[Any]):
         return BindParameter(
             self.type.field.bind_name, value, type_=type_, unique=True, expanding=expanding
         )
+
+
+def _noting(
+    send: Callable[[TenantKeys, Any], bytes], field: Field, dialect: Dialect
+) -> Callable[[Any], Unsealed | None]:
+    if hasattr(dialect, SEALS):
+        return lambda value: None if value is None else Unsealed(send, value)
+
+    def refuse(value: Any) -> None:
+        if value is not None:
+            raise KeyUnavailableError(
+                f"A value of column {field.name} was about to be written or searched on an engine "
+                "that has no keys. Use an engine that a guard with TenantGuard(keys=…) protects, "
+                "inside tenant_context(); under system access leave the column out."
+            )
+
+    return refuse
 
 
 def _is_sql(other: Any) -> bool:
@@ -134,10 +160,9 @@ class SearchValue(_Sealed):
 
     cache_ok = True
 
-    def bind_processor(self, dialect: Dialect) -> Callable[[Any], Unsealed | None]:  # noqa: ARG002
+    def bind_processor(self, dialect: Dialect) -> Callable[[Any], Unsealed | None]:
         """Note the value, so that its blind index is sent."""
-        index = self.field.index
-        return lambda value: None if value is None else Unsealed(index, value)
+        return _noting(self.field.index, self.field, dialect)
 
 
 class Encrypted(_Sealed, SchemaEventTarget):
@@ -171,10 +196,9 @@ class Encrypted(_Sealed, SchemaEventTarget):
             )
         return self._search_value
 
-    def bind_processor(self, dialect: Dialect) -> Callable[[Any], Unsealed | None]:  # noqa: ARG002
+    def bind_processor(self, dialect: Dialect) -> Callable[[Any], Unsealed | None]:
         """Note the value, so that it is sealed when the keys are there."""
-        seal = self.field.seal
-        return lambda value: None if value is None else Unsealed(seal, value)
+        return _noting(self.field.seal, self.field, dialect)
 
     def result_processor(self, dialect: Dialect, coltype: Any) -> Callable[[Any], Any]:  # noqa: ARG002
         """Open what is fetched with the keys of the active tenant."""

@@ -22,7 +22,7 @@ from sqlalchemy_utils.types.encrypted.encrypted_type import AesEngine, AesGcmEng
 from tink import aead, prf
 
 from tenantguard import Exact, encrypted_str, tenant_context
-from tenantguard.columns.execution import _sealed
+from tenantguard.columns.execution import _sealed, attach_encryption
 from tenantguard.context import active_tenant
 from tenantguard.crypto.format import INDEX_SIZE, PLAIN, search_input
 from tenantguard.crypto.keysets import DataKeyset, IndexKeyset
@@ -41,6 +41,7 @@ TENANT = b"aaaaaaaa-0000-4000-8000-00000000000a"
 OTHERS = 10
 ROUNDS, REPEAT = 80, 500
 DIALECT = create_engine("postgresql+psycopg://").dialect
+attach_encryption(DIALECT, lambda *_: TenantKeys(b""))
 
 
 class Base(DeclarativeBase):

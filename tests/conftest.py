@@ -128,6 +128,13 @@ def vault(admin_url: URL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     built.dispose()
 
 
+@pytest.fixture(autouse=True)
+def _close_engines(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    if "vault" in request.fixturenames:
+        request.getfixturevalue("vault").close_engines()
+
+
 @pytest.fixture
 def driver(request: pytest.FixtureRequest) -> str:
     """The driver of the engines under test; a test may parametrise it."""

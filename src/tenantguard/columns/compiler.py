@@ -56,10 +56,12 @@ class EncryptionCompiler:
     def _note_uses(self) -> None:
         """Note what an execution needs keys for: once, because what is compiled is cached."""
         compiled = cast("SQLCompiler", self)
-        binds: Iterable[BindParameter[Any]] = getattr(compiled, "bind_names", ())
-        for bind in binds:
+        binds: dict[BindParameter[Any], str] = getattr(compiled, "bind_names", {})
+        types: dict[str, Any] = {}
+        for bind, name in binds.items():
             self.seals = self.seals or isinstance(bind.type, Encrypted)
             self.searches = self.searches or isinstance(bind.type, SearchValue)
+            _refuse_two_uses(types.setdefault(name, bind.type), bind.type)
         self.opens = any(
             isinstance(entry.type, Encrypted)
             for entry in getattr(compiled, "_result_columns", None) or ()
@@ -258,6 +260,19 @@ def _same_field(type_: Any, target: Any) -> bool:
         and isinstance(target.type, Encrypted)
         and type_.field.same_as(target.type.field)
     )
+
+
+def _refuse_two_uses(first: Any, second: Any) -> None:
+    """Refuse one parameter for two columns: SQLAlchemy has one processor for it."""
+    for one, other in ((first, second), (second, first)):
+        if isinstance(one, Encrypted | SearchValue) and not (
+            type(one) is type(other) and one.field.same_as(other.field)
+        ):
+            raise EncryptedQueryError(
+                f"One parameter is used for column {one.field.name}, which is encrypted, and for "
+                "something else; it can be sealed for one of them only. Give each its own "
+                "parameter."
+            )
 
 
 def _refuse_equality(columns: Iterable[Any]) -> None:

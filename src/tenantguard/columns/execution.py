@@ -47,9 +47,11 @@ def _sealed(row: Any, keys: TenantKeys) -> Any:
         # SQLAlchemy has made the row for this execution, so it is changed where it is.
         for name, value in row.items():
             if type(value) is Unsealed:
-                row[name] = value.sealed(keys)
+                row[name] = value.seal(keys, value.value)
         return row
-    return type(row)([each.sealed(keys) if type(each) is Unsealed else each for each in row])
+    return type(row)(
+        [each.seal(keys, each.value) if type(each) is Unsealed else each for each in row]
+    )
 
 
 def attach_encryption(dialect: Dialect, keys: Keys) -> None:

@@ -114,12 +114,14 @@ class Field:
             EncryptedValueError: If it is not of the column's type.
             KeyUnavailableError: If the tenant has no key that may seal.
         """
-        pack = self.kind.pack
-        packed = self._packed(pack, value)
-        if self.search is None:
-            return keys.seal(self.context or self._context(), packed, None)
-        equal = packed if self._equal is pack else self._packed(self._equal, value)
-        return keys.seal(self.context or self._context(), packed, keys.index(self._prefix, equal))
+        index = None if self.search is None else self.index(keys, value)
+        try:
+            packed = self.kind.pack(value)
+        except _UNFIT:
+            pass
+        else:
+            return keys.seal(self.context or self._context(), packed, index)
+        raise self._unfit(value)
 
     def index(self, keys: TenantKeys, value: Any) -> bytes:
         """Return the blind index of *value*.
@@ -128,11 +130,17 @@ class Field:
             EncryptedValueError: If it is not of the column's type.
             EncryptedQueryError: If the column is not searchable.
         """
-        if self.search is None:
+        if self.search is None or self._equal is None:
             raise EncryptedQueryError(
                 f"Column {self.name} is not searchable. Declare it with search=Exact()."
             )
-        return keys.index(self._prefix, self._packed(self._equal, value))
+        try:
+            equal = self._equal(value)
+        except _UNFIT:
+            pass
+        else:
+            return keys.index(self._prefix, equal)
+        raise self._unfit(value)
 
     def open(self, keys: TenantKeys, stored: bytes) -> Any:
         """Return the value that *stored* holds.
@@ -152,15 +160,9 @@ class Field:
             f"{self.kind.name}. Declare the column as it was, or encrypt its values anew."
         )
 
-    def _packed(self, pack: Any, value: Any) -> bytes:
-        try:
-            packed: bytes = pack(value)
-        except _UNFIT:
-            pass
-        else:
-            return packed
-        # Outside of the block: the cause would show the value.
-        raise EncryptedValueError(
+    def _unfit(self, value: Any) -> EncryptedValueError:
+        # Raised outside of the block that failed: the cause would show the value.
+        return EncryptedValueError(
             f"Column {self.name} takes {self.kind.name}; it was given a {type(value).__name__} "
             "that is not one, or that cannot be stored."
         )
@@ -174,20 +176,21 @@ class Field:
 
 
 class Unsealed:
-    """A value on its way to the database; what is not sealed in time is refused by the driver."""
+    """A value on its way to the database; what is not sealed in time is refused by the driver.
 
-    __slots__ = ("_seal", "_value")
+    Attributes:
+        seal: Returns what is sent instead, given the keys and the value: `Field.seal` or `.index`.
+        value: The plaintext.
+    """
+
+    __slots__ = ("seal", "value")
 
     def __init__(self, seal: Callable[[TenantKeys, Any], bytes], value: Any) -> None:
-        self._seal = seal
-        self._value = value
+        self.seal = seal
+        self.value = value
 
     def __repr__(self) -> str:
         return "<Unsealed>"
-
-    def sealed(self, keys: TenantKeys) -> bytes:
-        """Return what is sent instead: the sealed value, or its blind index."""
-        return self._seal(keys, self._value)
 
 
 def _folding(fold: Callable[[str], str], pack: Callable[[Any], bytes]) -> Callable[[Any], bytes]:

@@ -229,6 +229,11 @@ class Encrypted(_Sealed, SchemaEventTarget):
                 f"Column {table.fullname}.{column.name} is encrypted, and each value differently: "
                 "it cannot be a key, unique or indexed. To find rows, declare search=Exact()."
             )
+        if self.field.context is not None:
+            # The type of another table's column: that one keeps its labels.
+            column.type = self.copy()
+            column.type._attach(column, table)  # noqa: SLF001
+            return
         self.field.attach(table.fullname, column.name)
         column.info[ENCRYPTED] = self.field.labels
         if not self._stored:
@@ -251,6 +256,7 @@ def _no_keys(field: Field, *, tenant: bool) -> TenantNotSetError | KeyUnavailabl
             "out, with load_only() or defer()."
         )
     return KeyUnavailableError(
-        f"A value of column {field.name} was fetched from an engine that has no keys. Protect it "
-        "with a guard that has TenantGuard(keys=…)."
+        f"A value of column {field.name} was fetched from an engine that has no keys, or for "
+        "another tenant than its statement was executed for. Protect the engine with a guard that "
+        "has TenantGuard(keys=…), and fetch where you execute."
     )

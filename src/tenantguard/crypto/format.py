@@ -57,7 +57,7 @@ class FieldContext:
 
 def search_input(prefix: bytes, normalized: bytes) -> bytes:
     """Return the input of the blind index's pseudorandom function."""
-    return prefix + _joined(normalized)
+    return prefix + len(normalized).to_bytes(4, "big") + normalized
 
 
 def keyset_context(environment: str, tenant: bytes, purpose: str) -> bytes:

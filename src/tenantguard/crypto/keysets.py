@@ -51,20 +51,18 @@ class Kek(Protocol):
 
 
 class DataKeyset:
-    """Seals and opens one tenant's values."""
+    """Seals and opens one tenant's values.
 
-    __slots__ = ("_aead", "_prefixes")
+    Attributes:
+        seal: Returns a plaintext encrypted, 33 bytes longer, given it and its associated data.
+    """
+
+    __slots__ = ("_aead", "_handle", "seal")
 
     def __init__(self, handle: tink.KeysetHandle) -> None:
+        self._handle = handle
         self._aead = handle.primitive(aead.Aead)
-        # Tink's output prefix: one byte, then the key's number.
-        self._prefixes = frozenset(
-            b"\x01" + info.key_id.to_bytes(4, "big") for info in handle.keyset_info().key_info
-        )
-
-    def seal(self, plaintext: bytes, associated_data: bytes) -> bytes:
-        """Return *plaintext* encrypted, 33 bytes longer."""
-        return cast("bytes", self._aead.encrypt(plaintext, associated_data))
+        self.seal: Callable[[bytes, bytes], bytes] = self._aead.encrypt
 
     def open(self, ciphertext: bytes, associated_data: bytes) -> bytes:
         """Return the plaintext of *ciphertext*.
@@ -74,9 +72,11 @@ class DataKeyset:
             TamperedError: If it was altered, or sealed with other associated data.
         """
         try:
-            return cast("bytes", self._aead.decrypt(ciphertext, associated_data))
+            plaintext: bytes = self._aead.decrypt(ciphertext, associated_data)
         except tink.TinkError:
-            known = ciphertext[:_PREFIX_SIZE] in self._prefixes
+            known = self._has_key_of(ciphertext)
+        else:
+            return plaintext
         # Tink has one error for every cause; the prefix tells them apart.
         if known:
             raise TamperedError(
@@ -89,6 +89,12 @@ class DataKeyset:
             "another tenant, or tenantguard_keys was restored from another time than the rows."
         )
 
+    def _has_key_of(self, ciphertext: bytes) -> bool:
+        # Tink's output prefix: one byte, then the key's number.
+        return ciphertext[:_PREFIX_SIZE] in {
+            b"\x01" + info.key_id.to_bytes(4, "big") for info in self._handle.keyset_info().key_info
+        }
+
 
 class IndexKeyset:
     """Computes one tenant's blind indexes."""
@@ -100,7 +106,8 @@ class IndexKeyset:
 
     def compute(self, data: bytes) -> bytes:
         """Return 16 bytes that only this keyset can tell from random ones."""
-        return cast("bytes", self._prf.compute(data, INDEX_SIZE))
+        index: bytes = self._prf.compute(data, INDEX_SIZE)
+        return index
 
 
 def new_data_keyset(kek: Kek, context: bytes) -> tuple[bytes, bytes]:

@@ -14,6 +14,8 @@ from sqlalchemy import (
     Table,
     UniqueConstraint,
     bindparam,
+    distinct,
+    func,
     insert,
     literal,
     or_,
@@ -226,3 +228,40 @@ def test_a_stream_goes_on_when_another_session_sees_no_key(vault: Vault) -> None
         assert next(stream) == "Yul"
         stream.close()
         first.rollback()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        lambda: select(func.row_to_json(select(Patient).subquery().table_valued())),
+        lambda: select(Patient.id).order_by(Patient.__table__.alias().table_valued()),
+        lambda: select(func.count(distinct(select(Patient.name).subquery().table_valued()))),
+    ],
+)
+def test_a_row_as_one_value_is_refused(vault: Vault, statement: Callable[[], Any]) -> None:
+    """A whole row that is compared, counted or turned into JSON has ciphertext in it."""
+    with (
+        tenant_context(A),
+        vault.engine().connect() as connection,
+        pytest.raises(EncryptedQueryError, match="stands where the database"),
+    ):
+        connection.execute(statement())
+
+
+def test_an_unknown_name_in_an_upsert_is_refused(vault: Vault) -> None:
+    """SQLAlchemy only warns of it, and would send the value as it is."""
+    upsert = postgresql.insert(Patient).values(id=1, name="Zoe")
+    upsert = upsert.on_conflict_do_update(index_elements=["id"], set_={"Name": "Zoe"})
+    with (
+        tenant_context(A),
+        vault.engine().connect() as connection,
+        pytest.raises(EncryptedQueryError, match="set_= names 'Name'"),
+    ):
+        connection.execute(upsert)
+
+
+@pytest.mark.parametrize("values", ["Zoe", b"Zoe", {"Zoe": 1}])
+def test_one_value_is_no_list(values: Any) -> None:
+    """in_() of a text would search for its letters."""
+    with pytest.raises(EncryptedQueryError, match="takes a list of values"):
+        Patient.name.in_(values)

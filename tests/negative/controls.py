@@ -191,6 +191,7 @@ MIDDLEWARE = "tenantguard.integrations.starlette"
 COMPILER = "tenantguard.scoping.compiler:TenantCompiler"
 FIELD_COMPILER = "tenantguard.columns.compiler:EncryptionCompiler"
 FIELD_TYPES = "tenantguard.columns.types"
+FIELD_ATTACKS = "tests/db/test_encrypted_attacks.py"
 MODULE = "tenantguard.scoping.compiler"
 SAVED = "tenantguard.scoping.writes:Writes"
 PINNED = "tenantguard.scoping.sessions:_Pinned"
@@ -200,6 +201,17 @@ PSYCOPG = "tenantguard.binding.psycopg:TenantBinding"
 BOUND = "tenantguard.binding"
 PSYCOPG2 = "tenantguard.binding.psycopg2:TenantConnection"
 ASYNCPG = "tenantguard.binding.asyncpg"
+
+
+def _one_tenants_keys() -> None:
+    """Let the cache of keys answer with whatever it has."""
+    from tenantguard.keystore import Keystore  # noqa: PLC0415
+
+    def cached(self: Keystore, _tenant: str) -> Any:
+        return next(iter(self._cache.values()), None)
+
+    Keystore._cached = cached  # type: ignore[method-assign]
+
 
 CONTROLS = {
     # The first lock, reads.
@@ -513,24 +525,57 @@ CONTROLS = {
         _attribute(FIELD_COMPILER, "_may_stand", lambda *_: True), FIELD_REFUSALS, "questions"
     ),
     "ciphertext is not told apart": Control(
-        _attribute("tenantguard.columns.compiler", "_refuse_equality", _nothing),
+        _attribute("tenantguard.columns.compiler", "refuse_equality", _nothing),
         FIELD_REFUSALS,
         "questions",
     ),
     "columns are not mixed": Control(
-        _attribute("tenantguard.columns.compiler", "_refuse_mixture", _nothing),
+        _attribute("tenantguard.columns.compiler", "refuse_mixture", _nothing),
         FIELD_REFUSALS,
         "questions",
     ),
     "written values are values": Control(
-        _attribute("tenantguard.columns.compiler", "_value", lambda _table, _key, value: value),
+        _attribute("tenantguard.columns.written", "_value", lambda _table, _key, value: value),
         FIELD_REFUSALS,
         "would_compute",
     ),
     "copied values are of the same column": Control(
-        _attribute("tenantguard.columns.compiler", "_check_selected", _nothing),
+        _attribute("tenantguard.columns.compiler", "check_selected", _nothing),
         FIELD_REFUSALS,
         "would_compute",
+    ),
+    "one parameter is for one column": Control(
+        _attribute("tenantguard.columns.compiler", "_refuse_two_uses", _nothing),
+        FIELD_ATTACKS,
+        "two_columns",
+    ),
+    "unknown names are refused": Control(
+        _attribute("tenantguard.columns.compiler", "refuse_unknown", _nothing),
+        FIELD_ATTACKS,
+        "unknown_name",
+    ),
+    "keys over ciphertext are refused": Control(
+        _attribute("tenantguard.catalog", "check_encrypted", _nothing),
+        FIELD_ATTACKS,
+        "key_over_ciphertext",
+    ),
+    "keys are forgotten with the connections": Control(
+        _attribute("tenantguard.keystore:Keystore", "forget", _nothing),
+        FIELD_ATTACKS,
+        "before_the_pool",
+    ),
+    "a lost keyset is not made again": Control(
+        _attribute("tenantguard.keystore", "PURPOSES", ("data",)),
+        FIELD_ATTACKS,
+        "lost_keyset",
+    ),
+    "keys are the active tenant's": Control(
+        _one_tenants_keys, "tests/db/test_encrypted_race.py", "another_tenants"
+    ),
+    "asyncpg's errors hide the value": Control(
+        _attribute("tenantguard.engines", "_ARGUMENT", re.compile("(?!)")),
+        "tests/db/test_canaries.py",
+        "plaintext and asyncpg",
     ),
     "keysets are checked": Control(
         _attribute("tenantguard.crypto.keysets", "_checked", lambda keyset, **_: keyset),

@@ -10,21 +10,27 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import Column, Table
+from sqlalchemy import Table
 from sqlalchemy.sql import operators
-from sqlalchemy.sql.elements import BindParameter, ColumnClause, Label, Null
-from sqlalchemy.sql.expression import TableClause
 from sqlalchemy.sql.selectable import ScalarSelect, TextualSelect, _CompoundSelectKeyword
 
+from tenantguard.columns.expressions import inner, is_encrypted, refusal
+from tenantguard.columns.rows import refuse_equality, refuse_mixture
 from tenantguard.columns.types import WHOLE, Encrypted, SearchValue
+from tenantguard.columns.written import (
+    check_selected,
+    is_search_column,
+    refuse_unknown,
+    values_of,
+)
 from tenantguard.errors import ConfigurationError, EncryptedQueryError
-from tenantguard.keytable import SEARCHES
 from tenantguard.scoping.statements import compiled_as, copy_with
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from sqlalchemy.sql.compiler import SQLCompiler
+    from sqlalchemy.sql.elements import BindParameter
 
 __all__ = ["EncryptionCompiler", "encryption_compiler"]
 
@@ -71,11 +77,15 @@ class EncryptionCompiler:
 
     def visit_column(self, column: Any, *args: Any, **kwargs: Any) -> str:
         """Render a column; an encrypted one only where its ciphertext may stand."""
+        for part in getattr(getattr(column, "scalar_alias", None), "c", ()):
+            # A whole row as one value, as `table_valued()` makes it.
+            if is_encrypted(part):
+                raise refusal(part.type)
         if isinstance(column.type, Encrypted) and not self._may_stand(column):
             # The columns of SQL text tell what is fetched, and are not sent.
             of_text = not self.stack or isinstance(self.stack[-1]["selectable"], TextualSelect)
             if not of_text or kwargs.get("add_to_result_map") is None:
-                raise _refusal(column.type)
+                raise refusal(column.type)
         return cast("str", super().visit_column(column, *args, **kwargs))  # type: ignore[misc]
 
     def visit_grouping(self, grouping: Any, *args: Any, **kwargs: Any) -> str:
@@ -83,7 +93,7 @@ class EncryptionCompiler:
         if isinstance(grouping, ScalarSelect) and not self._may_stand(grouping):
             for column in grouping.element.selected_columns:
                 if isinstance(column.type, Encrypted):
-                    raise _refusal(column.type)
+                    raise refusal(column.type)
         return cast("str", super().visit_grouping(grouping, *args, **kwargs))  # type: ignore[misc]
 
     def visit_unary(self, unary: Any, *args: Any, **kwargs: Any) -> str:
@@ -96,7 +106,7 @@ class EncryptionCompiler:
         """Render a label; not alone, where ORDER BY or GROUP BY names it."""
         alone = kwargs.get("render_label_as_label")
         if alone is not None and alone is label and isinstance(alone.type, Encrypted):
-            raise _refusal(alone.type)
+            raise refusal(alone.type)
         return cast("str", super().visit_label(label, *args, **kwargs))  # type: ignore[misc]
 
     def visit_function(self, func: Any, *args: Any, **kwargs: Any) -> str:
@@ -107,14 +117,14 @@ class EncryptionCompiler:
             return cast("str", super().visit_function(func, *args, **kwargs))  # type: ignore[misc]
 
     def _label_select_column(self, select: Any, column: Any, *args: Any, **kwargs: Any) -> str:
-        with self._selecting(_inner(column)):
+        with self._selecting(inner(column)):
             return cast("str", super()._label_select_column(select, column, *args, **kwargs))  # type: ignore[misc]
 
     def _compose_select_body(
         self, text: str, select: Any, compile_state: Any, *args: Any, **kwargs: Any
     ) -> str:
         if select._distinct and not select._distinct_on:  # noqa: SLF001
-            _refuse_equality(entry[3] for entry in compile_state.columns_plus_names)
+            refuse_equality(entry[3] for entry in compile_state.columns_plus_names)
         return cast(
             "str",
             super()._compose_select_body(text, select, compile_state, *args, **kwargs),  # type: ignore[misc]
@@ -122,10 +132,10 @@ class EncryptionCompiler:
 
     def visit_compound_select(self, compound: Any, *args: Any, **kwargs: Any) -> str:
         """Render UNION and its like, which compare rows; UNION ALL does not."""
-        _refuse_mixture([list(each._all_selected_columns) for each in compound.selects])  # noqa: SLF001
+        refuse_mixture([list(each._all_selected_columns) for each in compound.selects])  # noqa: SLF001
         if compound.keyword is not _CompoundSelectKeyword.UNION_ALL:
             for select in compound.selects:
-                _refuse_equality(select.selected_columns)
+                refuse_equality(select.selected_columns)
         return cast("str", super().visit_compound_select(compound, *args, **kwargs))  # type: ignore[misc]
 
     def _may_stand(self, expression: Any) -> bool:
@@ -158,8 +168,9 @@ class EncryptionCompiler:
         values = on_conflict.update_values_to_set
         pairs = list(values.items()) if hasattr(values, "items") else list(values)
         # set_=insert.excluded names the generated columns too, which follow by themselves.
-        pairs = [(key, value) for key, value in pairs if not _is_search_column(value)]
-        pairs = list(_row(table, dict(pairs)).items())
+        pairs = [(key, value) for key, value in pairs if not is_search_column(value)]
+        refuse_unknown(table, dict(pairs))
+        pairs = list(values_of(table, dict(pairs)).items())
         on_conflict = copy_with(on_conflict, update_values_to_set=pairs)
         return cast("str", super().visit_on_conflict_do_update(on_conflict, **kwargs))  # type: ignore[misc]
 
@@ -167,7 +178,7 @@ class EncryptionCompiler:
         table = statement.table
         if not isinstance(table, Table):
             return statement
-        if getattr(statement, "select", None) is None and not any(map(_is_encrypted, table.c)):
+        if getattr(statement, "select", None) is None and not any(map(is_encrypted, table.c)):
             return statement
         options = {key: value for key, value in kwargs.items() if key != "visiting_cte"}
         state = statement._compile_state_factory(statement, self, **options)  # noqa: SLF001
@@ -175,13 +186,13 @@ class EncryptionCompiler:
         if source is not None:
             names = state.statement._select_names  # noqa: SLF001
             for name, column in zip(names, source.selected_columns, strict=True):
-                _check_selected(table, name, _inner(column))
+                check_selected(table, name, inner(column))
             return compiled_as(statement, state)
         if state._multi_parameters:  # noqa: SLF001
-            state._multi_parameters = [_row(table, row) for row in state._multi_parameters]  # noqa: SLF001
+            state._multi_parameters = [values_of(table, row) for row in state._multi_parameters]  # noqa: SLF001
             state._dict_parameters = state._multi_parameters[0]  # noqa: SLF001
         elif state._dict_parameters:  # noqa: SLF001
-            state._dict_parameters = _row(table, state._dict_parameters)  # noqa: SLF001
+            state._dict_parameters = values_of(table, state._dict_parameters)  # noqa: SLF001
             if getattr(state, "_ordered_values", None) is not None:
                 state._ordered_values = list(state._dict_parameters.items())  # noqa: SLF001
         return compiled_as(statement, state)
@@ -202,66 +213,6 @@ def encryption_compiler(base: type[SQLCompiler]) -> type[SQLCompiler]:
     return type(f"Encryption{base.__name__}", (EncryptionCompiler, base), {})
 
 
-def _is_encrypted(column: Any) -> bool:
-    return isinstance(getattr(column, "type", None), Encrypted)
-
-
-def _row(table: Table, row: Any) -> dict[Any, Any]:
-    return {key: _value(table, key, value) for key, value in row.items()}
-
-
-def _value(table: Table, key: Any, value: Any) -> Any:
-    """Return what the column *key* of *table* is given, if an encrypted column can take it."""
-    target = _target(table, key)
-    if target is None:
-        return value
-    if hasattr(value, "__clause_element__"):
-        value = value.__clause_element__()
-    if isinstance(value, BindParameter):
-        if value.type._isnull or _same_field(value.type, target):  # noqa: SLF001
-            return value
-    elif isinstance(value, ColumnClause) and _same_field(value.type, target):
-        # Another row's value of the same column and tenant, such as excluded.name.
-        return value._annotate({WHOLE: True})  # noqa: SLF001
-    elif isinstance(value, Null) or not hasattr(value, "_compiler_dispatch"):
-        return value
-    raise _expression_given(target)
-
-
-def _expression_given(target: Column[Any]) -> EncryptedQueryError:
-    return EncryptedQueryError(
-        f"Column {cast('Encrypted', target.type).field.name} is encrypted and was given an SQL "
-        "expression or a value of another type; the database cannot encrypt. Give it a value of "
-        "Python, or the same column."
-    )
-
-
-def _check_selected(table: Table, key: Any, column: Any) -> None:
-    """Refuse what INSERT … SELECT would put into *key* of *table*, unless it belongs there."""
-    target = _target(table, key)
-    if target is None:
-        if _is_encrypted(column):
-            raise _refusal(column.type)
-    elif not isinstance(column, Null) and not _same_field(column.type, target):
-        raise _expression_given(target)
-
-
-def _target(table: Table, key: Any) -> Column[Any] | None:
-    names = {key} if isinstance(key, str) else {getattr(key, "key", None), getattr(key, "name", "")}
-    for column in table.columns:
-        if _is_encrypted(column) and names & {column.key, column.name}:
-            return column
-    return None
-
-
-def _same_field(type_: Any, target: Any) -> bool:
-    return (
-        isinstance(type_, Encrypted)
-        and isinstance(target.type, Encrypted)
-        and type_.field.same_as(target.type.field)
-    )
-
-
 def _refuse_two_uses(first: Any, second: Any) -> None:
     """Refuse one parameter for two columns: SQLAlchemy has one processor for it."""
     for one, other in ((first, second), (second, first)):
@@ -273,75 +224,3 @@ def _refuse_two_uses(first: Any, second: Any) -> None:
                 "something else; it can be sealed for one of them only. Give each its own "
                 "parameter."
             )
-
-
-def _refuse_equality(columns: Iterable[Any]) -> None:
-    """Refuse *columns* that are compared as rows, unless a primary key tells the rows apart."""
-    selected = [_inner(column) for column in columns if column is not None]
-    origins = [_origin(column) for column in selected]
-    for column, origin in zip(selected, origins, strict=True):
-        if not _is_encrypted(column):
-            continue
-        keys = getattr(origin and origin[-1].table, "primary_key", ())
-        present = {each[-1].name for each in origins if each and _same_rows(each, origin)}
-        if not keys or not {key.name for key in keys} <= present:
-            raise EncryptedQueryError(
-                f"Column {column.type.field.name} is encrypted, and equal values differently, so "
-                "DISTINCT and UNION do not see that they are equal. Select its table's primary key "
-                "too, use UNION ALL, or remove duplicates in Python."
-            )
-
-
-def _origin(column: Any) -> list[Any] | None:
-    """Return *column* and what it is in each sub-query, down to a table; None if unclear."""
-    path = [column]
-    while not isinstance(source := getattr(column, "table", None), TableClause):
-        if source is None:
-            return None
-        if isinstance(source.element, TableClause):
-            return path
-        proxies = column._proxies  # noqa: SLF001
-        if len(proxies) != 1:
-            return None
-        column = _inner(proxies[0])
-        path.append(column)
-    return path
-
-
-def _same_rows(path: list[Any], other: list[Any] | None) -> bool:
-    return [each.table for each in path] == [each.table for each in other or ()]
-
-
-def _refuse_mixture(selects: list[list[Any]]) -> None:
-    """Refuse columns of *selects* that come together and do not have the same keys."""
-    for together in zip(*selects, strict=False):
-        first, *others = map(_inner, together)
-        for column in others:
-            if isinstance(column, Null) and _is_encrypted(first):
-                continue
-            if _is_encrypted(column) and _same_field(column.type, first):
-                continue
-            mixed = next(filter(_is_encrypted, (first, column)), None)
-            if mixed is not None:
-                raise EncryptedQueryError(
-                    f"Column {mixed.type.field.name} is encrypted and would be mixed with another "
-                    "column by UNION or its like. Select both, or send two statements."
-                )
-
-
-def _is_search_column(value: Any) -> bool:
-    return isinstance(value, Column) and any(SEARCHES in base.info for base in value.base_columns)
-
-
-def _inner(column: Any) -> Any:
-    while isinstance(column, Label):
-        column = column.element
-    return column
-
-
-def _refusal(type_: Encrypted) -> EncryptedQueryError:
-    return EncryptedQueryError(
-        f"Column {type_.field.name} is encrypted and stands where the database would work with its "
-        "value: in ORDER BY, GROUP BY, a function, an expression or a comparison. Select it and do "
-        "that in Python; to find rows, use ==, != or IN with search=Exact()."
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import BindParameter, ColumnElement, LargeBinary, column, func, null
@@ -99,6 +100,10 @@ class _Comparator(UserDefinedType.Comparator[Any]):
             return _retyped(other, type_)
         if _is_sql(other):
             raise _unanswerable(self.type.field)
+        if expanding and isinstance(other, str | bytes | Mapping):
+            raise EncryptedQueryError(
+                f"Column {self.type.field.name}: in_() takes a list of values, not one value."
+            )
         value = list(other) if expanding else other
         return BindParameter(
             self.type.field.bind_name, value, type_=type_, unique=True, expanding=expanding

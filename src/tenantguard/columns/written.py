@@ -1,0 +1,90 @@
+"""What a statement writes into encrypted columns: values, and never what the database computes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from sqlalchemy import Column
+from sqlalchemy.sql.elements import BindParameter, ColumnClause, Null
+
+from tenantguard.columns.expressions import is_encrypted, refusal, same_field
+from tenantguard.columns.types import WHOLE, Encrypted
+from tenantguard.errors import EncryptedQueryError
+from tenantguard.keytable import SEARCHES
+
+if TYPE_CHECKING:
+    from sqlalchemy import Table
+
+__all__ = ["check_selected", "is_search_column", "refuse_unknown", "values_of"]
+
+
+def values_of(table: Table, row: Any) -> dict[Any, Any]:
+    """Return *row*, the values for columns of *table*, if encrypted ones can take theirs.
+
+    Raises:
+        EncryptedQueryError: If not.
+    """
+    return {key: _value(table, key, value) for key, value in row.items()}
+
+
+def refuse_unknown(table: Table, row: Any) -> None:
+    """Refuse names in *row* that are no column of *table*: their values would be sent as they are.
+
+    SQLAlchemy warns of them only, in ON CONFLICT.
+    """
+    known = {name for column in table.columns for name in (column.key, column.name)}
+    for key in row:
+        if isinstance(key, str) and key not in known and any(map(is_encrypted, table.columns)):
+            raise EncryptedQueryError(
+                f"set_= names {key!r}, which is no column of {table.fullname!r}; it takes names of "
+                "columns, not of attributes."
+            )
+
+
+def check_selected(table: Table, key: Any, column: Any) -> None:
+    """Refuse what INSERT … SELECT would put into *key* of *table*, unless it belongs there."""
+    target = _target(table, key)
+    if target is None:
+        if is_encrypted(column):
+            raise refusal(column.type)
+    elif not isinstance(column, Null) and not same_field(column.type, target):
+        raise _expression_given(target)
+
+
+def is_search_column(value: Any) -> bool:
+    """Return whether *value* is a generated column of ours."""
+    return isinstance(value, Column) and any(SEARCHES in base.info for base in value.base_columns)
+
+
+def _value(table: Table, key: Any, value: Any) -> Any:
+    """Return what the column *key* of *table* is given, if an encrypted column can take it."""
+    target = _target(table, key)
+    if target is None:
+        return value
+    if hasattr(value, "__clause_element__"):
+        value = value.__clause_element__()
+    if isinstance(value, BindParameter):
+        if value.type._isnull or same_field(value.type, target):  # noqa: SLF001
+            return value
+    elif isinstance(value, ColumnClause) and same_field(value.type, target):
+        # Another row's value of the same column and tenant, such as excluded.name.
+        return value._annotate({WHOLE: True})  # noqa: SLF001
+    elif isinstance(value, Null) or not hasattr(value, "_compiler_dispatch"):
+        return value
+    raise _expression_given(target)
+
+
+def _target(table: Table, key: Any) -> Column[Any] | None:
+    names = {key} if isinstance(key, str) else {getattr(key, "key", None), getattr(key, "name", "")}
+    for column in table.columns:
+        if is_encrypted(column) and names & {column.key, column.name}:
+            return column
+    return None
+
+
+def _expression_given(target: Column[Any]) -> EncryptedQueryError:
+    return EncryptedQueryError(
+        f"Column {cast('Encrypted', target.type).field.name} is encrypted and was given an SQL "
+        "expression or a value of another type; the database cannot encrypt. Give it a value of "
+        "Python, or the same column."
+    )

@@ -210,7 +210,7 @@ def _one_tenants_keys() -> None:
     def cached(self: Keystore, _tenant: str) -> Any:
         return next(iter(self._cache.values()), None)
 
-    Keystore._cached = cached  # type: ignore[method-assign]
+    Keystore._cached = cached  # type: ignore[method-assign,assignment]
 
 
 CONTROLS = {

@@ -231,8 +231,7 @@ class TenantGuard:
                 "keys=KeyFile(FILE, environment=NAME)."
             )
         _ = self.keys.kek, self.keys.uri
-        schema = self.catalog.key_table.schema
-        return Keystore(self.keys, schema=schema, tenant=self._tenant_text)
+        return Keystore(self.keys, catalog=self.catalog, tenant=self._tenant_text)
 
     def _count(self, name: str) -> None:
         with self._lock:

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from functools import partial
 from threading import Lock
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy.exc import DBAPIError
 
@@ -22,14 +22,15 @@ from tenantguard.context import active_tenant
 from tenantguard.crypto.format import keyset_context
 from tenantguard.crypto.tenant_keys import TenantKeys
 from tenantguard.errors import KeyUnavailableError, TenantNotSetError, sqlstate
-from tenantguard.keytable import KEY_TABLE, PURPOSES
-from tenantguard.rls.names import DEFAULT_SCHEMA, qualified
+from tenantguard.keytable import PURPOSES, encrypted_columns
+from tenantguard.rls.names import DEFAULT_SCHEMA, qualified, quote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Column, Connection, Table
 
+    from tenantguard.catalog import Catalog
     from tenantguard.crypto.keyfile import KeyProvider
 
     Ask = Callable[[str], Sequence[Any]]
@@ -50,15 +51,16 @@ class Keystore:
 
     Args:
         provider: Where the key-encryption key is.
-        schema: The schema of `tenantguard_keys`.
+        catalog: The application's tables.
         tenant: Returns the active tenant's canonical id as text; None if no tenant is active.
     """
 
     def __init__(
-        self, provider: KeyProvider, *, schema: str | None, tenant: Callable[[], str | None]
+        self, provider: KeyProvider, *, catalog: Catalog, tenant: Callable[[], str | None]
     ) -> None:
         self._provider = provider
-        self._table = qualified((schema or DEFAULT_SCHEMA, KEY_TABLE))
+        self._catalog = catalog
+        self._table = _name_of(catalog.key_table)
         self._tenant = tenant
         self._cache: OrderedDict[str, TenantKeys] = OrderedDict()
         self._lock = Lock()
@@ -104,7 +106,7 @@ class Keystore:
         """
         rows = _asked(run, self._query(tenant))
         if not rows:
-            self._insert(run, tenant)
+            self._make(run, tenant)
         elif len(rows) < len(PURPOSES):
             raise _incomplete()
         return not rows
@@ -116,7 +118,7 @@ class Keystore:
     def _read(self, run: Ask, tenant: str, *, create: bool) -> TenantKeys:
         rows = _asked(run, self._query(tenant))
         if create and not rows:
-            self._insert(run, tenant)
+            self._make(run, tenant)
             rows = _asked(run, self._query(tenant))
         keys = self._unwrapped(tenant, rows)
         if rows and all(row[5] for row in rows):
@@ -133,6 +135,32 @@ class Keystore:
             "SELECT purpose, kek_uri, wrapped, check_value, state, pg_catalog.age(xmin) > 0 "  # noqa: S608  (a quoted name, an escaped literal)
             f"FROM {self._table} WHERE tenant_id = {sql_literal(tenant)}"
         )
+
+    def _make(self, run: Ask, tenant: str) -> None:
+        """Make both keysets, unless the tenant has values: then it had keysets, and lost them."""
+        if not _asked(run, self._values_query(tenant))[0][0]:
+            self._insert(run, tenant)
+        elif not _asked(run, self._query(tenant)):
+            # Not made by another transaction in between, which has written a value too.
+            raise KeyUnavailableError(
+                "The tenant has encrypted values and no keys: its rows in tenantguard_keys were "
+                "lost. Restore them from the backup that the values came from."
+            )
+
+    def _values_query(self, tenant: str) -> str:
+        """Return the question whether *tenant* has any encrypted value."""
+        columns: dict[Table, list[Column[Any]]] = {}
+        for column in encrypted_columns(self._catalog.metadata):
+            columns.setdefault(column.table, []).append(column)
+        found = []
+        for table, encrypted in columns.items():
+            own = cast("Column[Any]", self._catalog.entry(table).column)
+            filled = " OR ".join(f"{quote(each.name)} IS NOT NULL" for each in encrypted)
+            found.append(
+                f"EXISTS (SELECT FROM {_name_of(table)} "
+                f"WHERE {quote(own.name)} = {sql_literal(tenant)} AND ({filled}))"
+            )
+        return f"SELECT {' OR '.join(found) or 'false'}"
 
     def _insert(self, run: Ask, tenant: str) -> None:
         """Make both keysets; of transactions that do so at the same time, one wins."""
@@ -196,6 +224,10 @@ def _forgetting(keystore: weakref.ref[Keystore]) -> Callable[[], None]:
             alive.forget()
 
     return forget
+
+
+def _name_of(table: Table) -> str:
+    return qualified((table.schema or DEFAULT_SCHEMA, table.name))
 
 
 def _asked(run: Ask, query: str) -> Sequence[Any]:

@@ -264,6 +264,43 @@ def test_an_unknown_name_in_an_upsert_is_refused(vault: Vault) -> None:
         connection.execute(upsert)
 
 
+@pytest.mark.parametrize("element", ["email", Patient.email, Patient.__table__.c.email])
+def test_a_conflict_is_not_found_by_ciphertext(vault: Vault, element: Any) -> None:
+    """Each value is sealed differently; the message names what is equal."""
+    upsert = postgresql.insert(Patient).values(id=1, name="Zoe")
+    upsert = upsert.on_conflict_do_nothing(index_elements=["tenant_id", element])
+    with (
+        tenant_context(A),
+        vault.engine().connect() as connection,
+        pytest.raises(EncryptedQueryError, match="email_bidx"),
+    ):
+        connection.execute(upsert)
+
+
+def test_keys_are_not_made_for_a_tenant_that_has_lost_them(vault: Vault) -> None:
+    """New keys would hide that the old values cannot be opened, and are not found."""
+    _add(vault.fresh_engine(), name="Zoe")
+    vault.run("CREATE TABLE kept AS TABLE tenantguard_keys")
+    vault.run("DELETE FROM tenantguard_keys")
+    engine = vault.fresh_engine()
+    try:
+        with tenant_context(A), Session(engine) as session:
+            session.add(Patient(name="another"))
+            with pytest.raises(KeyUnavailableError, match="were lost"):
+                session.flush()
+        with (
+            vault.admin.connect() as admin,
+            pytest.raises(KeyUnavailableError, match="were lost"),
+        ):
+            vault.another_guard().create_keys(admin, A)
+        assert vault.run("SELECT * FROM tenantguard_keys") == []
+    finally:
+        vault.run("INSERT INTO tenantguard_keys TABLE kept")
+        vault.run("DROP TABLE kept")
+    assert _names(engine) == ["Zoe"]
+    vault.run("DELETE FROM patients")
+
+
 @pytest.mark.parametrize("values", ["Zoe", b"Zoe", {"Zoe": 1}])
 def test_one_value_is_no_list(values: Any) -> None:
     """in_() of a text would search for its letters."""

@@ -564,6 +564,11 @@ CONTROLS = {
         FIELD_ATTACKS,
         "before_the_pool",
     ),
+    "lost keys are not made again": Control(
+        _attribute("tenantguard.keystore:Keystore", "_values_query", lambda *_: "SELECT false"),
+        FIELD_ATTACKS,
+        "has_lost_them",
+    ),
     "a lost keyset is not made again": Control(
         _attribute("tenantguard.keystore", "PURPOSES", ("data",)),
         FIELD_ATTACKS,

@@ -166,7 +166,7 @@ def test_column_without_search_has_no_index() -> None:
 def test_normalised_search_takes_text_only() -> None:
     """A number is not looked up as its digits."""
     field = field_of(kinds.STR, Exact("digits"))
-    with pytest.raises(EncryptedValueError, match="takes a str; it was given a int"):
+    with pytest.raises(EncryptedValueError, match="takes a str; a value of type int"):
         field.index(KEYS, 123)
 
 
@@ -206,7 +206,7 @@ def test_renamed_column_opens_with_its_label() -> None:
     assert new.open(KEYS, stored) == "Anna"
     assert new.index(KEYS, "Anna") == stored[4:20]
     assert new.same_as(old)
-    with pytest.raises(TamperedError, match=r"give the column its old name as label="):
+    with pytest.raises(TamperedError, match=r"give the column its old names as label="):
         field_of(kinds.STR, Exact(), column="full_name").open(KEYS, stored)
 
 

@@ -20,6 +20,7 @@ from tenantguard.columns.types import WHOLE, Encrypted, SearchValue
 from tenantguard.columns.written import (
     check_selected,
     is_search_column,
+    refuse_target,
     refuse_unknown,
     values_of,
 )
@@ -173,6 +174,12 @@ class EncryptionCompiler:
         pairs = list(values_of(table, dict(pairs)).items())
         on_conflict = copy_with(on_conflict, update_values_to_set=pairs)
         return cast("str", super().visit_on_conflict_do_update(on_conflict, **kwargs))  # type: ignore[misc]
+
+    def _on_conflict_target(self, clause: Any, **kwargs: Any) -> str:
+        # PostgreSQL's dialect has it; strings do not pass visit_column.
+        table = cast("Any", self).stack[-1]["selectable"].table
+        refuse_target(table, clause.inferred_target_elements or ())
+        return cast("str", super()._on_conflict_target(clause, **kwargs))  # type: ignore[misc]
 
     def _written(self, statement: Any, kwargs: dict[str, Any]) -> Any:
         table = statement.table

@@ -163,8 +163,8 @@ class Field:
     def _unfit(self, value: Any) -> EncryptedValueError:
         # Raised outside of the block that failed: the cause would show the value.
         return EncryptedValueError(
-            f"Column {self.name} takes {self.kind.name}; it was given a {type(value).__name__} "
-            "that is not one, or that cannot be stored."
+            f"Column {self.name} takes {self.kind.name}; a value of type {type(value).__name__} "
+            "was given that is none, or that cannot be stored."
         )
 
     def _context(self) -> FieldContext:
@@ -213,6 +213,8 @@ def _check_label(label: str | None) -> None:
 def _check_search(kind: Kind, search: Exact | None) -> None:
     if search is None:
         return
+    if not isinstance(search, Exact):
+        raise ConfigurationError("search= takes an Exact(), such as search=Exact().")
     if kind.equal is None:
         raise ConfigurationError("Encrypted JSON cannot be searched; leave search= out.")
     if search.normalize is not None:

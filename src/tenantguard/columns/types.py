@@ -197,9 +197,15 @@ class Encrypted(_Sealed, SchemaEventTarget):
         if self.field.search is None:
             raise EncryptedQueryError(
                 f"Column {self.field.name} is encrypted without a blind index, so it cannot be "
-                "searched. Declare it with search=Exact(), or load the rows and compare in Python."
+                f"searched. {self._way_round()}"
             )
         return self._search_value
+
+    def _way_round(self) -> str:
+        compare = "oad the rows and compare in Python."
+        if self.field.kind.equal is None:
+            return f"L{compare}"
+        return f"Declare it with search=Exact(), or l{compare}"
 
     def bind_processor(self, dialect: Dialect) -> Callable[[Any], Unsealed | None]:
         """Note the value, so that it is sealed when the keys are there."""

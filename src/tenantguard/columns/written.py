@@ -15,7 +15,7 @@ from tenantguard.keytable import SEARCHES
 if TYPE_CHECKING:
     from sqlalchemy import Table
 
-__all__ = ["check_selected", "is_search_column", "refuse_unknown", "values_of"]
+__all__ = ["check_selected", "is_search_column", "refuse_target", "refuse_unknown", "values_of"]
 
 
 def values_of(table: Table, row: Any) -> dict[Any, Any]:
@@ -49,6 +49,18 @@ def check_selected(table: Table, key: Any, column: Any) -> None:
             raise refusal(column.type)
     elif not isinstance(column, Null) and not same_field(column.type, target):
         raise _expression_given(target)
+
+
+def refuse_target(table: Table, elements: Any) -> None:
+    """Refuse an encrypted column among *elements*, by which ON CONFLICT finds a row."""
+    for element in elements:
+        target = _target(table, element)
+        if target is not None:
+            raise EncryptedQueryError(
+                f"ON CONFLICT finds a row by column {target}, which is encrypted. Declare it with "
+                f"search=Exact(), make its {target.name}_bidx unique with the tenant, and name "
+                f"that: index_elements=['tenant_id', '{target.name}_bidx']."
+            )
 
 
 def is_search_column(value: Any) -> bool:

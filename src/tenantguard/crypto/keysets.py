@@ -19,6 +19,8 @@ from tenantguard.errors import KeyUnavailableError, TamperedError, UnknownKeyErr
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tenantguard.crypto.format import FieldContext
+
 __all__ = [
     "DataKeyset",
     "IndexKeyset",
@@ -64,8 +66,10 @@ class DataKeyset:
         self._aead = handle.primitive(aead.Aead)
         self.seal: Callable[[bytes, bytes], bytes] = self._aead.encrypt
 
-    def open(self, ciphertext: bytes, associated_data: bytes) -> bytes:
-        """Return the plaintext of *ciphertext*.
+    def open(
+        self, ciphertext: bytes, associated_data: bytes, column: FieldContext | None = None
+    ) -> bytes:
+        """Return the plaintext of *ciphertext*, a value of *column*.
 
         Raises:
             UnknownKeyError: If its key is not in this keyset.
@@ -77,16 +81,18 @@ class DataKeyset:
             known = self._has_key_of(ciphertext)
         else:
             return plaintext
+        name = f"column {column.table}.{column.column}" if column else "tenantguard_keys"
         # Tink has one error for every cause; the prefix tells them apart.
         if known:
             raise TamperedError(
-                "A value could not be opened: it was altered, or sealed for another tenant, table "
-                "or column. Look for rows that were copied or edited by hand; if a table or column "
-                "was renamed, give the column its old name as label=."
+                f"A value of {name} could not be opened: it was altered, or sealed for another "
+                "tenant, table or column. Look for rows that were copied or edited by hand; if a "
+                "table or column was renamed, give the column its old names as label=."
             )
         raise UnknownKeyError(
-            "A value was sealed with a key that the tenant's keyset does not have: it belongs to "
-            "another tenant, or tenantguard_keys was restored from another time than the rows."
+            f"A value of {name} was sealed with a key that the tenant's keyset does not have: it "
+            "belongs to another tenant, or tenantguard_keys was restored from another time than "
+            "the rows."
         )
 
     def _has_key_of(self, ciphertext: bytes) -> bool:

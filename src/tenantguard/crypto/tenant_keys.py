@@ -97,10 +97,10 @@ class TenantKeys:
             raise self._unavailable()
         header = stored[:HEADER_SIZE]
         if header == PLAIN:
-            return self.data.open(stored[HEADER_SIZE:], self._plain[context])
+            return self.data.open(stored[HEADER_SIZE:], self._plain[context], context)
         if header == SEARCHABLE:
             associated = self._searchable[context] + stored[INDEX_OFFSET:_INDEX_END]
-            return self.data.open(stored[_INDEX_END:], associated)
+            return self.data.open(stored[_INDEX_END:], associated, context)
         raise NotEncryptedError(
             f"Column {context.table}.{context.column} holds something that is not a sealed value "
             "of a format that this version knows. It was written past the column's type, or by a "
@@ -131,6 +131,7 @@ class TenantKeys:
         if self.data is not None and not self.writable:
             return KeyUnavailableError("The tenant's key is decrypt-only; nothing new is sealed.")
         return KeyUnavailableError(
-            "The tenant has no key yet, and this transaction cannot see or make one. Try "
-            "again, or make the keys of all tenants with `tenantguard keys create`."
+            "The tenant has no key that this transaction can see. If another transaction has just "
+            "made it, try again; else the tenant's rows in tenantguard_keys were lost: restore "
+            "them from a backup."
         )

@@ -130,9 +130,10 @@ class Keystore:
         return keys
 
     def _query(self, tenant: str) -> str:
-        # A row younger than this transaction may be its own, which a rollback takes away.
+        # A row as young as this transaction may be its own, which a rollback takes away.
         return (
-            "SELECT purpose, kek_uri, wrapped, check_value, state, pg_catalog.age(xmin) > 0 "  # noqa: S608  (a quoted name, an escaped literal)
+            "SELECT purpose, kek_uri, wrapped, check_value, state, "  # noqa: S608  (a quoted name, an escaped literal)
+            "created_at < pg_catalog.transaction_timestamp() "
             f"FROM {self._table} WHERE tenant_id = {sql_literal(tenant)}"
         )
 

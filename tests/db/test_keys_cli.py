@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import event
 from sqlalchemy.orm import Session
-from vault import A, B, Patient, make_guard
+from vault import A, B, Patient, Visit, make_guard
 
 from tenantguard import TenantGuard
 from tenantguard.cli import main
@@ -238,6 +238,23 @@ def test_lost_keyset_is_not_made_again(keys: Keys) -> None:
     assert keys.rows() == rows
 
 
+def test_lost_keysets_are_not_made_again(keys: Keys) -> None:
+    """Whose values need the old keysets gets no new ones; who never had any does."""
+    write_values(keys, A)
+    lose_keys(keys, A)
+    counted = keys("create", "--dry-run")
+    assert (counted.exit_code, keys.rows()) == (1, [])
+    assert "1 other tenants without keys. Run the command without" in counted.stdout
+    document = keys.json("create", code=1)
+    assert (document["without_keys"], document["made"], document["failed"]) == (2, 1, [])
+    assert [each["code"] for each in document["findings"]] == ["key-lost"]
+    assert [row[0] for row in keys.rows()] == [str(B), str(B)]
+    again = keys("create")
+    assert again.exit_code == 1
+    assert "key-lost: 1 tenants have encrypted values and no keyset" in again.stdout
+    assert "Nothing to do: no other tenant is without keys.\n" in again.stdout
+
+
 def test_nothing_is_made_with_the_wrong_key(
     keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -417,7 +434,7 @@ def test_malformed_id_is_a_finding(keys: Keys) -> None:
 
 
 def test_lost_keyset_is_a_finding(keys: Keys) -> None:
-    """A tenant with one keyset of two has lost one; a tenant with none has not."""
+    """A tenant with one keyset of two has lost one; a tenant with none and no values has not."""
     keys("create")
     keys.add_tenant(C)
     keys.vault.run("DELETE FROM tenantguard_keys WHERE purpose = 'data' AND tenant_id = :a", a=A)
@@ -427,6 +444,119 @@ def test_lost_keyset_is_a_finding(keys: Keys) -> None:
     assert finding["message"].startswith("1 tenants have one keyset of two")
     assert "from a backup" in finding["mend"]
     assert document["without_keys"] == 1
+
+
+def write(keys: Keys, tenant: uuid.UUID, patient: Patient) -> None:
+    """Add *patient* as the application does."""
+    with keys.vault.guard.tenant_context(tenant), Session(keys.vault.fresh_engine()) as session:
+        session.add(patient)
+        session.commit()
+
+
+def write_values(keys: Keys, *tenants: uuid.UUID) -> None:
+    """Give each of *tenants* a row with encrypted values."""
+    for tenant in tenants:
+        write(keys, tenant, Patient(name="Erika"))
+
+
+def lose_keys(keys: Keys, *tenants: uuid.UUID) -> None:
+    """Leave *tenants* as a restore of the rows without the keys does."""
+    for tenant in tenants:
+        keys.vault.run("DELETE FROM tenantguard_keys WHERE tenant_id = :t", t=tenant)
+
+
+@pytest.mark.parametrize("options", [(), ("--verify",)])
+def test_values_without_keysets_are_a_finding(keys: Keys, options: tuple[str, ...]) -> None:
+    """Rows restored without their keysets: not well, and nobody is sent to make new ones."""
+    write_values(keys, A, B)
+    lose_keys(keys, A, B)
+    result = keys("list", *options)
+    assert result.exit_code == 1, result.output
+    assert "key-lost: 2 tenants have encrypted values and no keyset: rows of" in result.stdout
+    assert "mend: Restore tenantguard_keys from the backup that the rows came" in result.stdout
+    assert "2 tenants in the registry, 2 without keys.\n" in result.stdout
+    assert "keys create" not in result.output
+    assert "Findings: 1.\n" in result.stdout
+    assert not IDS.search(result.output)
+
+
+def test_lost_keys_are_named_where_asked_for(keys: Keys) -> None:
+    """Who has lost keysets is told from who never had any; others keep their good report."""
+    write_values(keys, A, B)
+    lose_keys(keys, A)
+    keys.add_tenant(C)
+    document = keys.json("list", "--verify", "--tenants", code=1)
+    assert {each["tenant"]: each["findings"] for each in document["listed"]} == {
+        str(A): ["key-lost"],
+        str(B): [],
+        str(C): [],
+    }
+    assert document["without_keys"] == 2
+    assert [each["code"] for each in document["findings"]] == ["key-lost"]
+    assert "makes those of 1, without values; else" in keys("list").stdout
+
+
+@pytest.fixture
+def nullable(keys: Keys) -> Iterator[Keys]:
+    """Every encrypted column may be empty."""
+    columns = (("patients", "name"), ("visits", "reason"))
+    for table, column in columns:
+        keys.vault.run(f"ALTER TABLE {table} ALTER {column} DROP NOT NULL")
+    yield keys
+    for table, column in reversed(columns):
+        keys.vault.run(f"DELETE FROM {table}")
+        keys.vault.run(f"ALTER TABLE {table} ALTER {column} SET NOT NULL")
+
+
+@pytest.mark.parametrize(
+    ("kept", "code"), [(None, 0), ("patients.name", 1), ("patients.notes", 1), ("visits.reason", 1)]
+)
+def test_one_value_in_any_column_is_enough(nullable: Keys, kept: str | None, code: int) -> None:
+    """Each encrypted column of each table counts; rows without values do not."""
+    visit = Visit(reason="cough")
+    write(nullable, A, Patient(name="Erika", notes="none", visits=[visit]))
+    for column in {"patients.name", "patients.notes", "visits.reason"} - {kept}:
+        table, _, name = column.partition(".")
+        nullable.vault.run(f"UPDATE {table} SET {name} = NULL")
+    lose_keys(nullable, A)
+    assert nullable("list").exit_code == code
+
+
+def test_lost_keys_are_found_without_the_key(
+    keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the key file is lost as well, the loss of keysets is still reported."""
+    write_values(keys, A)
+    lose_keys(keys, A)
+    serve(monkeypatch, guard=make_guard(keys.vault.guard.roles, tmp_path / "absent"))
+    document = keys.json("list", code=2)
+    assert [each["code"] for each in document["findings"]] == ["key-lost"]
+
+
+def test_destroyed_keys_are_not_lost(keys: Keys) -> None:
+    """Whose keys were destroyed has values that nobody opens, as was meant."""
+    write_values(keys, A)
+    keys.vault.run("UPDATE tenantguard_keys SET state = 'destroyed', wrapped = NULL")
+    assert keys.json("list", "--verify")["findings"] == []
+
+
+@pytest.mark.parametrize("role", ["maintenance", "backup"])
+def test_granted_role_sees_lost_keys(keys: Keys, login: Callable[..., URL], role: str) -> None:
+    """The roles that see all keysets see all values too."""
+    write_values(keys, A)
+    lose_keys(keys, A)
+    result = keys("list", url=login(getattr(keys.vault.guard.roles, role)))
+    assert "key-lost: 1 tenants" in result.stdout, result.output
+
+
+def test_missing_column_is_told(keys: Keys) -> None:
+    """Where the models encrypt what the database does not have yet, there is no answer."""
+    keys.vault.run("ALTER TABLE visits RENAME reason TO reasons")
+    try:
+        for name in ("list", "create"):
+            assert_could_not_look(keys(name), "Run your migrations, then `tenantguard rls apply`")
+    finally:
+        keys.vault.run("ALTER TABLE visits RENAME reasons TO reason")
 
 
 def test_keys_without_a_tenant_are_a_finding(keys: Keys) -> None:
@@ -476,7 +606,7 @@ def test_owner_under_force_is_told_that_it_sees_nothing(
         keys.vault.run(f'ALTER TABLE {table} OWNER TO "{url.username}"')
     result = keys(name, url=url)
     assert_could_not_look(
-        result, "hide rows of public.practices, public.tenantguard_keys.*superuser"
+        result, "hide rows of .*public.practices, public.tenantguard_keys.*superuser"
     )
 
 
@@ -518,19 +648,20 @@ def test_key_that_is_not_there_is_not_looked_at(
     assert_could_not_look(keys("create"), "The key file .* cannot be read")
 
 
+@pytest.mark.parametrize("name", ["list", "create"])
 def test_guard_without_encrypted_columns_is_told(
-    keys: Keys, monkeypatch: pytest.MonkeyPatch
+    keys: Keys, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """Models without encrypted columns are probably not all imported."""
+    """Models without encrypted columns are probably not all imported; no key is asked for."""
     from practice import make_guard as make_plain_guard  # noqa: PLC0415
 
     serve(monkeypatch, guard=make_plain_guard(keys.vault.guard.roles))
-    assert_could_not_look(keys("list"), "no encrypted columns.*import the modules")
+    assert_could_not_look(keys(name), "no encrypted columns.*import the modules")
 
 
 def test_database_without_the_table_is_told(keys: Keys, new_database: Callable[[], URL]) -> None:
     """Before `rls apply` there is nothing to list, and that is not an empty list."""
-    assert_could_not_look(keys("list", url=new_database()), "Run `tenantguard rls apply`")
+    assert_could_not_look(keys("list", url=new_database()), "then `tenantguard rls apply`")
 
 
 @pytest.mark.parametrize("output", ["text", "json"])

@@ -493,6 +493,11 @@ CONTROLS = {
     "keysets are opened": Control(
         _attribute("tenantguard.cli.key_rows", "_opens", lambda *_: True), KEYS, "are_verified"
     ),
+    "lost keysets are found": Control(
+        _attribute("tenantguard.cli.key_question", "_any_filled", lambda *_: "false"),
+        KEYS,
+        "values_without_keysets",
+    ),
     "a terminal obeys no row": Control(
         _attribute("tenantguard.cli.key_report", "printable", lambda text: text), KEYS, "terminal"
     ),

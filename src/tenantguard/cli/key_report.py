@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from tenantguard.cli.key_rows import FOREIGN, printable
+from tenantguard.cli.key_rows import FOREIGN, LOST, printable
 from tenantguard.keytable import PURPOSES
 
 if TYPE_CHECKING:
@@ -52,7 +52,16 @@ class Seen:
         self.uri = uri
         self.verified = verified
         self.registered = sum(tenant.registered for tenant in tenants)
-        self.without = sum(not tenant.keysets for tenant in tenants)
+        self.without = _without(tenants)
+
+    @property
+    def hint(self) -> str | None:
+        """Who makes the keysets that can be made, if any can."""
+        waiting = sum(tenant.waiting for tenant in self.tenants)
+        if not waiting:
+            return None
+        theirs = "theirs" if waiting == self.without else f"those of {waiting:,}, without values"
+        return f"`tenantguard keys create` makes {theirs}; else their first encrypted value does."
 
     @property
     def verdict(self) -> str:
@@ -84,27 +93,27 @@ def write_list(seen: Seen, missed: list[str], *, output: str, named: bool) -> No
     headers, rows = _by_tenant(seen.tenants) if named else _by_group(seen.tenants)
     _write_table(headers, rows)
     click.echo(f"{seen.registered:,} tenants in the registry, {seen.without:,} without keys.")
-    if seen.without:
-        click.echo("`tenantguard keys create` makes theirs; else their first encrypted value does.")
+    if seen.hint:
+        click.echo(seen.hint)
     _write_findings(seen.findings)
     click.echo(seen.verdict)
 
 
 def write_made(
     made: Made,
-    without: int,
+    tenants: Sequence[Tenant],
     findings: Sequence[Finding],
     *,
     output: str,
     dry_run: bool,
     named: bool,
 ) -> None:
-    """Write what `keys create` made; the ids of failed tenants only if *named*."""
+    """Write what `keys create` made of what *tenants* had; ids only if *named*."""
     if output == "json":
         document = {
             "version": VERSION,
             "dry_run": dry_run,
-            "without_keys": without,
+            "without_keys": _without(tenants),
             "made": made.made,
             "failed": [
                 {"reason": reason, "tenants": len(ids), "listed": ids if named else None}
@@ -119,17 +128,26 @@ def write_made(
         click.echo(f"failed: {len(ids):,} tenants: {reason}")
         for tenant in ids if named else ():
             click.echo(f"  {printable(tenant)}")
-    click.echo(_sum(made, without, findings, dry_run=dry_run))
+    click.echo(_sum(made, tenants, {finding.code for finding in findings}, dry_run=dry_run))
 
 
-def _sum(made: Made, without: int, findings: Sequence[Finding], *, dry_run: bool) -> str:
-    if any(finding.code == FOREIGN for finding in findings):
-        return f"Nothing was made: {without:,} tenants without keys wait for the right key."
-    if not without:
-        return "Nothing to do: no tenant is without keys."
+def _sum(made: Made, tenants: Sequence[Tenant], codes: set[str], *, dry_run: bool) -> str:
+    waiting = sum(tenant.waiting for tenant in tenants)
+    other = "other " if LOST in codes else ""
+    if FOREIGN in codes:
+        return f"Nothing was made: {waiting:,} {other}tenants without keys wait for the right key."
+    if not waiting:
+        return f"Nothing to do: no {other}tenant is without keys."
     if dry_run:
-        return f"{without:,} tenants without keys. Run the command without --dry-run to make them."
-    return f"made: keys of {made.made:,} of {without:,} tenants."
+        return (
+            f"{waiting:,} {other}tenants without keys. Run the command without --dry-run to make "
+            "them."
+        )
+    return f"made: keys of {made.made:,} of {waiting:,} {other}tenants."
+
+
+def _without(tenants: Iterable[Tenant]) -> int:
+    return sum(not tenant.keysets for tenant in tenants)
 
 
 _GROUPED = ("purpose", "state", "kek_uri", "tenants", "oldest", "newest")

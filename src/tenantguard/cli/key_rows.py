@@ -3,8 +3,6 @@
 A role that policies restrict is refused, because an empty answer would look as if all were well.
 """
 
-# ruff: noqa: S608  (statements are put together from quoted names; there is no input in them)
-
 from __future__ import annotations
 
 from collections import Counter
@@ -13,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import DBAPIError
 
+from tenantguard.cli.key_question import asked_tables, key_question
 from tenantguard.crypto.format import keyset_context
 from tenantguard.doctor import Absence, Subject
 from tenantguard.doctor.eyes import Eyes
 from tenantguard.doctor.report import Finding, Severity
 from tenantguard.errors import ConfigurationError, KeyUnavailableError, UnknownTenantError, sqlstate
 from tenantguard.keytable import KEY_TABLE, PURPOSES
-from tenantguard.rls.names import DEFAULT_SCHEMA, qualified, quote, target_of
+from tenantguard.rls.names import DEFAULT_SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FOREIGN",
+    "LOST",
     "Keyset",
     "Tenant",
     "findings",
@@ -38,19 +38,23 @@ __all__ = [
     "key_target",
     "printable",
     "read_tenants",
+    "require_encryption",
     "verify",
 ]
 
 FOREIGN = "key-of-another-kek"
 INCOMPLETE = "key-incomplete"
+LOST = "key-lost"
 UNUSABLE = "key-unusable"
 UNKNOWN = "key-of-unknown-tenant"
 
 _NOT_NEEDED = Absence("not needed", chosen=True)
-_NO_TABLE = "42P01"
+_NOT_MIGRATED = ("42P01", "42703")
+"""SQLSTATE of a table or a column that is not there."""
 
 _RESTORE = f"Restore their rows of {KEY_TABLE} from a backup; --tenants names the tenants."
 _MESSAGES = {
+    LOST: f"tenants have encrypted values and no keyset: rows of {KEY_TABLE} were lost.",
     INCOMPLETE: "tenants have one keyset of two, and lost the other: with a new one in its place, "
     "older values are not opened, or not found.",
     UNUSABLE: "tenants have a keyset that the key does not open: its row was altered, or belongs "
@@ -58,6 +62,8 @@ _MESSAGES = {
     UNKNOWN: "tenants have keysets, and the registry does not have the tenant.",
 }
 _MENDS = {
+    LOST: f"Restore {KEY_TABLE} from the backup that the rows came from; with new keysets their "
+    "values would not open. --tenants names the tenants.",
     INCOMPLETE: f"{_RESTORE} Do it before they write encrypted values.",
     UNUSABLE: _RESTORE,
     UNKNOWN: "Restore the tenants, or delete the rows as the maintenance role; --tenants names "
@@ -84,14 +90,21 @@ class Tenant:
     Attributes:
         id: As PostgreSQL writes it.
         registered: Whether the registry has the tenant.
+        lost: Whether it has encrypted values and no keyset.
         keysets: In the order of their purposes.
         faults: Codes of what is wrong with them.
     """
 
     id: str
     registered: bool
+    lost: bool = False
     keysets: list[Keyset] = field(default_factory=list)
     faults: set[str] = field(default_factory=set)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether keysets can be made for it: there are none, and no value needs those of old."""
+        return not (self.keysets or self.lost)
 
     @property
     def incomplete(self) -> bool:
@@ -99,29 +112,36 @@ class Tenant:
         return bool(self.keysets) and {each.purpose for each in self.keysets} != set(PURPOSES)
 
 
-def read_tenants(guard: TenantGuard, engine: Engine, *, wrapped: bool = False) -> list[Tenant]:
-    """Return the registry's tenants and everybody who has keysets, in one answer.
-
-    Raises:
-        ConfigurationError: If the models have no encrypted columns, or a table is missing.
-        CouldNotLookError: If the database cannot be reached, or policies hide rows.
-    """
+def require_encryption(guard: TenantGuard) -> None:
+    """Raise a `ConfigurationError` if no model has an encrypted column."""
     if not guard.catalog.encrypts:
         raise ConfigurationError(
             "The models have no encrypted columns, so no tenant has a key. If they should have, "
             "import the modules that define them where the guard is made."
         )
-    eyes = Eyes(_subject(guard, engine), (target_of(guard.catalog.registry), key_target(guard)))
+
+
+def read_tenants(guard: TenantGuard, engine: Engine, *, wrapped: bool = False) -> list[Tenant]:
+    """Return the registry's tenants and everybody who has keysets, in one answer.
+
+    Raises:
+        ConfigurationError: If the configuration does not fit the MetaData, a table or a column is
+            missing, or rows are hidden.
+        CouldNotLookError: If the database cannot be reached, or policies hide rows.
+    """
+    guard.catalog.check()
+    eyes = Eyes(_subject(guard, engine), asked_tables(guard.catalog))
     for reason in eyes.missed():
         raise ConfigurationError(reason)
     try:
         with eyes.transaction() as run:
-            rows = run(_question(guard, wrapped=wrapped))
+            rows = run(key_question(guard.catalog, wrapped=wrapped))
     except DBAPIError as error:
-        if sqlstate(error) != _NO_TABLE:
+        if sqlstate(error) not in _NOT_MIGRATED:
             raise
         raise ConfigurationError(
-            f"The database has no registry, or no table {KEY_TABLE}. Run `tenantguard rls apply`."
+            f"The database lacks the registry, {KEY_TABLE}, or a table or column that the models "
+            "encrypt. Run your migrations, then `tenantguard rls apply`."
         ) from None
     return _gathered(rows)
 
@@ -136,6 +156,8 @@ def judge(tenants: Iterable[Tenant], uri: str | None) -> None:
     for tenant in tenants:
         if not tenant.registered:
             tenant.faults.add(UNKNOWN)
+        if tenant.lost:
+            tenant.faults.add(LOST)
         if tenant.incomplete:
             tenant.faults.add(INCOMPLETE)
         if any(_is_foreign(keyset, uri) for keyset in tenant.keysets):
@@ -199,24 +221,10 @@ def _subject(guard: TenantGuard, engine: Engine) -> Subject:
     )
 
 
-def _question(guard: TenantGuard, *, wrapped: bool) -> str:
-    """Return the question that is answered from one snapshot, in text that every driver reads."""
-    _, key = guard.catalog.registry_key()
-    content = "k.wrapped, k.check_value" if wrapped else "NULL, NULL"
-    form = """'YYYY-MM-DD"T"HH24:MI:SS"Z"'"""
-    return f"""
-    SELECT coalesce(r.{quote(key.name)}::text, k.tenant_id::text), r.{quote(key.name)} IS NOT NULL,
-        k.purpose, k.state, k.kek_uri, coalesce(pg_catalog.to_char(
-            k.created_at AT TIME ZONE 'UTC', {form}), k.created_at::text), {content}
-    FROM {qualified(target_of(guard.catalog.registry))} r
-    FULL JOIN {qualified(key_target(guard))} k ON k.tenant_id = r.{quote(key.name)}
-    ORDER BY 1, k.purpose"""
-
-
 def _gathered(rows: Iterable[Any]) -> list[Tenant]:
     found: dict[str, Tenant] = {}
-    for name, registered, purpose, state, uri, created, wrapped, check in rows:
-        tenant = found.setdefault(name, Tenant(name, registered))
+    for name, registered, lost, purpose, state, uri, created, wrapped, check in rows:
+        tenant = found.setdefault(name, Tenant(name, registered, lost))
         if purpose is not None:
             content = (_bytes(each) for each in (wrapped, check))
             tenant.keysets.append(Keyset(purpose, state, uri, created, *content))

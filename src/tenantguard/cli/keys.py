@@ -12,7 +12,14 @@ from rich.progress import Progress
 
 from tenantguard.cli.key_making import Made, make_keys, writing_role
 from tenantguard.cli.key_report import VERSION, Seen, write_list, write_made
-from tenantguard.cli.key_rows import FOREIGN, findings, judge, read_tenants, verify
+from tenantguard.cli.key_rows import (
+    FOREIGN,
+    findings,
+    judge,
+    read_tenants,
+    require_encryption,
+    verify,
+)
 from tenantguard.cli.locate import admin_engine, load_guard
 from tenantguard.cli.options import admin_option, format_option, guard_option
 from tenantguard.cli.outcome import (
@@ -111,6 +118,7 @@ def list_(
     the backup role. Ends with 1 on findings, with 2 if something could not be looked at.
     """
     guard = load_guard(guard_name)
+    require_encryption(guard)
     engine = admin_engine(admin_url)
     try:
         tenants = read_tenants(guard, engine, wrapped=opening)
@@ -157,9 +165,10 @@ def create(
 
     The address must be a superuser's, or a login's that is granted the maintenance role. Nothing is
     made while keysets are there that another key has wrapped, and never one for a tenant that has
-    lost another. Ends with 1 if some could not be made.
+    lost a keyset. Ends with 1 on findings, or if some could not be made.
     """
     guard = load_guard(guard_name)
+    require_encryption(guard)
     engine = admin_engine(admin_url)
     provider, missed = _own_key(guard)
     if provider is None:
@@ -168,16 +177,16 @@ def create(
         tenants = read_tenants(guard, engine)
         judge(tenants, provider.uri)
         found = list(findings(guard, tenants, provider.uri))
-        without = [tenant.id for tenant in tenants if not tenant.keysets]
+        waiting = [tenant.id for tenant in tenants if tenant.waiting]
         result = Made()
         wrong_key = any(each.code == FOREIGN for each in found)
-        if without and not (dry_run or wrong_key):
+        if waiting and not (dry_run or wrong_key):
             role = writing_role(guard, engine)
-            tracked = _tracked(without, "making keysets", shown=output == "text")
+            tracked = _tracked(waiting, "making keysets", shown=output == "text")
             result = make_keys(guard, engine, role, tracked)
     finally:
         engine.dispose()
-    write_made(result, len(without), found, output=output, dry_run=dry_run, named=named)
+    write_made(result, tenants, found, output=output, dry_run=dry_run, named=named)
     if result.stopped:
         could_not_look(f"{result.stopped} Run the command again; what was made stays.")
     ctx.exit(FINDINGS if found or result.failed else HOLDS)

@@ -25,7 +25,7 @@ README = Path(__file__).parents[2] / "README.md"
 
 def test_the_fifteen_lines_run_as_shown(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The quickstart, executed to the letter, reads one practice's patients."""
-    example, _ = _python_blocks()
+    example, *_ = python_blocks()
     models = ModuleType("myapp.models")
     vars(models).update(Base=practice.Base, Patient=practice.Patient, practice_id=practice.A)
     monkeypatch.setitem(sys.modules, "myapp", ModuleType("myapp"))
@@ -42,7 +42,7 @@ def test_the_fifteen_lines_run_as_shown(world: World, monkeypatch: pytest.Monkey
 
 def test_the_lines_for_web_apps_run_as_shown(world: World) -> None:
     """Both adapters are set up by one line."""
-    _, lines = _python_blocks()
+    _, lines, _ = python_blocks()
     flask_line, starlette_line = lines.splitlines()
     names: dict[str, object] = {"guard": world.guard, "session_key": session_key}
     exec(flask_line, {**names, "app": Flask("app"), "FlaskGuard": FlaskGuard})
@@ -51,7 +51,7 @@ def test_the_lines_for_web_apps_run_as_shown(world: World) -> None:
     assert [str(each.cls) for each in app.user_middleware] == [str(TenantMiddleware)]
 
 
-def _python_blocks() -> list[str]:
+def python_blocks() -> list[str]:
     return re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
 
 

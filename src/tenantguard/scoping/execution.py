@@ -126,8 +126,10 @@ def _quoting(preparer: Any) -> Any:
 def forget_compiled() -> None:
     """Clear what mappers have compiled, so that nothing unscoped is left in their caches."""
     for registry in _all_registries():
-        for mapper in registry.mappers:
-            _forget(mapper)
+        for manager in list(registry._managers):  # noqa: SLF001
+            # Not registry.mappers, which raises where mapping a class has failed.
+            if manager.is_mapped:
+                _forget(manager.mapper)
 
 
 def _forget(mapper: Mapper[Any]) -> None:

@@ -226,7 +226,7 @@ class TenantGuard:
         """Return a keystore, once the key-encryption key was read; each database has its own."""
         if self.keys is None:
             raise ConfigurationError(
-                "The models have encrypted columns, and TenantGuard has no keys=. Make a key with "
+                "Encrypted columns need a key, and TenantGuard has no keys=. Make one with "
                 "`tenantguard keys init FILE --environment NAME`, and pass "
                 "keys=KeyFile(FILE, environment=NAME)."
             )

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from functools import partial
 from threading import Lock
 from time import monotonic
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import DBAPIError
 
@@ -22,13 +22,14 @@ from tenantguard.context import active_tenant
 from tenantguard.crypto.format import keyset_context
 from tenantguard.crypto.tenant_keys import TenantKeys
 from tenantguard.errors import KeyUnavailableError, TenantNotSetError, sqlstate
-from tenantguard.keytable import PURPOSES, encrypted_columns
-from tenantguard.rls.names import DEFAULT_SCHEMA, qualified, quote
+from tenantguard.keytable import PURPOSES
+from tenantguard.rls.names import qualified, target_of
+from tenantguard.rls.values import has_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from sqlalchemy import Column, Connection, Table
+    from sqlalchemy import Connection
 
     from tenantguard.catalog import Catalog
     from tenantguard.crypto.keyfile import KeyProvider
@@ -60,7 +61,7 @@ class Keystore:
     ) -> None:
         self._provider = provider
         self._catalog = catalog
-        self._table = _name_of(catalog.key_table)
+        self._table = qualified(target_of(catalog.entry(catalog.key_table)))
         self._tenant = tenant
         self._cache: OrderedDict[str, TenantKeys] = OrderedDict()
         self._lock = Lock()
@@ -139,7 +140,7 @@ class Keystore:
 
     def _make(self, run: Ask, tenant: str) -> None:
         """Make both keysets, unless the tenant has values: then it had keysets, and lost them."""
-        if not _asked(run, self._values_query(tenant))[0][0]:
+        if not _asked(run, f"SELECT {has_values(self._catalog, sql_literal(tenant))}")[0][0]:
             self._insert(run, tenant)
         elif not _asked(run, self._query(tenant)):
             # Not made by another transaction in between, which has written a value too.
@@ -147,21 +148,6 @@ class Keystore:
                 "The tenant has encrypted values and no keys: its rows in tenantguard_keys were "
                 "lost. Restore them from the backup that the values came from."
             )
-
-    def _values_query(self, tenant: str) -> str:
-        """Return the question whether *tenant* has any encrypted value."""
-        columns: dict[Table, list[Column[Any]]] = {}
-        for column in encrypted_columns(self._catalog.metadata):
-            columns.setdefault(column.table, []).append(column)
-        found = []
-        for table, encrypted in columns.items():
-            own = cast("Column[Any]", self._catalog.entry(table).column)
-            filled = " OR ".join(f"{quote(each.name)} IS NOT NULL" for each in encrypted)
-            found.append(
-                f"EXISTS (SELECT FROM {_name_of(table)} "
-                f"WHERE {quote(own.name)} = {sql_literal(tenant)} AND ({filled}))"
-            )
-        return f"SELECT {' OR '.join(found) or 'false'}"
 
     def _insert(self, run: Ask, tenant: str) -> None:
         """Make both keysets; of transactions that do so at the same time, one wins."""
@@ -227,10 +213,6 @@ def _forgetting(keystore: weakref.ref[Keystore]) -> Callable[[], None]:
     return forget
 
 
-def _name_of(table: Table) -> str:
-    return qualified((table.schema or DEFAULT_SCHEMA, table.name))
-
-
 def _asked(run: Ask, query: str) -> Sequence[Any]:
     try:
         return run(query)
@@ -244,7 +226,10 @@ def _asked(run: Ask, query: str) -> Sequence[Any]:
 
 _REFUSED = "PostgreSQL did not let the tenant's keys be read or made"
 _REASONS = {
-    "42P01": f"{_REFUSED}: there is no table tenantguard_keys. Run `tenantguard rls apply`.",
+    "42P01": f"{_REFUSED}: there is no table tenantguard_keys, or a table of the models is not in "
+    "the database. Run your migrations, then `tenantguard rls apply`.",
+    "42703": f"{_REFUSED}: a column of the models is not in the database. Run your migrations, "
+    "then `tenantguard rls apply`.",
     "42501": f"{_REFUSED}: a privilege is missing. Run `tenantguard rls apply`.",
     "55P03": f"{_REFUSED}: another transaction is making them and has not ended after {_PATIENCE}. "
     "Do not use two sessions for a tenant's first encrypted value, or make its keys beforehand "

@@ -400,7 +400,7 @@ WRITES: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: (
             upsert(Patient).values(name="x").on_conflict_do_nothing(index_elements=[Patient.name])
         ),
-        WORKED_WITH,
+        "name_bidx unique with the tenant",
     ),
     "copy a plain column": (lambda: _selected(Patient.city), EXPRESSION),
     "copy a literal": (lambda: _selected(literal("x")), EXPRESSION),

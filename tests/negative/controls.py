@@ -570,7 +570,7 @@ CONTROLS = {
         "before_the_pool",
     ),
     "lost keys are not made again": Control(
-        _attribute("tenantguard.keystore:Keystore", "_values_query", lambda *_: "SELECT false"),
+        _attribute("tenantguard.keystore", "has_values", lambda *_: "false"),
         FIELD_ATTACKS,
         "has_lost_them",
     ),

@@ -4,18 +4,13 @@
 
 from __future__ import annotations
 
-from itertools import groupby
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
-from tenantguard.keytable import encrypted_columns
 from tenantguard.rls.names import qualified, quote, target_of
+from tenantguard.rls.values import encrypted_tables, has_values
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from sqlalchemy import Column
-
-    from tenantguard.catalog import Catalog, Entry
+    from tenantguard.catalog import Catalog
 
 __all__ = ["asked_tables", "key_question"]
 
@@ -25,7 +20,7 @@ _TIME = """'YYYY-MM-DD"T"HH24:MI:SS"Z"'"""
 def asked_tables(catalog: Catalog) -> set[tuple[str, str]]:
     """Return schema and name of every table that the question reads."""
     entries = (catalog.registry, catalog.entry(catalog.key_table))
-    encrypted = (entry for entry, _ in _encrypted(catalog))
+    encrypted = (entry for entry, _ in encrypted_tables(catalog))
     return {target_of(entry) for entry in (*entries, *encrypted)}
 
 
@@ -40,28 +35,9 @@ def key_question(catalog: Catalog, *, wrapped: bool) -> str:
     content = "k.wrapped, k.check_value" if wrapped else "NULL, NULL"
     return f"""
     SELECT coalesce({tenant}::text, k.tenant_id::text), {tenant} IS NOT NULL,
-        CASE WHEN k.tenant_id IS NULL THEN {_has_values(catalog, tenant)} ELSE false END,
+        CASE WHEN k.tenant_id IS NULL THEN {has_values(catalog, tenant)} ELSE false END,
         k.purpose, k.state, k.kek_uri, coalesce(pg_catalog.to_char(
             k.created_at AT TIME ZONE 'UTC', {_TIME}), k.created_at::text), {content}
     FROM {qualified(target_of(catalog.registry))} r
     FULL JOIN {qualified(target_of(catalog.entry(catalog.key_table)))} k ON k.tenant_id = {tenant}
     ORDER BY 1, k.purpose"""
-
-
-def _has_values(catalog: Catalog, tenant: str) -> str:
-    return " OR ".join(
-        f"EXISTS (SELECT FROM {qualified(target_of(entry))} v "
-        f"WHERE v.{quote(cast('Column[Any]', entry.column).name)} = {tenant} "
-        f"AND ({_any_filled(columns)}))"
-        for entry, columns in _encrypted(catalog)
-    )
-
-
-def _any_filled(columns: list[Column[Any]]) -> str:
-    return " OR ".join(f"v.{quote(column.name)} IS NOT NULL" for column in columns)
-
-
-def _encrypted(catalog: Catalog) -> Iterator[tuple[Entry, list[Column[Any]]]]:
-    """Yield each table that has encrypted columns, and those."""
-    for table, columns in groupby(encrypted_columns(catalog.metadata), lambda each: each.table):
-        yield catalog.entry(table), list(columns)

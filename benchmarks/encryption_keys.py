@@ -67,6 +67,12 @@ def reading(engine: Engine, keystore: Keystore, *, cold: bool) -> Callable[[], o
     return run
 
 
+def keystore_of(engine: Engine) -> Keystore:
+    context: Any = engine.dialect.execution_ctx_cls
+    keystore: Keystore = context.keys.__self__
+    return keystore
+
+
 def writing(engine: Engine, number: int) -> None:
     with tenant_context(tenant(number)), engine.begin() as connection:
         connection.execute(insert(Visit), values(number) | {"tenant_id": tenant(number)})
@@ -74,7 +80,7 @@ def writing(engine: Engine, number: int) -> None:
 
 def cold_statement(built: Clinic) -> None:
     """Compare one read in a transaction of its own, without and with the keys' being read."""
-    keystore = built.guard._open_keystore()
+    keystore = keystore_of(built.engine)
     with tenant_context(tenant(0)):
         work = {
             "keys known": often(reading(built.engine, keystore, cold=False)),
@@ -97,10 +103,10 @@ def first_write(built: Clinic) -> None:
 
 
 def round_trips(built: Clinic) -> None:
-    keystore = built.guard._open_keystore()
     with proxy(built.admin.url) as between:
         engine = create_engine(between.url(built.app_url))
         built.guard.protect(engine)
+        keystore = keystore_of(engine)
         built.run(f"INSERT INTO practices SELECT '{tenant(TENANTS)}'")
 
         def counted(work: Callable[[], object]) -> int:

@@ -494,7 +494,7 @@ CONTROLS = {
         _attribute("tenantguard.cli.key_rows", "_opens", lambda *_: True), KEYS, "are_verified"
     ),
     "lost keysets are found": Control(
-        _attribute("tenantguard.cli.key_question", "_any_filled", lambda *_: "false"),
+        _attribute("tenantguard.rls.values", "_any_filled", lambda *_: "false"),
         KEYS,
         "values_without_keysets",
     ),

@@ -7,12 +7,12 @@ processor. What this transaction has inserted itself is not cached: a rollback w
 from __future__ import annotations
 
 import os
-import weakref
 from collections import OrderedDict
 from functools import partial
 from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from sqlalchemy.exc import DBAPIError
 
@@ -65,8 +65,7 @@ class Keystore:
         self._tenant = tenant
         self._cache: OrderedDict[str, TenantKeys] = OrderedDict()
         self._lock = Lock()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=_forgetting(weakref.ref(self)))
+        _open.add(self)
 
     def __repr__(self) -> str:
         return "<Keystore>"
@@ -204,13 +203,17 @@ class Keystore:
         self._cache = OrderedDict()
 
 
-def _forgetting(keystore: weakref.ref[Keystore]) -> Callable[[], None]:
-    def forget() -> None:
-        alive = keystore()
-        if alive is not None:
-            alive.forget()
+_open: WeakSet[Keystore] = WeakSet()
 
-    return forget
+
+def _forget_all() -> None:
+    for keystore in _open:
+        keystore.forget()
+
+
+# Once for all: what is registered stays for as long as the process lives.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)
 
 
 def _asked(run: Ask, query: str) -> Sequence[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
+from contextlib import suppress
 from io import StringIO
 from threading import Event, Thread, current_thread
 from typing import TYPE_CHECKING, Any
@@ -434,16 +434,15 @@ def hasty() -> Iterator[None]:
 def test_threads_that_share_a_connection_see_their_own(locks: Locks) -> None:
     """psycopg2 lets them; between a check and its command nobody else's transaction begins."""
     engine = locks.both(**ONE)
-    found: Counter[tuple[object, tuple[str, ...]]] = Counter()
+    found: set[tuple[object, tuple[str, ...]]] = set()
 
     def work(connection: Any, tenant: Any) -> None:
-        for _ in range(1000):
-            try:
-                with tenant_context(tenant):
-                    found[tenant, tuple(_execute(connection))] += 1
-                    connection.commit()
-            except CrossTenantError:
-                found[tenant, ()] += 1
+        answers = 0
+        while answers < 300:
+            with suppress(CrossTenantError), tenant_context(tenant):
+                found.add((tenant, tuple(_execute(connection))))
+                answers += 1
+                connection.commit()
 
     with driven(engine, A) as connection:
         threads = [Thread(target=work, args=(connection, tenant)) for tenant in (A, B)]
@@ -452,7 +451,7 @@ def test_threads_that_share_a_connection_see_their_own(locks: Locks) -> None:
         for thread in threads:
             thread.join()
     own = {(tenant, tuple(stored(locks.world, tenant))) for tenant in (A, B)}
-    assert own <= set(found) <= own | {(A, ()), (B, ())}
+    assert found == own
 
 
 def test_nothing_comes_between_a_check_and_its_command(

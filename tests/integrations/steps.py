@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tenantguard.demo.stage import Stage
+
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
 
@@ -81,3 +83,17 @@ def loaded(directory: Path, name: str = "another_app") -> Iterator[Any]:
     finally:
         for each in [each for each in sys.modules if each.split(".")[0] == name]:
             del sys.modules[each]
+
+
+def last_name(stage: Stage) -> str:
+    """The last name of the first practice's first patient, from a database that holds it open."""
+    with stage.admin.connect() as connection:
+        query = "SELECT last_name FROM patients WHERE id = 1"
+        return str(connection.exec_driver_sql(query).scalar())
+
+
+def dump(stage: Stage) -> str:
+    """Every patient's row, as the superuser sees it."""
+    with stage.admin.connect() as connection:
+        rows = connection.exec_driver_sql("SELECT t::text FROM patients AS t").scalars()
+        return "\n".join(rows)

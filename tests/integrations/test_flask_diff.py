@@ -7,13 +7,10 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from steps import EXAMPLES, apply, changed_lines, copy_before, diff, files, loaded
+from steps import EXAMPLES, apply, changed_lines, copy_before, diff, dump, files, last_name, loaded
 
-from tenantguard.crypto.keyfile import make_key_file
 from tenantguard.demo.data import PRACTICES
-from tenantguard.demo.example import load_example
 from tenantguard.demo.stage import Stage, set_up, stage_with
-from tenantguard.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -122,45 +119,20 @@ def test_users_see_the_same(plain_stage: Stage, new_database: Callable[[], URL])
             before, after = _page(plain_stage, path), _page(stage, path)
             assert before == after
             assert before[0] == 200
-        name = _name(plain_stage)
+        name = last_name(plain_stage)
         assert name in _page(stage, "/patients/1")[1]
-        assert name in _dump(plain_stage)
-        assert name not in _dump(stage)
+        assert name in dump(plain_stage)
+        assert name not in dump(stage)
 
 
 def test_what_searching_loses(plain_stage: Stage, new_database: Callable[[], URL]) -> None:
     """Before, a part of a name was enough; after, the whole name is needed, in any case."""
-    name = _name(plain_stage)
+    name = last_name(plain_stage)
     part, whole = f"/patients/?q={name[:3]}", f"/patients/?q={name.upper()}"
     with set_up(new_database(), patients=3, tell=lambda _text: nullcontext()) as stage:
         for found in (_page(plain_stage, part), _page(plain_stage, whole), _page(stage, whole)):
             assert 'href="/patients/1"' in found[1]
         assert 'href="/patients/1"' not in _page(stage, part)[1]
-
-
-def test_app_without_its_key_does_not_start(tmp_path: Path) -> None:
-    """A file that is missing, and a key for another environment, are refused at once."""
-    variables = {"TENANTGUARD_KEY_FILE": str(tmp_path / "key.json"), "APP_ENV": "production"}
-    config = {"DATABASE_URL": "postgresql+psycopg:///", "SECRET_KEY": "test"}
-    example = load_example("flask_app", environment=variables)
-    with pytest.raises(ConfigurationError, match="cannot be read"):
-        example.create_app(config)
-    make_key_file(tmp_path / "key.json", environment="test")
-    with pytest.raises(ConfigurationError, match="made for the environment 'test'"):
-        example.create_app(config)
-
-
-def _name(stage: Stage) -> str:
-    """The last name of the first practice's first patient, from a database that holds it open."""
-    with stage.admin.connect() as connection:
-        query = "SELECT last_name FROM patients WHERE id = 1"
-        return str(connection.exec_driver_sql(query).scalar())
-
-
-def _dump(stage: Stage) -> str:
-    with stage.admin.connect() as connection:
-        rows = connection.exec_driver_sql("SELECT t::text FROM patients AS t").scalars()
-        return "\n".join(rows)
 
 
 def _page(stage: Stage, path: str) -> tuple[int, str]:

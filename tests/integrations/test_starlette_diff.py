@@ -7,13 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from httpx import ASGITransport, AsyncClient
-from steps import EXAMPLES, apply, changed_lines, copy_before, diff, files, loaded
+from steps import EXAMPLES, apply, changed_lines, copy_before, diff, dump, files, last_name, loaded
 
-from tenantguard.crypto.keyfile import make_key_file
 from tenantguard.demo.data import PRACTICES
-from tenantguard.demo.example import load_example
 from tenantguard.demo.stage import Stage, set_up, stage_with
-from tenantguard.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -168,18 +165,18 @@ async def test_clients_see_the_same(plain_stage: Stage, stage: Stage, by: str) -
             paths = (f"/patients/{OWN}", f"/orders/{order}", "/patients/export.csv")
             answers.append([await _get(client, path) for path in paths])
     assert answers[0] == answers[1]
-    name = _name(plain_stage)
+    name = last_name(plain_stage)
     assert [status for status, _ in answers[0]] == [200, 200, 200]
     assert name in answers[1][0][1]
-    assert name in _dump(plain_stage)
-    assert name not in _dump(stage)
+    assert name in dump(plain_stage)
+    assert name not in dump(stage)
     assert await _seen(stage.example, stage.application) == PROTECTED
 
 
 @pytest.mark.anyio
 async def test_what_searching_loses(plain_stage: Stage, stage: Stage) -> None:
     """Before, a part of a name was enough; after, the whole name is needed, in any case."""
-    name = _name(plain_stage)
+    name = last_name(plain_stage)
     found = []
     for each in (plain_stage, stage):
         async with _signed_in(each.example, each.application) as client:
@@ -187,31 +184,6 @@ async def test_what_searching_loses(plain_stage: Stage, stage: Stage) -> None:
                 page = (await client.get("/patients", params={"q": wanted})).json()
                 found.append(OWN in {row["id"] for row in page["rows"]})
     assert found == [True, True, False, True]
-
-
-def test_app_without_its_key_does_not_start(tmp_path: Path) -> None:
-    """A file that is missing, and a key for another environment, are refused at once."""
-    variables = {"TENANTGUARD_KEY_FILE": str(tmp_path / "key.json"), "APP_ENV": "production"}
-    config = {"DATABASE_URL": "postgresql+psycopg:///", "SECRET_KEY": "test"}
-    example = load_example("starlette_app", environment=variables)
-    with pytest.raises(ConfigurationError, match="cannot be read"):
-        example.create_app(config)
-    make_key_file(tmp_path / "key.json", environment="test")
-    with pytest.raises(ConfigurationError, match="made for the environment 'test'"):
-        example.create_app(config)
-
-
-def _name(stage: Stage) -> str:
-    """The last name of the first practice's first patient, from a database that holds it open."""
-    with stage.admin.connect() as connection:
-        query = "SELECT last_name FROM patients WHERE id = 1"
-        return str(connection.exec_driver_sql(query).scalar())
-
-
-def _dump(stage: Stage) -> str:
-    with stage.admin.connect() as connection:
-        rows = connection.exec_driver_sql("SELECT t::text FROM patients AS t").scalars()
-        return "\n".join(rows)
 
 
 async def _get(client: AsyncClient, path: str) -> tuple[int, str]:

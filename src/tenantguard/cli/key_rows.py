@@ -18,7 +18,7 @@ from tenantguard.doctor.eyes import Eyes
 from tenantguard.doctor.report import Finding, Severity
 from tenantguard.errors import ConfigurationError, KeyUnavailableError, UnknownTenantError, sqlstate
 from tenantguard.keytable import KEY_TABLE, PURPOSES
-from tenantguard.rls.names import DEFAULT_SCHEMA
+from tenantguard.rls.names import target_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -148,7 +148,7 @@ def read_tenants(guard: TenantGuard, engine: Engine, *, wrapped: bool = False) -
 
 def key_target(guard: TenantGuard) -> tuple[str, str]:
     """Return schema and name of the table of keys."""
-    return (guard.catalog.key_table.schema or DEFAULT_SCHEMA, KEY_TABLE)
+    return target_of(guard.catalog.entry(guard.catalog.key_table))
 
 
 def judge(tenants: Iterable[Tenant], uri: str | None) -> None:

@@ -44,6 +44,7 @@ _HOOKS = (
     "visit_grouping",
     "visit_insert",
     "visit_label",
+    "visit_table_valued_column",
     "visit_unary",
     "visit_update",
 )
@@ -78,16 +79,18 @@ class EncryptionCompiler:
 
     def visit_column(self, column: Any, *args: Any, **kwargs: Any) -> str:
         """Render a column; an encrypted one only where its ciphertext may stand."""
-        for part in getattr(getattr(column, "scalar_alias", None), "c", ()):
-            # A whole row as one value, as `table_valued()` makes it.
-            if is_encrypted(part):
-                raise refusal(part.type)
         if isinstance(column.type, Encrypted) and not self._may_stand(column):
             # The columns of SQL text tell what is fetched, and are not sent.
             of_text = not self.stack or isinstance(self.stack[-1]["selectable"], TextualSelect)
             if not of_text or kwargs.get("add_to_result_map") is None:
                 raise refusal(column.type)
         return cast("str", super().visit_column(column, *args, **kwargs))  # type: ignore[misc]
+
+    def visit_table_valued_column(self, column: Any, **kwargs: Any) -> str:
+        """Render a whole row as one value, as `table_valued()` makes it."""
+        for part in filter(is_encrypted, column.scalar_alias.c):
+            raise refusal(part.type)
+        return cast("str", super().visit_table_valued_column(column, **kwargs))  # type: ignore[misc]
 
     def visit_grouping(self, grouping: Any, *args: Any, **kwargs: Any) -> str:
         """Render parentheses; a sub-query that gives a value only where a column may stand."""

@@ -195,17 +195,13 @@ class Encrypted(_Sealed, SchemaEventTarget):
             EncryptedQueryError: If the column is not searchable.
         """
         if self.field.search is None:
+            searchable = self.field.kind.equal is not None
+            declare = "Declare it with search=Exact(), or load" if searchable else "Load"
             raise EncryptedQueryError(
                 f"Column {self.field.name} is encrypted without a blind index, so it cannot be "
-                f"searched. {self._way_round()}"
+                f"searched. {declare} the rows and compare in Python."
             )
         return self._search_value
-
-    def _way_round(self) -> str:
-        compare = "oad the rows and compare in Python."
-        if self.field.kind.equal is None:
-            return f"L{compare}"
-        return f"Declare it with search=Exact(), or l{compare}"
 
     def bind_processor(self, dialect: Dialect) -> Callable[[Any], Unsealed | None]:
         """Note the value, so that it is sealed when the keys are there."""

@@ -477,7 +477,7 @@ CONTROLS = {
     ),
     # Keys.
     "a key file that others may use is refused": Control(
-        _attribute("tenantguard.crypto.keyfile", "_refuse_open_to_others", _nothing),
+        _attribute("tenantguard.crypto.secret_file", "_refuse_open_to_others", _nothing),
         KEY_FILE,
         "others_may_use",
     ),

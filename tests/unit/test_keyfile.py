@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tenantguard import KeyFile
-from tenantguard.crypto import keyfile
+from tenantguard.crypto import secret_file
 from tenantguard.crypto.keyfile import make_key_file
 from tenantguard.errors import ConfigurationError, KeyUnavailableError, TenantGuardError
 
@@ -92,14 +92,14 @@ def test_file_is_never_open_to_others_while_it_is_written(
     """The mode is right from the first moment, before the key is in the file."""
     modes: list[int] = []
     path = tmp_path / "key.json"
-    fill = keyfile._fill
+    fill = secret_file._fill
 
     def watched(descriptor: int, text: str) -> None:
         modes.append(mode_of(path))
         fill(descriptor, text)
 
     umask(0)
-    monkeypatch.setattr(keyfile, "_fill", watched)
+    monkeypatch.setattr(secret_file, "_fill", watched)
     make_key_file(path, environment="test")
     assert modes == [0o600]
 

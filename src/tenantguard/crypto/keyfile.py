@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import secrets
-import stat
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from tenantguard.crypto.secret_file import LABEL, read_secret, write_new
 from tenantguard.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    import os
+
     from tenantguard.crypto.keysets import Kek
 
 __all__ = ["KeyFile", "KeyProvider", "make_key_file"]
 
 _FORMAT = "tenantguard key-encryption key"
-_OTHERS = stat.S_IRWXG | stat.S_IRWXO
-_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _NAME = re.compile(r"[0-9a-f]{16}")
+_MISSING = (
+    "`tenantguard keys init` makes one for a new environment; an existing environment's is in its "
+    "backup."
+)
 
 
 class KeyProvider(Protocol):
@@ -91,7 +93,7 @@ class KeyFile:
 
     @cached_property
     def _content(self) -> _Content:
-        content = _parsed(_read(self._path))
+        content = _parsed(read_secret(self._path, _MISSING))
         if content is None:
             raise _not_a_key_file()
         if content.environment != self.environment:
@@ -112,7 +114,7 @@ def make_key_file(path: Path, *, environment: str) -> str:
     """
     from tenantguard.crypto.keysets import new_kek  # noqa: PLC0415  (loads Tink)
 
-    if not _LABEL.fullmatch(environment):
+    if not LABEL.fullmatch(environment):
         raise ConfigurationError(
             "An environment's label has up to 63 letters, digits, '.', '_' and '-', such as "
             "'production'."
@@ -125,78 +127,8 @@ def make_key_file(path: Path, *, environment: str) -> str:
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "keyset": json.loads(new_kek()),
     }
-    _write(Path(path), json.dumps(document, indent=2) + "\n")
+    write_new(Path(path), json.dumps(document, indent=2) + "\n")
     return f"file:{environment}/{document['name']}"
-
-
-def _write(path: Path, text: str) -> None:
-    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
-    try:
-        descriptor = os.open(path, flags, stat.S_IRUSR | stat.S_IWUSR)
-    except FileExistsError:
-        raise ConfigurationError(
-            f"{path} exists and is never overwritten: what its key has wrapped would be lost. Name "
-            "another file."
-        ) from None
-    except OSError as error:
-        raise _not_written(path, error) from None
-    try:
-        _fill(descriptor, text)
-        _keep(path)
-    except BaseException as error:
-        # Half a key would stand in the way of a whole one.
-        path.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise _not_written(path, error) from None
-        raise
-
-
-def _fill(descriptor: int, text: str) -> None:
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        if os.name == "posix":
-            # The umask may have taken the owner's own rights away.
-            os.fchmod(descriptor, stat.S_IRUSR | stat.S_IWUSR)
-        file.write(text)
-        file.flush()
-        os.fsync(descriptor)
-
-
-def _keep(path: Path) -> None:
-    """Have the directory written too: a key that a crash takes away takes all it wrapped."""
-    # Not every file system can, and not every directory that may be written may be read.
-    with suppress(OSError):
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-
-
-def _not_written(path: Path, error: OSError) -> ConfigurationError:
-    return ConfigurationError(
-        f"{path} cannot be written: {error.strerror}. Name a file in a directory that exists and "
-        "that you may write to."
-    )
-
-
-def _read(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            _refuse_open_to_others(path, os.fstat(file.fileno()))
-            return file.read()
-    except OSError as error:
-        raise ConfigurationError(
-            f"The key file {path} cannot be read: {error.strerror}. `tenantguard keys init` makes "
-            "one for a new environment; an existing environment's is in its backup."
-        ) from None
-
-
-def _refuse_open_to_others(path: Path, status: os.stat_result) -> None:
-    if os.name == "posix" and status.st_mode & _OTHERS:
-        raise ConfigurationError(
-            f"The key file {path} is open to others than its owner. Run `chmod 600` on it, and "
-            "consider who could have read it."
-        )
 
 
 def _parsed(text: bytes) -> _Content | None:
@@ -210,7 +142,7 @@ def _parsed(text: bytes) -> _Content | None:
             return None
         environment, name = document["environment"], document["name"]
         # Both are written into messages and into the database.
-        if not (_LABEL.fullmatch(environment) and _NAME.fullmatch(name)):
+        if not (LABEL.fullmatch(environment) and _NAME.fullmatch(name)):
             return None
         return _Content(environment, name, json.dumps(document["keyset"]))
     except (ValueError, KeyError, TypeError, RecursionError):

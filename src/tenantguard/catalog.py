@@ -10,24 +10,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import Column, ForeignKeyConstraint, MetaData, Table, UniqueConstraint
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.sql.expression import FromClause, TableClause
-from sqlalchemy.types import (
-    BigInteger,
-    Integer,
-    SmallInteger,
-    String,
-    TypeDecorator,
-    TypeEngine,
-    Uuid,
-)
+from sqlalchemy.types import TypeEngine
 
 from tenantguard.context import TenantId
 from tenantguard.errors import ConfigurationError, UnknownTenantError
 from tenantguard.keytable import KEY_TABLE, check_encrypted, encrypted_columns, key_table
+from tenantguard.tenant_ids import affinity, canonical, to_text
 
 __all__ = ["SETTING", "Catalog", "Entry", "IdentityLookup", "Kind", "Roles", "TenantLookup"]
 
@@ -35,7 +26,6 @@ SETTING = "tenantguard.tenant"
 """The transaction-local PostgreSQL setting that carries the tenant."""
 
 _SYSTEM_SCHEMAS = frozenset({"pg_catalog", "information_schema"})
-_MAX_TEXT_ID = 8192
 
 
 class Kind(Enum):
@@ -212,7 +202,7 @@ class Catalog:
             )
         for entry in self:
             column = entry.column
-            if column is not None and _affinity(column.type) is not _affinity(self.tenant_type):
+            if column is not None and affinity(column.type) is not affinity(self.tenant_type):
                 raise ConfigurationError(
                     f"Column {entry.fullname}.{column.name} has another type than the primary key "
                     f"of {registry.fullname}; a tenant column has the registry's type."
@@ -265,21 +255,17 @@ class Catalog:
             UnknownTenantError: If *given* is not of the registry's type.
         """
         try:
-            stored = _stored(self.tenant_type)
-            canonical: TenantId = _CANONICAL[_affinity(stored)](given, stored)
+            return canonical(given, self.tenant_type)
         except (ValueError, TypeError, KeyError, AttributeError):
             raise UnknownTenantError(
                 "The tenant's id does not have the type of the primary key of "
                 f"{self.registry.fullname}. Pass the id as the registry has it, or its text."
             ) from None
-        return canonical
 
     def text(self, tenant: TenantId) -> str:
         """Return a canonical *tenant* as the text that PostgreSQL compares its columns with."""
         if self._to_database is None:
-            dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
-            processor = self.tenant_type.dialect_impl(dialect).bind_processor(dialect)
-            self._to_database = processor or _same
+            self._to_database = to_text(self.tenant_type)
         return str(self._to_database(tenant))
 
     def _registry_table(self) -> Table:
@@ -322,10 +308,6 @@ class Catalog:
         return Entry(name, schema, Kind.UNCLASSIFIED, f"no column {wanted}, not declared", table)
 
 
-def _same(value: TenantId) -> TenantId:
-    return value
-
-
 def _column_named(table: Table | None, name: str) -> Column[Any] | None:
     if table is None:
         return None
@@ -339,61 +321,6 @@ def _single_key(table: Table) -> Column[Any]:
             f"The registry table {table.fullname!r} needs a primary key of exactly one column."
         )
     return keys[0]
-
-
-def _stored(type_: TypeEngine[Any]) -> TypeEngine[Any]:
-    """Return what PostgreSQL holds for *type_*: a decorated type may be text elsewhere."""
-    while isinstance(type_, TypeDecorator):
-        type_ = type_.load_dialect_impl(postgresql.dialect())  # type: ignore[no-untyped-call]
-    return type_
-
-
-def _affinity(type_: TypeEngine[Any]) -> type[TypeEngine[Any]]:
-    affinity: type[TypeEngine[Any]] | None = _stored(type_)._type_affinity  # noqa: SLF001
-    for supported in _CANONICAL:
-        if affinity is not None and issubclass(affinity, supported):
-            return supported
-    raise ConfigurationError(
-        "A tenant id is a UUID, an integer or a text; the registry's primary key is none of them."
-    )
-
-
-def _canonical_uuid(given: TenantId, type_: TypeEngine[Any]) -> TenantId:
-    if isinstance(given, int):
-        raise TypeError
-    value = given if isinstance(given, UUID) else UUID(given)
-    return value if getattr(type_, "as_uuid", True) else str(value)
-
-
-def _canonical_int(given: TenantId, type_: TypeEngine[Any]) -> TenantId:
-    value = int(given) if isinstance(given, int | str) else None
-    if value is None or isinstance(given, bool) or str(given) != str(value):
-        raise ValueError
-    if not -(1 << _bits(type_)) <= value < 1 << _bits(type_):
-        raise ValueError
-    return value
-
-
-def _bits(type_: TypeEngine[Any]) -> int:
-    if isinstance(type_, BigInteger):
-        return 63
-    return 15 if isinstance(type_, SmallInteger) else 31
-
-
-def _canonical_text(given: TenantId, type_: TypeEngine[Any]) -> TenantId:
-    text = str(given) if isinstance(given, UUID) else given
-    length = getattr(type_, "length", None) or _MAX_TEXT_ID
-    if not isinstance(text, str) or not text or "\0" in text or len(text) > length:
-        raise ValueError
-    text.encode("utf-8")
-    return text
-
-
-_CANONICAL: dict[type[TypeEngine[Any]], Any] = {
-    Uuid: _canonical_uuid,
-    Integer: _canonical_int,
-    String: _canonical_text,
-}
 
 
 def parent_keys(table: Table) -> Iterator[ForeignKeyConstraint]:

@@ -1,8 +1,9 @@
 """Which table is whose, read from the application's MetaData.
 
 Every table is exactly one of: the *registry* of tenants, *scoped* by its tenant column, *shared*
-(all tenants read it, none writes it), *untenanted* (never reached in a tenant's name), or
-*unclassified*, which is an error wherever it matters. The MetaData is read and never changed. With
+(all tenants read it, none writes it), *untenanted* (never reached in a tenant's name), a *child*
+whose rows belong to the tenant of the scoped row that they refer to, or *unclassified*, which is an
+error wherever it matters. The MetaData is read and never changed. With
 encrypted columns in it, the table of the tenants' keys belongs to the catalog too.
 """
 
@@ -12,6 +13,7 @@ from enum import Enum
 from typing import Any
 
 from sqlalchemy import Column, ForeignKeyConstraint, MetaData, Table, UniqueConstraint
+from sqlalchemy.exc import NoReferenceError
 from sqlalchemy.sql.expression import FromClause, TableClause
 from sqlalchemy.types import TypeEngine
 
@@ -20,7 +22,16 @@ from tenantguard.errors import ConfigurationError, UnknownTenantError
 from tenantguard.keytable import KEY_TABLE, check_encrypted, encrypted_columns, key_table
 from tenantguard.tenant_ids import affinity, canonical, to_text
 
-__all__ = ["SETTING", "Catalog", "Entry", "IdentityLookup", "Kind", "Roles", "TenantLookup"]
+__all__ = [
+    "SETTING",
+    "Catalog",
+    "Entry",
+    "IdentityLookup",
+    "Kind",
+    "Parent",
+    "Roles",
+    "TenantLookup",
+]
 
 SETTING = "tenantguard.tenant"
 """The transaction-local PostgreSQL setting that carries the tenant."""
@@ -33,6 +44,7 @@ class Kind(Enum):
 
     REGISTRY = "registry"
     SCOPED = "scoped"
+    CHILD = "child"
     SHARED = "shared"
     UNTENANTED = "untenanted"
     UNCLASSIFIED = "unclassified"
@@ -41,11 +53,27 @@ class Kind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Parent:
+    """Where a child's rows get their tenant from.
+
+    Attributes:
+        table: The scoped table, or another child.
+        column: Name of the child's foreign key.
+        key: The column of *table* that it refers to.
+    """
+
+    table: Table
+    column: str
+    key: Column[Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One table's classification.
 
     *column* is the column whose value names the tenant: the tenant column of a scoped table or of
-    the keys, the primary key of the registry, else None.
+    the keys, the primary key of the registry, else None. *parents* are a child's: foreign keys that
+    are never NULL.
     """
 
     name: str
@@ -54,6 +82,7 @@ class Entry:
     reason: str
     table: Table | None = None
     column: Column[Any] | None = None
+    parents: tuple[Parent, ...] = ()
 
     @property
     def fullname(self) -> str:
@@ -62,8 +91,13 @@ class Entry:
 
     @property
     def guarded(self) -> bool:
-        """Whether the rows belong to tenants."""
+        """Whether the rows name their tenant, so that row-level security can hold them."""
         return self.column is not None
+
+    @property
+    def owned(self) -> bool:
+        """Whether the rows belong to tenants."""
+        return self.guarded or bool(self.parents)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +188,8 @@ class Catalog:
     _entries: dict[tuple[str | None, str], Entry] = field(default_factory=dict)
     _to_database: Callable[[Any], Any] | None = None
     _key_table: Table | None = None
+    _resolving: list[Table] = field(default_factory=list)
+    _references: dict[Table, tuple[Parent, ...]] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[Entry]:
         """Yield an entry for every table, ordered by name."""
@@ -165,6 +201,11 @@ class Catalog:
         """Return every table, ordered by name; the keys' table last."""
         tables = [table for _, table in sorted(self.metadata.tables.items())]
         return [*tables, self.key_table] if self.encrypts else tables
+
+    @property
+    def application_only(self) -> list[Entry]:
+        """The tables that row-level security cannot hold, because they have no tenant column."""
+        return [entry for entry in self if entry.kind is Kind.CHILD]
 
     @property
     def encrypts(self) -> bool:
@@ -305,7 +346,64 @@ class Catalog:
             raise ConfigurationError(
                 f"Table {fullname!r} has no column {wanted!r}, which tenant_columns names."
             )
+        parents = self._parents(table)
+        if parents:
+            through = ", ".join(parent.column for parent in parents)
+            reason = f"through {through}; application only"
+            return Entry(name, schema, Kind.CHILD, reason, table, parents=parents)
         return Entry(name, schema, Kind.UNCLASSIFIED, f"no column {wanted}, not declared", table)
+
+    def references(self, entry: Entry) -> tuple[Parent, ...]:
+        """Return the foreign keys of *entry* that no composite key in the database can hold.
+
+        Those are all to rows of tenants where either table has no tenant column.
+
+        Raises:
+            ConfigurationError: If one of them has several columns.
+        """
+        table = entry.table
+        if table is None or entry.kind not in (Kind.SCOPED, Kind.CHILD):
+            return ()
+        if table not in self._references:
+            self._references[table] = tuple(
+                self._reference(entry, key) for key in parent_keys(table) if self._open(entry, key)
+            )
+        return self._references[table]
+
+    def _open(self, entry: Entry, key: ForeignKeyConstraint) -> bool:
+        kinds = {entry.kind, self.entry(key.referred_table).kind}
+        return Kind.CHILD in kinds and kinds <= {Kind.SCOPED, Kind.CHILD}
+
+    def _reference(self, entry: Entry, key: ForeignKeyConstraint) -> Parent:
+        if len(key.elements) > 1:
+            raise ConfigurationError(
+                f"The foreign key of {entry.fullname} to {key.referred_table.fullname} has several "
+                "columns and no tenant, so it cannot be checked. `tenantguard migrate sql TABLE` "
+                "gives a table its tenant column."
+            )
+        return _parent(key)
+
+    def _parents(self, table: Table | None) -> tuple[Parent, ...]:
+        """Return where the rows of *table* get their tenant from; empty if that is not certain."""
+        if table is None or table in self._resolving:
+            return ()
+        self._resolving.append(table)
+        try:
+            owned = [key for key in parent_keys(table) if self._is_owned(key.referred_table)]
+        except NoReferenceError:
+            return ()
+        finally:
+            self._resolving.remove(table)
+        if any(len(key.elements) > 1 for key in owned):
+            return ()
+        return tuple(_parent(key) for key in owned if not next(iter(key.columns)).nullable)
+
+    def _is_owned(self, table: Table) -> bool:
+        return self.entry(table).kind in (Kind.SCOPED, Kind.CHILD)
+
+
+def _parent(key: ForeignKeyConstraint) -> Parent:
+    return Parent(key.referred_table, next(iter(key.columns)).name, key.elements[0].column)
 
 
 def _column_named(table: Table | None, name: str) -> Column[Any] | None:

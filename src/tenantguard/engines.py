@@ -99,7 +99,6 @@ def _translate(context: Any) -> None:
         raise CrossTenantError(
             "PostgreSQL's row-level security refused to write a row of another tenant."
         ) from None
-    if code == "22012" and getattr(compiled, "guards_upsert", False):
-        raise CrossTenantError(
-            "ON CONFLICT hit a row of another tenant. Name a unique key that contains the tenant."
-        ) from None
+    meant = getattr(compiled, "division_says", "")
+    if code == "22012" and meant:
+        raise CrossTenantError(meant) from None

@@ -30,7 +30,7 @@ def with_tenant_column(catalog: Catalog, name: str) -> tuple[Catalog, Entry]:
     """
     table = _table(catalog, name)
     entry = catalog.entry(table)
-    if entry.kind is Kind.UNCLASSIFIED:
+    if entry.kind in (Kind.UNCLASSIFIED, Kind.CHILD):
         catalog = _extended(catalog, table)
         entry = catalog.entry(catalog.metadata.tables[table.fullname])
     if entry.kind is not Kind.SCOPED:
@@ -57,7 +57,7 @@ def _extended(catalog: Catalog, table: Table) -> Catalog:
         each.to_metadata(metadata)
     copy = metadata.tables[table.fullname]
     copy.append_column(Column(catalog.tenant_column, catalog.tenant_type, nullable=False))
-    return replace(catalog, metadata=metadata, lookups=[], _entries={})
+    return replace(catalog, metadata=metadata, lookups=[], _entries={}, _references={})
 
 
 def _unknown(catalog: Catalog, name: str) -> str:

@@ -19,15 +19,15 @@ from sqlalchemy.sql.elements import BindParameter, ColumnClause
 
 from tenantguard.catalog import Entry, Kind
 from tenantguard.errors import ConfigurationError, UnscopedStatementError
-from tenantguard.scoping.reads import Leaf, Reads, leaf_of, mentions, nullable_leaves, where_leaves
+from tenantguard.scoping.reads import Reads, leaf_of, mentions, nullable_leaves, where_leaves
+from tenantguard.scoping.references import Reference, through
 from tenantguard.scoping.statements import closed, compiled_as, copy_with, with_where
 from tenantguard.scoping.text import TextWatch
-from tenantguard.scoping.writes import Writes
+from tenantguard.scoping.writes import Target, Writes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sqlalchemy import Column
     from sqlalchemy.sql.compiler import SQLCompiler
     from sqlalchemy.sql.elements import ColumnElement
     from sqlalchemy.sql.expression import FromClause, TableClause
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from tenantguard.scoping.scope import Scope
 
 __all__ = ["TenantCompiler", "scoping_compiler"]
+
+_UPSERT = "ON CONFLICT hit a row of another tenant. Name a unique key that contains the tenant."
 
 _HOOKS = (
     "_compose_select_body",
@@ -66,7 +68,7 @@ class TenantCompiler(TextWatch):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.tenant_bind: BindParameter[Any] | None = None
-        self.guards_upsert = False
+        self.division_says = ""
         self.touches_tenants = False
         self.notes: list[tuple[str, str]] = []
         self.writes = Writes()
@@ -141,35 +143,35 @@ class TenantCompiler(TextWatch):
         *criteria* are what the statement has there already; observing compares with them.
         """
         for leaf in reads.inline:
-            if self._entry(leaf.table).guarded and self._enforcing:
+            if self._entry(leaf.table).owned and self._enforcing:
                 self._inline.add(id(leaf.rendered))
             else:
                 self._placed[id(leaf.rendered)] += 1
         predicates = []
         for leaf in reads.where:
             self._placed[id(leaf.rendered)] += 1
-            column = self._entry(leaf.table).column
-            if column is None:
-                continue
+            entry = self._entry(leaf.table)
             if self._enforcing:
-                predicates.append(self._predicate(leaf, column.name))
-            elif not mentions(criteria, leaf, column.name):
+                predicates += self._predicates(entry, leaf.source)
+            elif entry.column is not None and not mentions(criteria, leaf, entry.column.name):
                 self._note("unscoped", f"table {leaf.table.name!r} is used without its tenant")
         return predicates
 
-    def _predicate(self, leaf: Leaf, column: str) -> ColumnElement[bool]:
+    def _predicates(self, entry: Entry, source: FromClause | None) -> list[ColumnElement[bool]]:
+        """Return what says that a row of *source* is the tenant's; without one, unqualified."""
+        if entry.column is None:
+            return [through(parent, source) for parent in entry.parents]
         own: ColumnClause[Any] = ColumnClause(
-            column, self.tenantguard.catalog.tenant_type, _selectable=leaf.source
+            entry.column.name, self.tenantguard.catalog.tenant_type, _selectable=source
         )
-        return own == self._tenant()
+        return [own == self._tenant()]
 
     def _filtered(self, table: TableClause, rendered: str, *, aliased: bool) -> str:
         """Return *rendered*, a table's name, as a filtered sub-select under the same name."""
-        column = cast("Column[Any]", self._entry(table).column)
         name = self.preparer.format_table(table)
         given = rendered[len(name) :]
         suffix = given if aliased or given else f" AS {self.preparer.quote(table.name)}"
-        predicate = f"{self.preparer.quote(column.name)} = {self.process(self._tenant())}"
+        predicate = self.process(and_(*self._predicates(self._entry(table), None)))
         return f"(SELECT * FROM {name} WHERE {predicate}){suffix}"  # noqa: S608  (quoted names)
 
     def _schema(self, table: TableClause) -> str | None:
@@ -226,20 +228,21 @@ class TenantCompiler(TextWatch):
 
     def visit_insert(self, insert_stmt: Any, *args: Any, **kwargs: Any) -> str:
         """Render an INSERT whose tenant column takes the active tenant."""
-        column = self._writable(insert_stmt.table)
-        if column is not None and self._enforcing:
-            insert_stmt = self.writes.stamped_insert(self, insert_stmt, column, kwargs)
-        elif column is not None:
-            self._observe_insert(insert_stmt, column)
+        target = self._writable(insert_stmt.table)
+        if target is not None and self._enforcing:
+            insert_stmt = self.writes.stamped_insert(self, insert_stmt, target, kwargs)
+        elif target is not None:
+            self._observe_insert(insert_stmt, target)
         return cast("str", super().visit_insert(insert_stmt, *args, **kwargs))
 
     def visit_on_conflict_do_update(self, on_conflict: Any, **kwargs: Any) -> str:
         """Render DO UPDATE so that hitting another tenant's row is an error, not a silent no-op."""
         table = cast("Any", self.stack[-1]["selectable"]).table
-        column = self._writable(table)
-        if column is not None and self._enforcing:
-            on_conflict = self.writes.guarded_upsert(on_conflict, column, self._tenant())
-            self.guards_upsert = True
+        target = self._writable(table)
+        if target is not None and self._enforcing:
+            own = self._predicates(target.entry, table)
+            on_conflict = self.writes.guarded_upsert(on_conflict, target, and_(*own))
+            self.division_says = _UPSERT
         # PostgreSQL's dialect has this visitor; the base class does not.
         return cast("str", super().visit_on_conflict_do_update(on_conflict, **kwargs))  # type: ignore[misc]
 
@@ -252,20 +255,20 @@ class TenantCompiler(TextWatch):
         return self._visit_change(delete_stmt, args, kwargs, super().visit_delete)
 
     def _visit_change(self, statement: Any, args: Any, kwargs: Any, render: Any) -> str:
-        column = self._writable(statement.table)
+        written = self._writable(statement.table)
         state = statement._compile_state_factory(statement, self, **kwargs)  # noqa: SLF001
         target = state.statement.table
         others = [source for source in state._extra_froms if source is not target]  # noqa: SLF001
         criteria = state.statement._where_criteria  # noqa: SLF001
         predicates = self._place(where_leaves([target, *others]), criteria)
-        if column is not None and self._enforcing and state.isupdate:
-            self.writes.keep_tenant(self, state, column)
+        if written is not None and self._enforcing and state.isupdate:
+            self.writes.keep_tenant(self, state, written)
         state.statement = with_where(state.statement, predicates)
         return cast("str", render(compiled_as(statement, state), *args, **kwargs))
 
-    def _writable(self, target: FromClause) -> ColumnClause[Any] | None:
-        """Return *target*'s own tenant column, or None where no tenant's rows are written."""
-        leaf = leaf_of(target)
+    def _writable(self, table: FromClause) -> Target | None:
+        """Return what is written of a tenant's, or None where no tenant's rows are written."""
+        leaf = leaf_of(table)
         if leaf is None:
             self._refuse("Only tables can be written on a protected engine.")
             return None
@@ -275,18 +278,31 @@ class TenantCompiler(TextWatch):
                 f"Table {entry.fullname!r} ({entry.kind.value}) is read only in a tenant's name. "
                 "Use system_access(reason=…) to write it."
             )
-        if entry.column is None:
+        if not entry.owned:
             return None
-        own = next((one for one in leaf.table.c if one.name == entry.column.name), None)
+        column = None if entry.column is None else self._own(leaf.table, entry.column.name)
+        references = [
+            Reference(own, parent)
+            for parent in self.tenantguard.catalog.references(entry)
+            if (own := self._own(leaf.table, parent.column)) is not None
+        ]
+        return Target(entry, column, references)
+
+    def _own(self, table: TableClause, name: str) -> ColumnClause[Any] | None:
+        """Return the column *name* of *table*, which a lightweight construct may lack."""
+        own = next((one for one in table.c if one.name == name), None)
         if own is None and self._enforcing:
             raise UnscopedStatementError(
-                f"The construct for table {entry.fullname!r} lacks its tenant column; add it there."
+                f"The construct for table {table.name!r} lacks its column {name!r}, by which "
+                "rows are checked; add it there."
             )
         return own
 
-    def _observe_insert(self, insert: Any, column: ColumnClause[Any]) -> None:
+    def _observe_insert(self, insert: Any, target: Target) -> None:
         """Note an INSERT that leaves the tenant to the guard; a given one is compared later."""
-        if not self.writes.note_supplied(self, insert, column):
+        if target.column is None:
+            return
+        if not self.writes.note_supplied(self, insert, target.column):
             self._note("unscoped", f"a row of {self.writes.table!r} is inserted without its tenant")
 
 

@@ -149,8 +149,11 @@ def _check_flush(session: Session, _context: Any, _instances: Any) -> None:
         return
     for obj in session.new:
         _stamp(scope, obj)
+        _check_references(scope, obj)
     for obj in (*session.dirty, *session.deleted):
         _check_unchanged(scope, obj)
+    for obj in session.dirty:
+        _check_references(scope, obj)
 
 
 def _session_scope(session: Session) -> Scope | None:
@@ -195,13 +198,35 @@ def _check_unchanged(scope: Scope, obj: Any) -> None:
         raise _changed(obj)
 
 
-def _require_own(scope: Scope, obj: Any, value: Any) -> None:
+def _check_references(scope: Scope, obj: Any) -> None:
+    """Refuse a reference to an object that is known as another tenant's.
+
+    One by its key alone is left to the database, or to the statement.
+    """
+    state = inspect(obj)
+    for relationship in state.mapper.relationships:
+        key = _tenant_key(scope, relationship.mapper)
+        if key is None or relationship.viewonly:
+            continue
+        added = state.attrs[relationship.key].history.added or ()
+        values = [inspect(other).dict.get(key) for other in added if other is not None]
+        if not all(value is None or _is_own(scope, value) for value in values):
+            raise CrossTenantError(
+                f"{type(obj).__name__}.{relationship.key} refers to an object of another tenant. "
+                "Load what it is to refer to under the active tenant."
+            )
+
+
+def _is_own(scope: Scope, value: Any) -> bool:
     tenant = scope.tenant()
     try:
-        own = value == tenant or scope.canonical(value) == tenant
+        return bool(value == tenant or scope.canonical(value) == tenant)
     except UnknownTenantError:
-        own = False
-    if not own:
+        return False
+
+
+def _require_own(scope: Scope, obj: Any, value: Any) -> None:
+    if not _is_own(scope, value):
         raise CrossTenantError(
             f"A {type(obj).__name__} of another tenant is in this session's flush. Objects are "
             "written under the tenant they were loaded for, and never change it."

@@ -14,17 +14,46 @@ from sqlalchemy.sql.elements import BindParameter, ColumnClause, Grouping, Label
 from sqlalchemy.sql.expression import TableClause
 
 from tenantguard.errors import CrossTenantError, UnknownTenantError
+from tenantguard.scoping.references import FOREIGN
 from tenantguard.scoping.statements import compiled_as, copy_with
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from tenantguard.catalog import Catalog
+    from sqlalchemy.sql.elements import ColumnElement
+
+    from tenantguard.catalog import Catalog, Entry
     from tenantguard.context import TenantId
     from tenantguard.scoping.compiler import TenantCompiler
+    from tenantguard.scoping.references import Reference
     from tenantguard.scoping.scope import Scope
 
-__all__ = ["Writes"]
+__all__ = ["Target", "Writes"]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A table of tenants that a statement writes.
+
+    Attributes:
+        entry: Its classification.
+        column: Its tenant column, in the statement's own construct of it; None for a child.
+        references: Its foreign keys that the statement has to check.
+    """
+
+    entry: Entry
+    column: ColumnClause[Any] | None
+    references: list[Reference]
+
+    @property
+    def columns(self) -> list[ColumnClause[Any]]:
+        """The columns that the statement does not take as they are given."""
+        own = [] if self.column is None else [self.column]
+        return [*own, *(each.column for each in self.references)]
+
+    def holds(self, key: Any) -> bool:
+        """Return whether *key* of a values dictionary means one of `columns`."""
+        return any(_names(key, column) for column in self.columns)
 
 
 @dataclass(slots=True, repr=False)
@@ -61,20 +90,20 @@ class Writes:
                 self._compare(value, scope, tenant)
 
     def stamped_insert(
-        self, compiler: TenantCompiler, statement: Any, column: ColumnClause[Any], kwargs: Any
+        self, compiler: TenantCompiler, statement: Any, target: Target, kwargs: Any
     ) -> Any:
         """Return *statement* with the tenant column taking the active tenant."""
-        self.table = _table_name(column)
+        self.table = target.entry.name
         kwargs = {key: value for key, value in kwargs.items() if key != "visiting_cte"}
         state = statement._compile_state_factory(statement, compiler, **kwargs)  # noqa: SLF001
         compiled = state.statement
         if compiled.select is not None:
-            names, source = self._stamped_select(compiler, compiled, column)
+            names, source = self._stamped_select(compiler, compiled, target)
             state.statement = copy_with(compiled, select=source, _select_names=names)
             state._dict_parameters = dict.fromkeys(names, null())  # noqa: SLF001
         elif state._has_multi_parameters:  # noqa: SLF001
             state._multi_parameters = [  # noqa: SLF001
-                self._stamped_row(compiler, row, column)
+                self._stamped_row(compiler, row, target)
                 for row in state._multi_parameters  # noqa: SLF001
             ]
             state._dict_parameters = state._multi_parameters[0]  # noqa: SLF001
@@ -82,9 +111,9 @@ class Writes:
             state._dict_parameters = self._stamped_row(  # noqa: SLF001
                 compiler,
                 state._dict_parameters or {},  # noqa: SLF001
-                column,
+                target,
             )
-            state._no_parameters = False  # noqa: SLF001
+            state._no_parameters = not state._dict_parameters  # noqa: SLF001
         return compiled_as(statement, state)
 
     def note_supplied(
@@ -106,49 +135,85 @@ class Writes:
         selected = {getattr(name, "key", name) for name in insert._select_names or ()}  # noqa: SLF001
         return bool(named or given or selected & {column.key, column.name})
 
-    def keep_tenant(self, compiler: TenantCompiler, state: Any, column: ColumnClause[Any]) -> None:
-        """Let SET write nothing but the active tenant into the tenant column."""
-        self.table = _table_name(column)
+    def keep_tenant(self, compiler: TenantCompiler, state: Any, target: Target) -> None:
+        """Let SET write nothing but the active tenant, and no reference to another's row."""
+        self.table = target.entry.name
         row = state._dict_parameters or {}  # noqa: SLF001
-        named = _parameter_keys(compiler, column)
-        changes = named or any(_names(key, column) for key in row)
-        if changes or getattr(column, "onupdate", None) is not None:
-            state._dict_parameters = self._stamped_row(compiler, row, column)  # noqa: SLF001
+        changes = [
+            column
+            for column in target.columns
+            if _parameter_keys(compiler, column)
+            or any(_names(key, column) for key in row)
+            or getattr(column, "onupdate", None) is not None
+        ]
+        if changes:
+            state._dict_parameters = self._stamped_row(compiler, row, target, only=changes)  # noqa: SLF001
             state._no_parameters = False  # noqa: SLF001
             ordered = getattr(state, "_ordered_values", None)
             if ordered is not None:
                 state._ordered_values = list(state._dict_parameters.items())  # noqa: SLF001
 
-    def guarded_upsert(
-        self, on_conflict: Any, column: ColumnClause[Any], tenant: BindParameter[Any]
-    ) -> Any:
+    def guarded_upsert(self, on_conflict: Any, target: Target, own: ColumnElement[bool]) -> Any:
         """Return *on_conflict* that fails on another tenant's row and keeps the tenant column.
 
-        The division is by zero exactly where the row in conflict is another tenant's; the error is
+        The division is by zero exactly where the row in conflict is not *own*; the error is
         translated when it arrives.
         """
-        self.table = _table_name(column)
-        for key, value in _pairs(on_conflict.update_values_to_set):
-            if _names(key, column) and not _is_own_column(value, column):
-                self._take_supplied(value)
-        mine = literal(1) / cast(Grouping(column == tenant), Integer) == literal(1)
+        self.table = target.entry.name
+        changes = [
+            self._conflicting(pair, target) for pair in _pairs(on_conflict.update_values_to_set)
+        ]
+        mine = literal(1) / cast(Grouping(own), Integer) == literal(1)
         where = on_conflict.update_whereclause
         return copy_with(
-            on_conflict, update_whereclause=mine if where is None else and_(mine, Grouping(where))
+            on_conflict,
+            update_values_to_set=changes,
+            update_whereclause=mine if where is None else and_(mine, Grouping(where)),
         )
 
+    def _conflicting(self, pair: tuple[Any, Any], target: Target) -> tuple[Any, Any]:
+        """Return what DO UPDATE sets, with a reference checked and a given tenant noted."""
+        key, value = pair
+        column = target.column
+        if column is not None and _names(key, column) and not _is_own_column(value, column):
+            self._take_supplied(value)
+        for reference in target.references:
+            # What stands in `excluded` was checked when it was to be inserted.
+            if _names(key, reference.column) and not _is_own_column(value, reference.column):
+                return key, reference.checked(value)
+        return pair
+
     def _stamped_row(
-        self, compiler: TenantCompiler, row: Mapping[Any, Any], column: ColumnClause[Any]
+        self,
+        compiler: TenantCompiler,
+        row: Mapping[Any, Any],
+        target: Target,
+        *,
+        only: list[ColumnClause[Any]] | None = None,
     ) -> dict[Any, Any]:
-        others = {key: value for key, value in row.items() if not _names(key, column)}
+        """Return *row* with the tenant and the references as they have to be.
+
+        *only* are the columns that an UPDATE changes; without it, the row is a new one.
+        """
+        written = set(map(id, target.columns if only is None else only))
+        stamped = {key: value for key, value in row.items() if not target.holds(key)}
+        if target.column is not None and id(target.column) in written:
+            stamped[target.column] = self._stamped(compiler, row, target.column)
+        for reference in target.references:
+            if id(reference.column) in written:
+                stamped.update(_checked(compiler, row, reference))
+        return stamped
+
+    def _stamped(
+        self, compiler: TenantCompiler, row: Mapping[Any, Any], column: ColumnClause[Any]
+    ) -> BindParameter[Any]:
         for key, value in row.items():
             if _names(key, column):
                 self._take_supplied(value)
         named = _parameter_keys(compiler, column)
         self.keys |= named
-        if named and compiler.column_keys is not None:
-            compiler.column_keys = [key for key in compiler.column_keys if key not in named]
-        return {**others, column: self._stamp(column)}
+        _leave_out(compiler, named)
+        return self._stamp(column)
 
     def _take_supplied(self, value: Any) -> None:
         if isinstance(value, BindParameter):
@@ -161,21 +226,21 @@ class Writes:
             self.supplied.append(BindParameter(None, value, unique=True))
 
     def _stamped_select(
-        self, compiler: TenantCompiler, insert: Any, column: ColumnClause[Any]
+        self, compiler: TenantCompiler, insert: Any, target: Target
     ) -> tuple[list[str], Any]:
         names = [getattr(name, "key", name) for name in insert._select_names]  # noqa: SLF001
         source = insert.select.subquery()
-        columns = list(source.c)
-        for index, name in enumerate(names):
-            if name in (column.key, column.name):
-                self._check_selected(compiler, insert.select, index)
-        kept = [
-            (name, selected)
-            for name, selected in zip(names, columns, strict=True)
-            if name not in (column.key, column.name)
-        ]
-        stamped = select(*(selected for _, selected in kept), self._stamp(column))
-        return [*(name for name, _ in kept), column.key], stamped
+        given = list(zip(names, source.c, strict=True))
+        selected = {name: value for name, value in given if not target.holds(name)}
+        column = target.column
+        if column is not None:
+            for index, name in enumerate(names):
+                if _names(name, column):
+                    self._check_selected(compiler, insert.select, index)
+            selected[column.key] = self._stamp(column)
+        for reference in target.references:
+            selected.update(_selected(compiler, given, reference, source))
+        return list(selected), select(*selected.values())
 
     def _check_selected(self, compiler: TenantCompiler, source: Any, index: int) -> None:
         """Refuse a selected tenant that is neither a value nor some scoped table's own tenant."""
@@ -215,6 +280,41 @@ class Writes:
             f"The tenant column of {self.table!r} was given an SQL expression. Leave it out; it is "
             "filled from the context."
         )
+
+
+def _checked(
+    compiler: TenantCompiler, row: Mapping[Any, Any], reference: Reference
+) -> dict[Any, Any]:
+    """Return what *row* gives *reference*'s column, checked; empty if it gives nothing."""
+    column = reference.column
+    given = [value for key, value in row.items() if _names(key, column)]
+    named = {column.key} & set(compiler.column_keys or ())
+    if not given and named:
+        _leave_out(compiler, named)
+        given = [BindParameter(column.key, type_=column.type, required=True)]
+    if not given:
+        reference.refuse_default()
+        return {}
+    compiler.division_says = FOREIGN
+    return {column: reference.checked(given[-1])}
+
+
+def _selected(
+    compiler: TenantCompiler, given: list[tuple[str, Any]], reference: Reference, source: Any
+) -> Iterator[tuple[str, Any]]:
+    """Yield the column of *source* that goes into *reference*'s column, checked."""
+    found = [(name, value) for name, value in given if _names(name, reference.column)]
+    if not found:
+        reference.refuse_default()
+    for name, value in found:
+        compiler.division_says = FOREIGN
+        yield name, reference.checked(value, source)
+
+
+def _leave_out(compiler: TenantCompiler, keys: set[str]) -> None:
+    """Keep SQLAlchemy from rendering *keys* of the execution's parameters by itself."""
+    if keys and compiler.column_keys is not None:
+        compiler.column_keys = [key for key in compiler.column_keys if key not in keys]
 
 
 def _pairs(values: Any) -> list[tuple[Any, Any]]:

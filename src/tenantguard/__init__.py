@@ -13,8 +13,14 @@ from tenantguard.columns import (
     encrypted_str,
     encrypted_uuid,
 )
-from tenantguard.context import current_tenant, tenant_context
+from tenantguard.context import (
+    current_actor,
+    current_purpose,
+    current_tenant,
+    tenant_context,
+)
 from tenantguard.crypto.keyfile import KeyFile
+from tenantguard.crypto.signing import SigningFile
 from tenantguard.errors import (
     ConfigurationError,
     CrossTenantError,
@@ -22,6 +28,8 @@ from tenantguard.errors import (
     EncryptedQueryError,
     EncryptedValueError,
     EncryptionError,
+    EnvelopeError,
+    EnvelopeExpiredError,
     IsolationError,
     KeyUnavailableError,
     NotEncryptedError,
@@ -37,6 +45,8 @@ from tenantguard.errors import (
     UnscopedStatementError,
 )
 from tenantguard.guard import TenantGuard
+from tenantguard.jobs.declared import tenantless
+from tenantguard.jobs.tenants import TenantReport
 
 __all__ = [
     "ConfigurationError",
@@ -45,6 +55,8 @@ __all__ = [
     "EncryptedQueryError",
     "EncryptedValueError",
     "EncryptionError",
+    "EnvelopeError",
+    "EnvelopeExpiredError",
     "Exact",
     "IsolationError",
     "KeyFile",
@@ -52,16 +64,20 @@ __all__ = [
     "NotEncryptedError",
     "PolicyDriftError",
     "Roles",
+    "SigningFile",
     "TamperedError",
     "TenantGuard",
     "TenantGuardError",
     "TenantNotSetError",
+    "TenantReport",
     "TenantShreddedError",
     "TenantSuspendedError",
     "UnknownKeyError",
     "UnknownTenantError",
     "UnsafeRoleError",
     "UnscopedStatementError",
+    "current_actor",
+    "current_purpose",
     "current_tenant",
     "encrypted_bool",
     "encrypted_bytes",
@@ -73,4 +89,5 @@ __all__ = [
     "encrypted_str",
     "encrypted_uuid",
     "tenant_context",
+    "tenantless",
 ]

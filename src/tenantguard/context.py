@@ -17,6 +17,8 @@ __all__ = [
     "ActiveTenant",
     "TenantId",
     "active_tenant",
+    "current_actor",
+    "current_purpose",
     "current_tenant",
     "in_system_access",
     "no_tenant",
@@ -33,13 +35,17 @@ class ActiveTenant:
 
     *given* is what the caller passed; the guard stores the canonical value and its text here on
     first use, so that they are computed once per context and not once per statement. *keys* are
-    those that the context's statements have used last.
+    those that the context's statements have used last. *actor* and *purpose* say who acts, and why.
     """
 
-    __slots__ = ("canonical", "given", "keys", "owner", "text")
+    __slots__ = ("actor", "canonical", "given", "keys", "owner", "purpose", "text")
 
-    def __init__(self, given: TenantId) -> None:
+    def __init__(
+        self, given: TenantId, actor: str | None = None, purpose: str | None = None
+    ) -> None:
         self.given = given
+        self.actor = actor
+        self.purpose = purpose
         self.canonical: TenantId | None = None
         self.text: str | None = None
         self.owner: object = None
@@ -52,12 +58,15 @@ class ActiveTenant:
 _tenant: ContextVar[ActiveTenant | None] = ContextVar("tenantguard_tenant", default=None)
 _system_reason: ContextVar[str | None] = ContextVar("tenantguard_system_reason", default=None)
 
+
 active_tenant = _tenant.get
 """The current context's `ActiveTenant`, or None."""
 
 
 @contextmanager
-def tenant_context(tenant: TenantId) -> Iterator[None]:
+def tenant_context(
+    tenant: TenantId, *, actor: str | None = None, purpose: str | None = None
+) -> Iterator[None]:
     """Act for *tenant* inside the block.
 
     Works in synchronous and asynchronous code. Blocks may be nested; an open transaction or session
@@ -65,10 +74,14 @@ def tenant_context(tenant: TenantId) -> Iterator[None]:
 
     Args:
         tenant: The id as the registry's primary key has it, or its canonical text.
+        actor: Who acts, such as the signed-in user's id; `current_actor` returns it, also in the
+            jobs that the block enqueues.
+        purpose: Why; `current_purpose` returns it, likewise.
 
     Raises:
-        ConfigurationError: If *tenant* is not a UUID, an int or a non-empty str, or the block is
-            left in another context (`contextvars`) than it was entered in.
+        ConfigurationError: If *tenant* is not a UUID, an int or a non-empty str, *actor* or
+            *purpose* is not a non-empty str, or the block is left in another context
+            (`contextvars`) than it was entered in.
         CrossTenantError: If system access is active.
     """
     if isinstance(tenant, bool) or not isinstance(tenant, UUID | int | str) or tenant == "":
@@ -76,12 +89,17 @@ def tenant_context(tenant: TenantId) -> Iterator[None]:
             "tenant_context() takes a UUID, an int or a non-empty str. "
             "A request without a tenant must be refused, not run with an empty one."
         )
+    for said in (actor, purpose):
+        if said is not None and (not isinstance(said, str) or not said):
+            raise ConfigurationError(
+                "tenant_context(actor=…, purpose=…) take a non-empty str each, or nothing."
+            )
     if _system_reason.get() is not None:
         raise CrossTenantError(
             "tenant_context() inside system_access(): leave system access before acting for a "
             "tenant."
         )
-    token = _tenant.set(ActiveTenant(tenant))
+    token = _tenant.set(ActiveTenant(tenant, actor, purpose))
     try:
         yield
     finally:
@@ -122,6 +140,18 @@ def current_tenant() -> TenantId:
             "or let the framework adapter resolve it from the request."
         )
     return active.given
+
+
+def current_actor() -> str | None:
+    """Return who acts, as `tenant_context(actor=…)` was told; None if it was not, or no tenant."""
+    active = _tenant.get()
+    return None if active is None else active.actor
+
+
+def current_purpose() -> str | None:
+    """Return why, as `tenant_context(purpose=…)` was told; None if it was not, or no tenant."""
+    active = _tenant.get()
+    return None if active is None else active.purpose
 
 
 @contextmanager

@@ -10,6 +10,8 @@ TenantGuardError
 │   ├── CrossTenantError        one tenant's work touched another tenant's
 │   ├── UnscopedStatementError  a statement that cannot be scoped, and no second lock
 │   └── UnsafeRoleError         the database role can bypass row-level security
+├── EnvelopeError               a job's message does not prove whose job it is
+│   └── EnvelopeExpiredError    it did, and waited for too long
 ├── EncryptionError
 │   ├── KeyUnavailableError     the tenant's key cannot be used here
 │   ├── TenantShreddedError     the tenant's key was destroyed on purpose
@@ -36,6 +38,8 @@ __all__ = [
     "EncryptedQueryError",
     "EncryptedValueError",
     "EncryptionError",
+    "EnvelopeError",
+    "EnvelopeExpiredError",
     "IsolationError",
     "KeyUnavailableError",
     "NotEncryptedError",
@@ -87,6 +91,14 @@ class UnscopedStatementError(IsolationError):
 
 class UnsafeRoleError(IsolationError):
     """The database role of the connection can bypass row-level security."""
+
+
+class EnvelopeError(TenantGuardError):
+    """The message of a job does not prove for which tenant it is."""
+
+
+class EnvelopeExpiredError(EnvelopeError):
+    """The job is genuine, and waited longer than its envelope is believed."""
 
 
 class EncryptionError(TenantGuardError):

@@ -14,6 +14,8 @@ from tenantguard import (
     ConfigurationError,
     CrossTenantError,
     TenantNotSetError,
+    current_actor,
+    current_purpose,
     current_tenant,
     tenant_context,
 )
@@ -46,6 +48,30 @@ def test_nested_blocks_restore_the_outer_tenant() -> None:
         with pytest.raises(ZeroDivisionError), tenant_context(2):
             1 / 0  # noqa: B018
         assert current_tenant() == 1
+
+
+def test_who_acts_and_why_belong_to_the_block() -> None:
+    """An inner block has its own, or none; without a tenant there is neither."""
+
+    def said() -> tuple[str | None, str | None]:
+        return current_actor(), current_purpose()
+
+    with tenant_context(1, actor="user 7", purpose="support case 3"):
+        assert said() == ("user 7", "support case 3")
+        with tenant_context(1):
+            assert said() == (None, None)
+        with no_tenant():
+            assert said() == (None, None)
+        assert said() == ("user 7", "support case 3")
+    assert said() == (None, None)
+
+
+@pytest.mark.parametrize("nobody", ["", 7, b"user", object()])
+def test_who_and_why_are_texts(nobody: Any) -> None:
+    """What could not be written into an audit or a message is refused."""
+    for wrong in ({"actor": nobody}, {"purpose": nobody}):
+        with pytest.raises(ConfigurationError, match="take a non-empty str each"):
+            tenant_context(1, **wrong).__enter__()
 
 
 def test_no_tenant_hides_the_outer_tenant() -> None:

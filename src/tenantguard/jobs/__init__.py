@@ -1,0 +1,1 @@
+"""Work outside of requests: what a queue's message carries, and work for every tenant."""

@@ -21,9 +21,11 @@ __all__ = [
     "current_purpose",
     "current_tenant",
     "in_system_access",
+    "in_unscoped_text",
     "no_tenant",
     "system_context",
     "tenant_context",
+    "unscoped_text",
 ]
 
 TenantId = UUID | int | str
@@ -58,6 +60,7 @@ class ActiveTenant:
 _tenant: ContextVar[ActiveTenant | None] = ContextVar("tenantguard_tenant", default=None)
 _system_reason: ContextVar[str | None] = ContextVar("tenantguard_system_reason", default=None)
 
+_text_reason: ContextVar[str | None] = ContextVar("tenantguard_text_reason", default=None)
 
 active_tenant = _tenant.get
 """The current context's `ActiveTenant`, or None."""
@@ -176,6 +179,29 @@ def system_context(reason: str) -> Iterator[None]:
         yield
     finally:
         _system_reason.reset(token)
+
+
+@contextmanager
+def unscoped_text(reason: str) -> Iterator[None]:
+    """Mark the block as one whose SQL text may pass where no lock holds it.
+
+    Raises:
+        ConfigurationError: If *reason* is empty.
+    """
+    if not reason.strip():
+        raise ConfigurationError(
+            'unscoped_text() needs a reason, such as reason="statistics of all practices".'
+        )
+    token = _text_reason.set(reason)
+    try:
+        yield
+    finally:
+        _text_reason.reset(token)
+
+
+def in_unscoped_text() -> bool:
+    """Return whether such a block is active."""
+    return _text_reason.get() is not None
 
 
 def in_system_access() -> bool:

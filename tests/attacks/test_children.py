@@ -27,6 +27,7 @@ from sqlalchemy import (
     func,
     insert,
     literal,
+    literal_column,
     select,
     table,
     text,
@@ -48,6 +49,7 @@ from sqlalchemy.orm import (
 )
 
 from tenantguard import TenantGuard, rls, tenant_context
+from tenantguard.errors import ConfigurationError, CrossTenantError, UnscopedStatementError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -551,3 +553,101 @@ def test_write_ends_at_the_tenant(engines: Locks, name: str, lock: str) -> None:
 def test_write_is_real(engines: Locks, name: str) -> None:
     """Without a lock it reaches the other tenant's row."""
     assert _outcome(engines.none(), WRITES[name][0], _ids(B)) == "1"
+
+
+TEXT: dict[str, Any] = {
+    "text": lambda session, at: len(
+        session.execute(text("SELECT 1 FROM lines WHERE id = :id"), {"id": at.line}).all()
+    ),
+    "driver SQL": lambda session, at: len(
+        session.connection().exec_driver_sql(f"SELECT 1 FROM lines WHERE id = {at.line}").all()
+    ),
+    "text in a construct": lambda session, at: len(
+        session.execute(
+            select(literal_column(f"(SELECT id FROM lines WHERE id = {at.line})"))
+        ).all()
+    ),
+}
+
+
+def _cursor(engine: Engine, at: At) -> int:
+    connection = engine.raw_connection()
+    try:
+        cursor = connection.cursor()
+        cursor.execute(f"SELECT id FROM lines WHERE id = {at.line}")
+        return len(cursor.fetchall())
+    finally:
+        with tenant_context(A):
+            connection.close()
+
+
+@pytest.mark.parametrize("name", TEXT)
+def test_text_is_refused_beside_a_child(engines: Locks, name: str) -> None:
+    """Row-level security does not hold the child, so text passes with a reason only."""
+    engine = engines.both()
+    assert _outcome(engine, TEXT[name], _ids(B)) == "UnscopedStatementError"
+    with engines.world.guard.unscoped_text(reason="test"):
+        assert _outcome(engine, TEXT[name], _ids(B)) == "1"
+
+
+def test_driver_cursor_is_refused_beside_a_child(engines: Locks) -> None:
+    engine = engines.both()
+    with tenant_context(A):
+        with pytest.raises(UnscopedStatementError, match="unscoped_text"):
+            _cursor(engine, _ids(B))
+        with engines.world.guard.unscoped_text(reason="test"):
+            assert _cursor(engine, _ids(B)) == 1
+
+
+@pytest.mark.drivers("psycopg", "psycopg2")
+def test_savepoints_and_two_phase_are_no_text(engines: Locks) -> None:
+    engine = engines.both()
+    with tenant_context(A), Session(engine, twophase=True) as session:
+        with session.begin_nested():
+            assert session.get(Line, 1) is not None
+        session.rollback()
+
+
+def test_unscoped_text_needs_a_reason(engines: Locks) -> None:
+    guard = engines.world.guard
+    with pytest.raises(ConfigurationError, match="reason"), guard.unscoped_text(reason=" "):
+        pytest.fail("a block without a reason was entered")
+
+
+def test_object_of_another_tenant_is_refused_before_the_database_sees_it(engines: Locks) -> None:
+    """Also where no key of the database and no statement would hold it: the first lock alone."""
+    foreign = Document(id=101, tenant_id=B, kind="document", title="")
+    make_transient_to_detached(foreign)
+    with tenant_context(A), Session(engines.first_alone()) as session:
+        session.add(Line(document=foreign, cents=1))
+        session.expunge(foreign)
+        with pytest.raises(
+            CrossTenantError, match=r"Line\.document refers to an object of another"
+        ):
+            session.flush()
+
+
+def test_default_of_a_reference_is_refused(engines: Locks) -> None:
+    """What a default would fill in could not be checked."""
+    with (
+        tenant_context(A),
+        engines.first_alone().connect() as connection,
+        pytest.raises(UnscopedStatementError, match="has a default"),
+    ):
+        connection.execute(insert(filled), {"cents": 1})
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        insert(lines).values(document_id=select(func.max(Document.id)).scalar_subquery()),
+        update(lines).values(document_id=lines.c.document_id + 100),
+    ],
+)
+def test_expression_for_a_reference_is_refused(engines: Locks, statement: Any) -> None:
+    with (
+        tenant_context(A),
+        engines.first_alone().connect() as connection,
+        pytest.raises(UnscopedStatementError, match="expression"),
+    ):
+        connection.execute(statement)

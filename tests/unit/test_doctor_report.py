@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
-from sqlalchemy import Column, Integer, MetaData, Table
+from sqlalchemy import Column, ForeignKey, Integer, MetaData, Table
 
 from tenantguard.catalog import Catalog, Roles
 from tenantguard.cli import main
@@ -112,6 +112,17 @@ def test_unclassified_table_is_found_and_a_classified_one_is_not() -> None:
     given.catalog.shared = {"lines": "an example"}
     given.catalog._entries.clear()
     assert look_at_tables(given).findings == []
+
+
+def test_table_that_policies_cannot_hold_is_found() -> None:
+    given = subject()
+    metadata = given.catalog.metadata
+    key = Column("id", Integer, primary_key=True)
+    Table("orders", metadata, key, Column("tenant_id", Integer))
+    Table("lines", metadata, Column("id", ForeignKey(key), primary_key=True))
+    [finding] = look_at_tables(given).findings
+    assert (finding.code, finding.object) == ("table-application-only", "lines")
+    assert "`tenantguard migrate sql lines`" in finding.mend
 
 
 @pytest.mark.parametrize(("encoding", "marks"), [("utf-8", "✓✗"), ("ascii", "okx")])

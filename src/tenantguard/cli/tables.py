@@ -23,6 +23,8 @@ __all__ = ["tables"]
 _VERSION = 1
 _HEADERS = ("table", "kind", "column", "reason")
 
+_STYLES = {Kind.UNCLASSIFIED: "bold red", Kind.CHILD: "yellow"}
+
 _NO_TERMINAL = 10_000
 """Width in characters where there is no terminal: more than any line has."""
 
@@ -40,7 +42,8 @@ _NO_TERMINAL = 10_000
 def tables(ctx: click.Context, guard_name: str | None, output: str) -> None:
     """List every table: its kind, its tenant column and the reason.
 
-    Ends with 1 if a table is unclassified.
+    Ends with 1 if a table is unclassified. A child belongs to the tenant of the row that it refers
+    to; row-level security does not hold it (application only).
     """
     catalog = load_guard(guard_name).catalog
     catalog.check()
@@ -73,7 +76,7 @@ def _write(found: list[Entry], catalog: Catalog) -> None:
     headers = (Column(name, overflow="fold") for name in _HEADERS)
     rows = Table(*headers, box=None, pad_edge=False)
     for entry in found:
-        style = "bold red" if entry.kind is Kind.UNCLASSIFIED else None
+        style = _STYLES.get(entry.kind)
         cells = (entry.fullname, entry.kind.value, _column(entry) or "-", entry.reason)
         rows.add_row(*map(_literal, cells), style=style)
     console = Console(highlight=False)

@@ -32,7 +32,7 @@ def look_at_mode(subject: Subject) -> Look:
 
 
 def look_at_tables(subject: Subject) -> Look:
-    """Find tables of the models that nobody classified."""
+    """Find tables of the models that nobody classified, or that policies cannot hold."""
     catalog = subject.catalog
     catalog.check()
     known = entries(catalog)
@@ -47,6 +47,17 @@ def look_at_tables(subject: Subject) -> Look:
         )
         for entry in known
         if entry.kind is Kind.UNCLASSIFIED
+    ]
+    findings += [
+        Finding(
+            "table-application-only",
+            Severity.WARNING,
+            entry.fullname,
+            f"Table {entry.fullname} has no tenant column of its own: statements are scoped "
+            "through its parent, and row-level security does not hold it.",
+            f"`tenantguard migrate sql {entry.fullname}` gives it the column.",
+        )
+        for entry in catalog.application_only
     ]
     counts = {kind: sum(entry.kind is kind for entry in known) for kind in Kind}
     listed = ", ".join(f"{count} {kind.value}" for kind, count in counts.items() if count)

@@ -12,6 +12,7 @@ from sqlalchemy.pool.base import _AdhocProxiedConnection
 from tenantguard.errors import IsolationError, UnscopedStatementError
 from tenantguard.scoping.compiler import TenantCompiler, scoping_compiler
 from tenantguard.scoping.scope import Scope, set_scope
+from tenantguard.scoping.streams import watch_streams
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,9 +67,11 @@ class TenantExecution:
         scope.tenant()
         if not scope.text_allowed():
             raise UnscopedStatementError(
-                "SQL given as text cannot be scoped, and row-level security was not proven on this "
-                "engine. Use a select() construct, or protect an engine on PostgreSQL after "
-                "`tenantguard rls apply`."
+                "SQL given as text cannot be scoped, and row-level security does not hold it: "
+                "either it was not proven on this engine, or a table has no tenant column of its "
+                "own, which `tenantguard tables` lists as a child. Use a select() construct, give "
+                "the table its column (`tenantguard migrate sql TABLE`), or wrap the statement in "
+                "`with guard.unscoped_text(reason=…):`."
             )
 
     def _refuse(self, kind: str, message: str) -> None:
@@ -101,6 +104,7 @@ def attach(dialect: Dialect, scope: Scope) -> None:
     )
     if scope.observe is None:
         dialect.identifier_preparer = _quoting(dialect.identifier_preparer)
+        watch_streams(dialect, scope)
     set_scope(dialect, scope)
 
 

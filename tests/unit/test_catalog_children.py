@@ -1,0 +1,138 @@
+"""Which tables belong to tenants through another table, and where that is not certain."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from sqlalchemy import Column, ForeignKey, ForeignKeyConstraint, Integer, MetaData, Table
+
+from tenantguard import ConfigurationError
+from tenantguard.catalog import Catalog, Kind
+from tenantguard.migrate.target import with_tenant_column
+
+
+def make(**tables: list[Any]) -> Catalog:
+    """A catalog with a registry, a scoped table `owned` and *tables*, whose keys are `id`."""
+    metadata = MetaData()
+    Table("tenants", metadata, Column("id", Integer, primary_key=True))
+    Table("materials", metadata, Column("id", Integer, primary_key=True))
+    Table(
+        "owned",
+        metadata,
+        Column("id", Integer, primary_key=True),
+        Column("tenant_id", ForeignKey("tenants.id"), nullable=False),
+        Column("part", Integer),
+    )
+    for name, columns in tables.items():
+        own = [] if any(column.name == "id" for column in columns) else [_key()]
+        Table(name, metadata, *own, *columns)
+    return Catalog(metadata, "tenants", shared={"materials": "price list"})
+
+
+def _key() -> Column[int]:
+    return Column("id", Integer, primary_key=True)
+
+
+def _to(target: str, *, name: str = "parent_id", nullable: bool = False) -> Column[int]:
+    return Column(name, Integer, ForeignKey(f"{target}.id"), nullable=nullable)
+
+
+def _kind(catalog: Catalog, name: str) -> Kind:
+    return catalog.entry(catalog.metadata.tables[name]).kind
+
+
+def _references(catalog: Catalog, name: str) -> list[str]:
+    entry = catalog.entry(catalog.metadata.tables[name])
+    return [each.column for each in catalog.references(entry)]
+
+
+def test_child_belongs_to_its_parents_tenant() -> None:
+    """Also through another child; only what is never NULL says whose a row is."""
+    catalog = make(
+        lines=[_to("owned")],
+        comments=[_to("lines"), _to("owned", name="about_id", nullable=True)],
+    )
+    assert _kind(catalog, "lines") is _kind(catalog, "comments") is Kind.CHILD
+    comments = catalog.entry(catalog.metadata.tables["comments"])
+    assert [each.column for each in comments.parents] == ["parent_id"]
+    assert _references(catalog, "comments") == ["about_id", "parent_id"]
+    assert comments.owned
+    assert not comments.guarded
+    assert [each.fullname for each in catalog.application_only] == ["comments", "lines"]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        _to("owned", nullable=True),
+        _to("materials"),
+        _to("tenants"),
+        _to("nowhere"),
+        _to("itself"),
+    ],
+    ids=["optional", "shared", "registry", "unknown", "itself"],
+)
+def test_table_whose_tenant_is_not_certain_stays_unclassified(column: Column[Any]) -> None:
+    catalog = make(itself=[column])
+    assert _kind(catalog, "itself") is Kind.UNCLASSIFIED
+
+
+def test_reference_of_several_columns_is_not_followed() -> None:
+    key = ForeignKeyConstraint(["owned_id", "owned_part"], ["owned.id", "owned.part"])
+    columns = [_to("owned"), Column("owned_id", Integer), Column("owned_part", Integer)]
+    catalog = make(lines=[*columns, key])
+    assert _kind(catalog, "lines") is Kind.UNCLASSIFIED
+
+
+@pytest.mark.parametrize("first", ["versions", "pages"])
+def test_tables_that_refer_to_each_other_are_found_in_any_order(first: str) -> None:
+    catalog = make(
+        pages=[_to("owned"), _to("versions", name="current_id", nullable=True)],
+        versions=[_to("pages")],
+    )
+    assert _kind(catalog, first) is Kind.CHILD
+    assert _kind(catalog, "pages") is _kind(catalog, "versions") is Kind.CHILD
+    assert _references(catalog, "pages") == ["current_id", "parent_id"]
+    assert _references(catalog, "versions") == ["parent_id"]
+
+
+def test_circle_without_a_tenant_stays_unclassified() -> None:
+    catalog = make(ones=[_to("others")], others=[_to("ones")])
+    assert _kind(catalog, "ones") is _kind(catalog, "others") is Kind.UNCLASSIFIED
+
+
+def test_scoped_table_checks_references_to_children_only() -> None:
+    """Those to scoped tables are held by composite keys in the database."""
+    tenant: Column[Any] = Column("tenant_id", Integer, nullable=False)
+    catalog = make(
+        lines=[_to("owned")],
+        marks=[tenant, _to("lines", name="line_id"), _to("owned", name="owned_id")],
+    )
+    assert _kind(catalog, "marks") is Kind.SCOPED
+    assert _references(catalog, "marks") == ["line_id"]
+
+
+def test_reference_of_several_columns_to_a_child_is_refused() -> None:
+    tenant: Column[Any] = Column("tenant_id", Integer, nullable=False)
+    key = ForeignKeyConstraint(["line", "part"], ["lines.id", "lines.part"])
+    catalog = make(
+        lines=[_to("owned"), Column("part", Integer)],
+        marks=[tenant, Column("line", Integer), Column("part", Integer), key],
+    )
+    marks = catalog.entry(catalog.metadata.tables["marks"])
+    with pytest.raises(ConfigurationError, match="several columns"):
+        catalog.references(marks)
+
+
+def test_declaration_wins() -> None:
+    """Who declares a child as shared or untenanted has given the reason."""
+    catalog = make(lines=[_to("owned")])
+    catalog.untenanted = {"lines": "import queue"}
+    assert _kind(catalog, "lines") is Kind.UNTENANTED
+
+
+def test_child_can_be_given_its_column() -> None:
+    catalog, entry = with_tenant_column(make(lines=[_to("owned")]), "lines")
+    assert entry.kind is Kind.SCOPED
+    assert catalog.application_only == []

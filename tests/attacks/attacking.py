@@ -72,7 +72,7 @@ class Attack:
     """
 
     name: str
-    work: Callable[[Session, Target], object]
+    work: Callable[[Session, Any], object]
     first: str
     second: str
     both: str | None = None
@@ -95,12 +95,15 @@ def cases(attacks: list[Attack]) -> list[Any]:
 
 @dataclass(slots=True)
 class Stage:
-    """The world, engines that live as long as the module, and both tenants' rows."""
+    """The world, engines that live as long as the module, and both tenants' rows.
+
+    *mine* and *theirs* are a `Target` each, or what another world aims at.
+    """
 
     world: World
     locks: Locks
-    mine: Target
-    theirs: Target
+    mine: Any
+    theirs: Any
     engines: dict[str, Engine] = field(default_factory=dict)
 
     def engine(self, lock: str) -> Engine:
@@ -173,8 +176,8 @@ def target(world: World, tenant: UUID) -> Target:
 
 def outcome(
     engine: Engine,
-    work: Callable[[Session, Target], object],
-    at: Target,
+    work: Callable[[Session, Any], object],
+    at: Any,
     *,
     keep: bool = False,
     tenant: UUID | None = A,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["State", "remaining"]
 
 _ACTIONS = {"": "a", "NO ACTION": "a", "RESTRICT": "r", "CASCADE": "c"}
+_SWITCHES = {Kind.ENABLE: "enabled", Kind.FORCE: "forced", Kind.INVOKER: "invoker"}
 _LOOKUP_CONFIG = ["search_path=pg_catalog, pg_temp"]
 
 
@@ -79,10 +80,8 @@ def _has_value(step: Step, wanted: Value, state: State) -> bool:
     if step.kind is Kind.SCHEMA:
         return _has_schema(state.schemas.get(wanted.text, {}), state)
     table, structure = state.tables[step.target], state.structure[step.target]
-    if step.kind is Kind.ENABLE:
-        return bool(table["enabled"])
-    if step.kind is Kind.FORCE:
-        return bool(table["forced"])
+    if step.kind in _SWITCHES:
+        return bool(table[_SWITCHES[step.kind]])
     if step.kind is Kind.NOT_NULL:
         return bool(structure["not_null"])
     shape = Shape(wanted.column, table["type"], wanted.text, "default")

@@ -18,6 +18,7 @@ from tenantguard.rls.policies import policy_steps, switch_steps
 from tenantguard.rls.roles import role_steps, schema_steps
 from tenantguard.rls.step import Kind, Phase
 from tenantguard.rls.structure import structure_steps
+from tenantguard.rls.views import is_view, view_steps
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -81,7 +82,11 @@ def preamble(phase: Phase) -> tuple[str, ...]:
 def table_steps(
     entry: Entry, catalog: Catalog, roles: Roles, composites: list[CompositeKey]
 ) -> Iterator[Step]:
-    """Yield the steps of one table."""
+    """Yield the steps of one table or view."""
+    if is_view(entry):
+        yield from view_steps(entry)
+        yield from grant_steps(entry, roles)
+        return
     yield from key_table_steps(entry, catalog)
     yield from structure_steps(entry, composites)
     yield from encrypted_steps(entry)

@@ -18,6 +18,7 @@ from tenantguard.rls.names import (
     target_of,
 )
 from tenantguard.rls.step import Grants, Kind, Phase, Step
+from tenantguard.rls.views import is_view
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -34,6 +35,9 @@ _WRITE = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE"})
 _ADD = frozenset({"SELECT", "INSERT"})
 _NEXT_VALUE = frozenset({"USAGE"})
 
+_WRITTEN = frozenset({TableKind.SCOPED, TableKind.CHILD})
+"""What the application writes in a tenant's name."""
+
 _EACH = "\0"
 """Stands for the sequence in a statement that is formatted in the database."""
 
@@ -48,7 +52,7 @@ def grant_steps(entry: Entry, roles: Roles) -> Iterator[Step]:
     target = target_of(entry)
     # A table that the models do not know, such as a migration tool's, need not exist yet.
     grants = Grants(
-        _on_table(entry.kind, roles),
+        _on_table(entry.kind, roles, view=is_view(entry)),
         _on_sequences(entry.kind, roles) if _has_sequences(entry.table) else {},
         tuple(_named_sequences(entry.table)),
         optional=entry.table is None,
@@ -81,20 +85,21 @@ def _has_sequences(table: Table | None) -> bool:
     )
 
 
-def _on_table(kind: TableKind, roles: Roles) -> dict[str, frozenset[str]]:
-    granted = {roles.maintenance: _WRITE, roles.backup: _READ}
+def _on_table(kind: TableKind, roles: Roles, *, view: bool) -> dict[str, frozenset[str]]:
+    write = _READ if view else _WRITE
+    granted = {roles.maintenance: write, roles.backup: _READ}
     if kind is TableKind.KEYS:
         # Support has no use for wrapped keys. A key changes and goes by maintenance alone.
         return {roles.application: _ADD, **granted}
     if kind is not TableKind.UNTENANTED:
         granted[roles.support] = _READ
-        granted[roles.application] = _WRITE if kind is TableKind.SCOPED else _READ
+        granted[roles.application] = write if kind in _WRITTEN else _READ
     return granted
 
 
 def _on_sequences(kind: TableKind, roles: Roles) -> dict[str, frozenset[str]]:
     granted = {roles.maintenance: _NEXT_VALUE, roles.backup: _READ}
-    if kind is TableKind.SCOPED:
+    if kind in _WRITTEN:
         granted[roles.application] = _NEXT_VALUE
     return granted
 

@@ -23,6 +23,7 @@ from tenantguard.rls.state import (
     read_type_names,
 )
 from tenantguard.rls.step import Derived, Grants, Key, Kind, Lookup, Policy, Step, Value
+from tenantguard.rls.views import refuse_other_relation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -100,6 +101,7 @@ def _read(
     _refuse_missing_tables(catalog, tables, absent)
     forms = _forms(run, [step for step in steps if step.target not in absent], tables)
     for target, facts in tables.items():
+        refuse_other_relation(known[target], facts, version)
         refuse_drift(known[target], facts, forms)
     lookups = [step for step in steps if isinstance(step.wanted, Lookup)]
     return State(

@@ -11,7 +11,7 @@ from tenantguard.rls.finding import Finding
 from tenantguard.rls.forms import SEARCH_PATH
 from tenantguard.rls.generate import LOCK_TIMEOUT, entries
 from tenantguard.rls.names import literal, quote, target_of
-from tenantguard.rls.state import as_recordset, ask
+from tenantguard.rls.state import INVOKER, as_recordset, ask
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,7 +97,8 @@ def _question(guarded: list[Facts], roles: Roles) -> str:
             FROM {as_recordset(guarded, "s text, t text")}
             JOIN pg_catalog.pg_namespace n ON n.nspname = w.s
             JOIN pg_catalog.pg_class k ON k.relnamespace = n.oid AND k.relname = w.t
-            WHERE NOT (k.relrowsecurity AND k.relforcerowsecurity)),
+            WHERE NOT CASE k.relkind WHEN 'v' THEN {INVOKER.format(relation="k")}
+                ELSE k.relrowsecurity AND k.relforcerowsecurity END),
         'defaults', (SELECT coalesce(json_agg(json_build_object(
                 'role', r.rolname, 'database', d.datname)), '[]')
             FROM pg_catalog.pg_db_role_setting s

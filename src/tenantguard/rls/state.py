@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     Run = Callable[[str], Sequence[Any]]
 
 __all__ = [
+    "INVOKER",
     "Facts",
     "as_recordset",
     "ask",
@@ -92,6 +93,37 @@ _COLUMNS = """
      FROM json_array_elements_text(w.x) e(name) JOIN pg_catalog.pg_attribute ca
         ON ca.attrelid = k.oid AND ca.attname = e.name AND ca.attnum > 0 AND NOT ca.attisdropped)"""
 
+INVOKER = """coalesce((SELECT o.option_value::boolean
+        FROM pg_catalog.pg_options_to_table({relation}.reloptions) o
+        WHERE o.option_name = 'security_invoker'), false)"""
+
+# What shows a guarded table's rows to the current user without its policies: parts under their own
+# names, and views, however many there are in between.
+_WAYS = f"""
+    CASE WHEN w.c <> '' THEN (
+        WITH RECURSIVE parts(oid) AS (
+            SELECT i.inhrelid FROM pg_catalog.pg_inherits i WHERE i.inhparent = k.oid
+            UNION
+            SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN parts p ON p.oid = i.inhparent),
+        readers(oid) AS (
+            SELECT k.oid UNION SELECT p.oid FROM parts p
+            UNION
+            SELECT v.ev_class FROM readers e
+            JOIN pg_catalog.pg_depend d ON d.refobjid = e.oid
+                AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+                AND d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass
+            JOIN pg_catalog.pg_rewrite v ON v.oid = d.objid)
+        SELECT coalesce(json_agg(json_build_object('s', xn.nspname, 't', x.relname,
+            'kind', x.relkind::text) ORDER BY xn.nspname, x.relname), '[]')
+        FROM readers e JOIN pg_catalog.pg_class x ON x.oid = e.oid AND x.oid <> k.oid
+        JOIN pg_catalog.pg_namespace xn ON xn.oid = x.relnamespace
+        WHERE pg_catalog.has_schema_privilege(xn.oid, 'USAGE')
+            AND (pg_catalog.has_any_column_privilege(x.oid, 'SELECT, INSERT, UPDATE')
+                OR pg_catalog.has_table_privilege(x.oid, 'DELETE, TRUNCATE'))
+            AND CASE x.relkind WHEN 'v' THEN NOT {INVOKER.format(relation="x")}
+                WHEN 'm' THEN true ELSE NOT (x.relrowsecurity AND x.relforcerowsecurity) END)
+    ELSE '[]' END"""
+
 _PRIMARY = f"""
     (SELECT {_NAMES.format(numbers="c.conkey", relation="c.conrelid")}
      FROM pg_catalog.pg_constraint c WHERE c.conrelid = k.oid AND c.contype = 'p')"""
@@ -138,6 +170,7 @@ def read_tables(
     question = f"""
     SELECT coalesce(json_agg(json_build_object(
         's', w.s, 't', w.t, 'enabled', k.relrowsecurity, 'forced', k.relforcerowsecurity,
+        'kind', k.relkind::text, 'invoker', {INVOKER.format(relation="k")}, 'ways', {_WAYS},
         'type', pg_catalog.format_type(a.atttypid, a.atttypmod),
         'columns', {_COLUMNS}, 'primary', {_PRIMARY}, 'checks', {_CHECKS},
         'policies', {_POLICIES}, 'privileges', {_PRIVILEGES})), '[]')::text
@@ -246,5 +279,5 @@ def _relations(
         f"{as_recordset(rows, 's text, t text, c text, q json, x json')}\n"
         "    JOIN pg_catalog.pg_namespace n ON n.nspname = w.s\n"
         "    JOIN pg_catalog.pg_class k ON k.relnamespace = n.oid AND k.relname = w.t\n"
-        "        AND k.relkind IN ('r', 'p')"
+        "        AND k.relkind IN ('r', 'p', 'v', 'm')"
     )

@@ -59,6 +59,7 @@ class Kind(Enum):
     POLICY = "policy"
     ENABLE = "enable"
     FORCE = "force"
+    INVOKER = "security invoker"
     GRANTS = "grants"
     LOOKUP = "lookup"
 

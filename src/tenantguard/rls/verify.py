@@ -19,6 +19,7 @@ from tenantguard.rls.policies import APPLICATION_POLICIES, wanted_policies
 from tenantguard.rls.role import role_findings
 from tenantguard.rls.session import rolled_back
 from tenantguard.rls.state import read_tables
+from tenantguard.rls.views import is_view, view_findings, way_findings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,8 +79,10 @@ def verify(connection: Any, catalog: Catalog, roles: Roles) -> list[Finding]:
             # A superuser has every privilege; one finding says so.
             if facts is not None and not superuser:
                 findings.extend(_privileges(entry, facts))
+                findings.extend(way_findings(facts, {target_of(each) for each in known}))
         findings.extend(_policies(run, known, tables, roles))
-    return findings
+    # A view of two guarded tables is found with each.
+    return list(dict.fromkeys(findings))
 
 
 def verify_role(connection: Any, catalog: Catalog, roles: Roles) -> list[Finding]:
@@ -104,6 +107,9 @@ def _switches(entry: Entry, facts: Facts | None) -> Iterator[Finding]:
             f"The database has no {missing} for {name}, or the role cannot see it.",
             "Run the application's migrations, then `tenantguard rls apply`.",
         )
+        return
+    if is_view(entry):
+        yield from view_findings(entry, facts)
         return
     if not facts["enabled"]:
         yield Finding(
@@ -132,7 +138,8 @@ def _refused(entry: Entry) -> set[str]:
         return _NEVER | _WRITES | {"SELECT"}
     if entry.kind is TableKind.KEYS:
         return _NEVER | (_WRITES - {"INSERT"})
-    return _NEVER if entry.kind is TableKind.SCOPED else _NEVER | _WRITES
+    written = entry.kind in (TableKind.SCOPED, TableKind.CHILD)
+    return _NEVER if written else _NEVER | _WRITES
 
 
 def _policies(
@@ -141,7 +148,7 @@ def _policies(
     found = {
         target_of(entry): (entry, tables[target_of(entry)])
         for entry in known
-        if entry.guarded and tables.get(target_of(entry), {}).get("type")
+        if entry.guarded and not is_view(entry) and tables.get(target_of(entry), {}).get("type")
     }
     wanted = {
         target: {name: wanted_policies(entry, roles)[name] for name in APPLICATION_POLICIES}

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, event
 from sqlalchemy.orm import Session
 
 from tenantguard import rls
-from tenantguard.binding import Binding, bind_engine, registry_query
+from tenantguard.binding import Binding, bind_engine, refuse_driver, registry_query
 from tenantguard.catalog import Catalog, Roles
 from tenantguard.columns.execution import attach_encryption
 from tenantguard.context import (
@@ -482,10 +482,11 @@ class TenantGuard:
                 keystore.forget()
             self._verify(connection, first, proof=proof)
 
-        self._bind(engine, verify=verify)
+        refuse_driver(engine)
         if keystore is not None:
             event.listen(engine, "invalidate", lambda *_: keystore.forget())
             attach_encryption(engine.dialect, keystore.keys_for)
+        self._bind(engine, verify=verify)
         self._scope(engine, text_allowed=lambda: proof.holds)
         setattr(engine.dialect, _GUARDED, self)
         hide_parameters(engine, hide=not show_parameters)

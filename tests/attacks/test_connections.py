@@ -281,26 +281,27 @@ def test_a_raw_connection_does_not_change_hands(stage: Stage, lock: str) -> None
 
 
 @pytest.mark.parametrize("lock", LOCKS)
-def test_autocommit_is_refused(stage: Stage, lock: str) -> None:
-    """Where no transaction can carry the tenant, nothing runs: no read, no write, no raw cursor."""
+def test_autocommit_is_scoped(stage: Stage, lock: str) -> None:
+    """Each execution carries the tenant: reads, batches and text; a raw cursor does not run."""
     engine = stage.engine(lock).execution_options(isolation_level="AUTOCOMMIT")
     changed = update(patients).where(patients.c.id == bindparam("k")).values(name="x")
+    both = [{"k": stage.mine.patient}, {"k": stage.theirs.patient}]
     with tenant_context(A), engine.connect() as connection:
-        with pytest.raises(UnscopedStatementError):
-            connection.execute(select(patients))
-        with pytest.raises(UnscopedStatementError):
-            connection.execute(changed, [{"k": 1}, {"k": 2}])
+        connection.execute(changed, both)
+        names = connection.scalars(select(patients.c.name)).all()
+        assert "x" in names
+        assert stage.theirs.name not in names
         with pytest.raises(UnscopedStatementError):
             connection.connection.cursor().execute("SELECT 1")
 
 
 @pytest.mark.parametrize("lock", LOCKS)
-def test_a_session_cannot_ask_for_autocommit(stage: Stage, lock: str) -> None:
+def test_a_session_in_autocommit_is_scoped(stage: Stage, lock: str) -> None:
     """Execution options on a session's connection open no way round."""
     with tenant_context(A), Session(stage.engine(lock)) as session:
         session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
-        with pytest.raises(UnscopedStatementError):
-            session.scalars(select(Patient)).all()
+        assert {each.tenant_id for each in session.scalars(select(Patient))} == {A}
+        assert session.get(Patient, stage.theirs.patient) is None
 
 
 @pytest.mark.parametrize("lock", LOCKS)

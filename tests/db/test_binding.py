@@ -113,24 +113,6 @@ def test_read_only_and_deferrable_are_kept(locks: Locks) -> None:
             connection.execute(insert(PATIENTS).values(name="never"))
 
 
-@pytest.mark.parametrize("where", ["engine", "connection", "option engine"])
-def test_autocommit_is_refused(locks: Locks, where: str) -> None:
-    """Without a transaction no tenant can be bound, so the statement does not run at all."""
-    engine = locks.both(**({"isolation_level": "AUTOCOMMIT"} if where == "engine" else {}))
-    if where == "option engine":
-        engine = engine.execution_options(isolation_level="AUTOCOMMIT")
-    connection = engine.connect()
-    if where == "connection":
-        connection = connection.execution_options(isolation_level="AUTOCOMMIT")
-    with (
-        tenant_context(A),
-        connection,
-        pytest.raises(UnscopedStatementError, match="AUTOCOMMIT, where a tenant cannot be bound"),
-    ):
-        connection.execute(insert(PATIENTS).values(name="lost"))
-    assert stored(locks.world, "lost") == 0
-
-
 def test_savepoint_rollback_keeps_the_tenant(locks: Locks) -> None:
     """Rolling back to a savepoint leaves the transaction's tenant as it was."""
     engine = locks.both()

@@ -21,6 +21,7 @@ from vault import ENVIRONMENT, Base, Patient, make_guard
 
 from tenantguard import (
     ConfigurationError,
+    EncryptedValueError,
     KeyFile,
     KeyUnavailableError,
     TenantGuard,
@@ -28,7 +29,6 @@ from tenantguard import (
     TenantShreddedError,
     TenantSuspendedError,
     UnknownTenantError,
-    UnscopedStatementError,
     keystore,
     tenant_context,
 )
@@ -191,16 +191,35 @@ def test_an_autobegun_connection_has_keys(vault: Vault, tenant: UUID, driver: st
 
 
 @every_driver
-def test_autocommit_is_refused(vault: Vault, tenant: UUID, driver: str) -> None:
-    """Without a transaction no key is read or made."""
-    with process(vault, driver, isolation_level="AUTOCOMMIT") as engine, tenant_context(tenant):
-        for statement in (NAMES, insert(TABLE).values(name="p")):
-            with (
-                engine.connect() as connection,
-                pytest.raises(UnscopedStatementError, match="AUTOCOMMIT"),
-            ):
-                connection.execute(statement)
-    assert rows(vault, tenant) == []
+def test_autocommit_makes_and_reads_keys(vault: Vault, tenant: UUID, driver: str) -> None:
+    """Keys are made in the transaction of the first value's own, and read in that of a query's."""
+    for name in ("p", "q"):
+        with process(vault, driver, isolation_level="AUTOCOMMIT") as engine:
+            with tenant_context(tenant), engine.connect() as connection:
+                connection.execute(insert(TABLE).values(name=name))
+            with tenant_context(tenant), engine.connect() as connection:
+                assert name in connection.scalars(NAMES).all()
+    with process(vault, driver) as engine:
+        assert read(engine, tenant) == ["p", "q"]
+
+
+@every_driver
+def test_a_value_that_cannot_be_sealed_leaves_autocommit_usable(
+    vault: Vault, tenant: UUID, driver: str
+) -> None:
+    """The transaction that read the keys is over, and what it made is gone with it."""
+    with (
+        process(vault, driver, isolation_level="AUTOCOMMIT") as engine,
+        tenant_context(tenant),
+        engine.connect() as connection,
+    ):
+        with pytest.raises(EncryptedValueError):
+            connection.execute(insert(TABLE).values(name="p\ud800"))
+        raw: Any = connection.connection
+        assert not raw.driver_connection.in_transaction()
+        assert not raw.driver_connection.tenantguard.vouched
+        connection.execute(insert(TABLE).values(name="p"))
+        assert connection.scalars(NAMES).all() == ["p"]
 
 
 # -- keys that do not last --------------------------------------------------------------------

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+AUTOCOMMIT = "tests/db/test_autocommit.py"
+AUTOCOMMIT_PARTS = "tenantguard.binding.autocommit"
 BINDING = "tests/db/test_binding.py"
 DRIVER = "tests/db/test_drivers.py"
 WITH_ASYNCPG = "tests/db/test_asyncpg.py"
@@ -70,6 +72,25 @@ def _attribute(path: str, name: str, value: Any) -> Callable[[], None]:
 
 def _nothing(*_: Any, **__: Any) -> None:
     return None
+
+
+def _rolls_back(alone: Any) -> None:
+    alone.roll_back()
+
+
+def _keep_unfinished() -> None:
+    """Return connections to the pool whatever may be left on them."""
+    from tenantguard.binding.engine import _PoolEvents  # noqa: PLC0415
+
+    check_in = _PoolEvents.check_in
+
+    def keep(self: Any, connection: Any, record: Any) -> None:
+        state = record.driver_connection.tenantguard
+        alone, state.alone = state.alone, False
+        check_in(self, connection, record)
+        state.alone = alone
+
+    _PoolEvents.check_in = keep  # type: ignore[method-assign]
 
 
 def _passes_query(self: Any) -> Any:
@@ -295,8 +316,34 @@ CONTROLS = {
     "the tenant is bound": Control(
         _attribute(PSYCOPG, "_exec_command", _passes_command), BINDING, "raw_connection_knows"
     ),
-    "autocommit is refused": Control(
-        _attribute(STATE, "refuse_autocommit", _nothing), BINDING, "autocommit"
+    "a driver's commands in autocommit are refused": Control(
+        _attribute(STATE, "refuse_autocommit", _nothing), AUTOCOMMIT, "raw_cursor or two_phase"
+    ),
+    "an execution in autocommit has a transaction": Control(
+        _attribute(AUTOCOMMIT_PARTS, "_is_bound", lambda *_: False), AUTOCOMMIT, "run_for_the"
+    ),
+    "an execution in autocommit is committed": Control(
+        _attribute(f"{AUTOCOMMIT_PARTS}:Alone", "commit", _rolls_back), AUTOCOMMIT, "by_itself"
+    ),
+    "an execution that fails in autocommit is rolled back": Control(
+        _attribute(f"{AUTOCOMMIT_PARTS}:Alone", "roll_back", _nothing), AUTOCOMMIT, "usable"
+    ),
+    "an execution learns of every error": Control(
+        _attribute("tenantguard.binding.execution", "_end_execution", _nothing),
+        AUTOCOMMIT,
+        "unknown_tenant",
+    ),
+    "server-side cursors in autocommit are refused": Control(
+        _attribute(STATE, "refuse_stream", _nothing), AUTOCOMMIT, "server_side"
+    ),
+    "executions in autocommit do not share a transaction": Control(
+        _attribute(STATE, "refuse_another", _nothing), AUTOCOMMIT, "listener_that_executes"
+    ),
+    "savepoints in autocommit are refused": Control(
+        _attribute(AUTOCOMMIT_PARTS, "_IdentifiedClause", ()), AUTOCOMMIT, "savepoints"
+    ),
+    "what may be left in autocommit is not pooled": Control(
+        _keep_unfinished, AUTOCOMMIT, "unfinished"
     ),
     "a changed tenant is refused": Control(
         _attribute(STATE, "refuse_switch", _nothing), BINDING, "open_transaction"
@@ -323,7 +370,7 @@ CONTROLS = {
         "planted",
     ),
     "what fails vouches for nothing": Control(
-        _attribute("tenantguard.binding.engine:_Noting", "_is_over", _nothing),
+        _attribute("tenantguard.binding.execution:Noting", "_is_over", _nothing),
         DRIVER,
         "vouches_for_nothing",
     ),

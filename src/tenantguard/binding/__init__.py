@@ -5,7 +5,8 @@ it starts a transaction anyway. So there is no additional round trip, and whatev
 connection runs for the tenant: SQLAlchemy's statements, raw cursors and COPY alike.
 """
 
-from tenantguard.binding.engine import ask, bind_engine
+from tenantguard.binding.engine import bind_engine, refuse_driver
+from tenantguard.binding.execution import ask
 from tenantguard.binding.state import Binding, registry_query
 
-__all__ = ["Binding", "ask", "bind_engine", "registry_query"]
+__all__ = ["Binding", "ask", "bind_engine", "refuse_driver", "registry_query"]

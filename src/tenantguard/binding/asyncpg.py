@@ -9,6 +9,7 @@ checked to run in the transaction of its tenant.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -153,9 +154,15 @@ def _without_statement(error: asyncpg.PostgresError) -> asyncpg.PostgresError:
     return type(error)(f"The transaction could not be begun for the tenant (SQLSTATE {state}).")
 
 
+def _switch(connection: Any, on: bool) -> None:  # noqa: FBT001
+    # Not by its `autocommit`, which goes back to the level that was set last.
+    connection.isolation_level = "autocommit" if on else None
+
+
 def asynchronous() -> Driver:
     """Return how SQLAlchemy's `postgresql+asyncpg` connects."""
     need_hooks("asyncpg>=0.30", Protocol, ("query", "is_in_transaction", *_CHECKED))
     for name in _CHECKED:
         setattr(TenantProtocol, name, _checked(name))
-    return Driver.by_argument(TenantConnection, "connection_class", TenantConnection)
+    driver = Driver.by_argument(TenantConnection, "connection_class", TenantConnection)
+    return replace(driver, switch=_switch)

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 __all__ = ["Driver", "need_hooks"]
 
 
+def _switch(connection: Any, on: bool) -> None:  # noqa: FBT001
+    connection.autocommit = on
+
+
 @dataclass(frozen=True, slots=True)
 class Driver:
     """How to get connections that bind the tenant.
@@ -21,10 +25,12 @@ class Driver:
         connection_class: The class of the driver's own connections. Their `tenantguard` holds the
             `ConnectionState`; they have `in_transaction()` and `server_process()`.
         connect: Returns a DBAPI connection, given the dialect and the arguments for the driver.
+        switch: Switches a DBAPI connection's autocommit, without asking the server.
     """
 
     connection_class: type[Any]
     connect: Callable[[Any, Iterable[Any], dict[str, Any]], Any]
+    switch: Callable[[Any, bool], None] = _switch
 
     @classmethod
     def by_argument(cls, connection_class: type[Any], name: str, value: Any) -> Driver:

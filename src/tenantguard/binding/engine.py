@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
 
+from tenantguard.binding.autocommit import refusing
+from tenantguard.binding.execution import note_statements, state_of
 from tenantguard.binding.state import (
     PROCESS,
     SNAPSHOT_QUERY,
@@ -19,12 +21,11 @@ from tenantguard.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy import Connection, Dialect, Engine
-    from sqlalchemy.engine.default import DefaultExecutionContext
+    from sqlalchemy import Connection, Engine
 
     from tenantguard.binding.driver import Driver
 
-__all__ = ["ask", "bind_engine"]
+__all__ = ["bind_engine", "refuse_driver"]
 
 _DRIVERS = ("psycopg", "asyncpg", "psycopg2")
 
@@ -41,45 +42,21 @@ def bind_engine(engine: Engine, binding: Binding, *, verify: Callable[[Any, bool
     Raises:
         ConfigurationError: If the driver is not supported.
     """
-    pool = _PoolEvents(engine, _driver(engine), binding, verify)
+    driver = _driver(engine)
+    pool = _PoolEvents(engine, driver, binding, verify)
     event.listen(engine, "do_connect", pool.connect)
     event.listen(engine, "checkout", pool.check_out)
     event.listen(engine, "checkin", pool.check_in)
-    # Not by events of the engine: with one, SQLAlchemy dispatches all of them for each statement.
-    _note_statements(engine.dialect, binding)
+    note_statements(engine, binding, driver)
     if engine.dialect.driver == "asyncpg" or hasattr(engine.dialect, "_do_prepared_twophase"):
         # SQLAlchemy ends a prepared transaction itself, outside of any transaction. psycopg's in
         # SQLAlchemy 2.1, and psycopg2's, are left to the driver.
         for name in ("do_commit_twophase", "do_rollback_twophase"):
             setattr(engine.dialect, name, _ending(getattr(engine.dialect, name)))
+        # The others are refused by the driver itself.
+        begin_twophase = refusing(engine.dialect.do_begin_twophase, binding)
+        engine.dialect.do_begin_twophase = begin_twophase  # type: ignore[method-assign]
     engine.dispose(close=not engine.dialect.is_async)
-
-
-def ask(connection: Connection, query: str) -> list[Any]:
-    """Run *query*, which is tenantguard's own, in *connection*'s transaction; return its rows.
-
-    It passes by SQLAlchemy's events and logs.
-
-    Raises:
-        DBAPIError: If it fails, as SQLAlchemy would raise it for a statement; its text does not
-            show the query, but the driver's error may.
-    """
-    state = _state_of(connection)
-    dialect = connection.dialect
-    cursor: Any = cast("Any", connection.connection).cursor()
-    try:
-        if state is not None:
-            if dialect.is_async:
-                state.caller = state.binding.tenant()
-            state.vouched = True
-        cursor.execute(query)
-        return list(cursor.fetchall()) if cursor.description else []
-    except dialect.loaded_dbapi.Error as error:
-        connection._handle_dbapi_exception(error, "tenantguard", (), cursor, None)  # noqa: SLF001
-    finally:
-        if state is not None:
-            state.vouched = False
-        cursor.close()
 
 
 class _PoolEvents:
@@ -118,6 +95,9 @@ class _PoolEvents:
         state = getattr(record.driver_connection, "tenantguard", None)
         if state is not None:
             state.check_outs -= 1
+            if state.alone:
+                # The pool has rolled back; whether it is in AUTOCOMMIT again is not certain.
+                record.invalidate()
 
     def _prepare(self, connection: Any, driven: Any) -> None:
         # In the transaction that verifying then goes on with, and before it sets anything.
@@ -133,46 +113,11 @@ class _PoolEvents:
         driven.tenantguard = ConnectionState(self._binding, scrub, pooled)
 
 
-class _Noting:
-    """Mixed into the execution context: tells the connection what SQLAlchemy is about to send."""
-
-    binding: Binding
-    # None until pre_exec: SQLAlchemy runs a column's sequence before it.
-    _noted: ConnectionState | None = None
-
-    def pre_exec(self) -> None:
-        context = cast("DefaultExecutionContext", self)
-        state = self._noted = _state_of(context.root_connection)
-        if state is not None:
-            if context.dialect.is_async:
-                # SQLAlchemy's greenlet may be in a context of its own; the driver is in the task's.
-                state.caller = self.binding.tenant()
-            state.vouched = self.binding.vouches(context)
-        super().pre_exec()  # type: ignore[misc]  # SQLAlchemy's own context is next
-
-    def post_exec(self) -> None:
-        super().post_exec()  # type: ignore[misc]
-        self._is_over()
-
-    def handle_dbapi_exception(self, error: BaseException) -> None:
-        self._is_over()
-        super().handle_dbapi_exception(error)  # type: ignore[misc]
-
-    def _is_over(self) -> None:
-        if self._noted is not None:
-            self._noted.vouched = False
-
-
-def _note_statements(dialect: Dialect, binding: Binding) -> None:
-    base = dialect.execution_ctx_cls
-    dialect.execution_ctx_cls = type(base.__name__, (_Noting, base), {"binding": binding})
-
-
 def _ending(end: Callable[..., None]) -> Callable[..., None]:
     """Return *end*, which ends a two-phase transaction, allowed to do so outside of any."""
 
     def run(connection: Connection, xid: Any, is_prepared: bool = True, **options: Any) -> None:  # noqa: FBT001, FBT002  (SQLAlchemy's own)
-        state = _state_of(connection)
+        state = state_of(connection)
         if state is None:
             end(connection, xid, is_prepared, **options)
             return
@@ -183,12 +128,6 @@ def _ending(end: Callable[..., None]) -> Callable[..., None]:
             state.ends_prepared = False
 
     return run
-
-
-def _state_of(connection: Connection) -> ConnectionState | None:
-    # An invalidated connection has none.
-    fairy = connection._dbapi_connection  # noqa: SLF001
-    return getattr(fairy and fairy.driver_connection, "tenantguard", None)
 
 
 def _snapshot(connection: Any) -> dict[str, str]:
@@ -204,14 +143,20 @@ def _is_pooled(settings: dict[str, str], driven: Any) -> bool:
     return settings.get(PROCESS) != str(driven.server_process())
 
 
-def _driver(engine: Engine) -> Driver:
+def refuse_driver(engine: Engine) -> None:
+    """Raise `ConfigurationError` unless *engine*'s driver can bind a tenant."""
     dialect = engine.dialect
-    mode = "asynchronous" if dialect.is_async else "synchronous"
     if dialect.name != "postgresql" or dialect.driver not in _DRIVERS:
         raise ConfigurationError(
             f"tenantguard cannot bind a tenant with {dialect.name}+{dialect.driver}; use "
             "postgresql with psycopg, asyncpg or psycopg2."
         )
+
+
+def _driver(engine: Engine) -> Driver:
+    refuse_driver(engine)
+    dialect = engine.dialect
+    mode = "asynchronous" if dialect.is_async else "synchronous"
     # A driver is an optional extra.
     driver: Driver = getattr(import_module(f"{__package__}.{dialect.driver}"), mode)()
     return driver

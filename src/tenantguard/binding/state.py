@@ -84,13 +84,37 @@ class Binding:
     observe: Callable[[str, str], None] | None = None
 
     def refuse_autocommit(self) -> None:
-        """Raise `UnscopedStatementError`: without a transaction no tenant can be bound."""
+        """Raise `UnscopedStatementError`: nothing begins the transaction to bind a tenant to."""
         self._refuse(
             "autocommit",
             UnscopedStatementError(
-                "The connection is in AUTOCOMMIT, where a tenant cannot be bound to a "
-                "transaction. Use the engine's normal isolation level, or system_access(reason=…); "
-                "with asyncpg's own connection, `async with connection.transaction():`."
+                "The connection is in AUTOCOMMIT, where only a statement of SQLAlchemy's gets a "
+                "transaction that carries the tenant, each its own. Driver cursors, COPY, "
+                "savepoints and two-phase need the engine's normal isolation level; asyncpg's own "
+                "connection takes `async with connection.transaction():`."
+            ),
+        )
+
+    def refuse_stream(self) -> None:
+        """Raise `UnscopedStatementError`: rows would be fetched after their transaction."""
+        self._refuse(
+            "autocommit",
+            UnscopedStatementError(
+                "A server-side cursor (stream_results, yield_per, stream()) needs a transaction "
+                "for as long as it is read, and the connection is in AUTOCOMMIT. Leave the option "
+                "out, or use a connection with "
+                "execution_options(isolation_level='READ COMMITTED')."
+            ),
+        )
+
+    def refuse_another(self) -> None:
+        """Raise `UnscopedStatementError`: an execution in AUTOCOMMIT has not ended."""
+        self._refuse(
+            "autocommit",
+            UnscopedStatementError(
+                "In AUTOCOMMIT, the connection's last execution has not ended: an event listener "
+                "raised or executes a statement itself, or another thread or task uses the "
+                "connection. Close it, and use one connection a task."
             ),
         )
 
@@ -189,6 +213,7 @@ class ConnectionState:
             asynchronous driver may be another context than the one that sends it.
         ends_prepared: Whether SQLAlchemy is ending a prepared transaction, which it does outside of
             any transaction.
+        alone: Whether an execution in AUTOCOMMIT has a transaction of its own at this moment.
     """
 
     binding: Binding
@@ -202,6 +227,7 @@ class ConnectionState:
     bound: object = UNBOUND
     caller: object = UNBOUND
     ends_prepared: bool = False
+    alone: bool = False
 
     def check_out(self) -> None:
         """Note that the pool hands the connection out."""

@@ -58,8 +58,8 @@ def attach_encryption(dialect: Dialect, keys: Keys) -> None:
     """Let *dialect* seal and open encrypted columns.
 
     Args:
-        dialect: A dialect that the binding has, and the first lock has not been attached to yet:
-            it refuses a statement before its values are sealed, and is told of each that is sent.
+        dialect: A dialect that neither the binding nor the first lock has been attached to yet:
+            they refuse a statement, and see to its transaction, before its values are sealed.
         keys: Returns the active tenant's keys, given the connection and whether to make them if
             they do not exist.
 

@@ -56,8 +56,8 @@ def _connections(name: str, engine: Engine) -> Iterator[Finding]:
             "engine-autocommit",
             Severity.ERROR,
             name,
-            f"The engine {name} is in AUTOCOMMIT, where there is no transaction to bind a tenant "
-            "to.",
+            f"The engine {name} is in AUTOCOMMIT, where only SQLAlchemy's statements carry the "
+            "tenant, each in a transaction of its own, and the driver's own cursors are refused.",
             "Leave out isolation_level='AUTOCOMMIT' and autocommit=; give single connections "
             "execution_options(isolation_level=…) where they need it.",
         )

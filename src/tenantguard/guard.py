@@ -43,7 +43,14 @@ from tenantguard.jobs.registered import RegisteredTenants
 from tenantguard.jobs.tenants import EachTenant, TenantReport, check_work, in_turn
 from tenantguard.keystore import Keystore
 from tenantguard.registry import Registry
-from tenantguard.scoping import Scope, attach, forget_compiled, set_scope, watch_sessions
+from tenantguard.scoping import (
+    Scope,
+    attach,
+    forget_compiled,
+    set_scope,
+    watch_sessions,
+    watch_streams,
+)
 from tenantguard.scoping.observer import Observer
 
 if TYPE_CHECKING:
@@ -522,11 +529,10 @@ class TenantGuard:
         hide_parameters(engine, hide=True)
         event.listen(engine, "checkout", _require_system_access)
         event.listen(engine, "before_cursor_execute", _require_system_access)
-        set_scope(
-            engine.dialect,
-            Scope(self.catalog, tenant=_require_system_access, text_allowed=bool, system=True),
-        )
+        scope = Scope(self.catalog, tenant=_require_system_access, text_allowed=bool, system=True)
+        set_scope(engine.dialect, scope)
         watch_sessions()
+        watch_streams(engine.dialect, scope)
 
     def _verify(self, connection: Any, first: bool, *, proof: _Proof) -> None:  # noqa: FBT001
         """Raise unless the second lock holds for *connection*'s role."""

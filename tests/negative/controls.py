@@ -29,6 +29,8 @@ CORE = "tests/attacks/test_core_reads.py"
 TEXT = "tests/attacks/test_text.py"
 WRITES = "tests/attacks/test_core_writes.py"
 SESSIONS = "tests/attacks/test_sessions.py"
+STREAMS = "tests/attacks/test_streams.py"
+DRIVERS_STREAMS = "tests/db/test_driver_streams.py"
 REFUSALS = "tests/db/test_refusals.py"
 IDENTITY = "tests/db/test_identity.py"
 CONTEXT = "tests/unit/test_context.py"
@@ -119,6 +121,12 @@ def _settings_last() -> tuple[str, ...]:
 def _begun(connection: Any, state: Any, beginning: Any, rows: int) -> None:
     connection.begins += 1
     state.begun(beginning, rows)
+
+
+def _passes_named_cursors() -> None:
+    from tenantguard.binding import psycopg2  # noqa: PLC0415
+
+    psycopg2.NamedCursorBinding = psycopg2.CursorBinding  # type: ignore[misc]
 
 
 def _takes_argument(cls: Any, connection_class: Any, name: str, value: Any) -> Any:
@@ -216,6 +224,7 @@ FIELD_ATTACKS = "tests/db/test_encrypted_attacks.py"
 MODULE = "tenantguard.scoping.compiler"
 SAVED = "tenantguard.scoping.writes:Writes"
 PINNED = "tenantguard.scoping.sessions:_Pinned"
+STREAM = "tenantguard.scoping.streams:_Stream"
 STATE = "tenantguard.binding.state:Binding"
 CONNECTION = "tenantguard.binding.state:ConnectionState"
 PSYCOPG = "tenantguard.binding.psycopg:TenantBinding"
@@ -280,6 +289,24 @@ CONTROLS = {
     ),
     "new identity maps are watched": Control(
         _attribute("tenantguard.scoping.sessions", "_keep_watching", _nothing), REFUSALS, "expunge"
+    ),
+    # Streamed results.
+    "streamed rows stay with their tenant": Control(
+        _attribute(STREAM, "_compare", _nothing), STREAMS, "change_hands and rows"
+    ),
+    "streamed objects stay with their tenant": Control(
+        _attribute("tenantguard.scoping.streams", "_watch_objects", _nothing),
+        STREAMS,
+        "change_hands and objects",
+    ),
+    "system access keeps its streams": Control(
+        _attribute("tenantguard.guard", "watch_streams", _nothing), DRIVERS_STREAMS, "system"
+    ),
+    "psycopg's cursors fetch for their tenant": Control(
+        _attribute("tenantguard.binding.psycopg", "_FETCHES", ()), DRIVERS_STREAMS, "psycopg"
+    ),
+    "psycopg2's cursors fetch for their tenant": Control(
+        _passes_named_cursors, DRIVERS_STREAMS, "drivers_cursor and psycopg2"
     ),
     # Text.
     "text needs the second lock": Control(

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
-from psycopg import generators, pq
+from psycopg import generators, pq, sql
 
 from tenantguard.binding.driver import Driver, need_hooks
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["asynchronous", "synchronous"]
 
 _IDLE = pq.TransactionStatus.IDLE
+_FETCHES = (b"FETCH", b"MOVE")
+"""What a server-side cursor sends to read, past psycopg's other queries."""
 _COMPLETED = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK)
 
 
@@ -55,6 +57,12 @@ class TenantBinding:
 
     def _exec_command(self, command: Any, *args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         state = self.tenantguard
+        if state is not None and isinstance(command, sql.Composable):
+            command = command.as_bytes(cast("psycopg.Connection[Any]", self))
+            if command.startswith(_FETCHES) and state.tenant() != state.bound:
+                # A held cursor outlives its transaction, and ends with the next one of another
+                # tenant; until then it is the one's that the connection was bound to last.
+                state.binding.refuse_switch()
         begins = isinstance(command, bytes) and command.startswith(b"BEGIN")
         if state is None or not state.check_outs or not begins:
             return (yield from super()._exec_command(command, *args, **kwargs))  # type: ignore[misc]

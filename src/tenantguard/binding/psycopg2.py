@@ -51,7 +51,7 @@ class TenantConnection(extensions.connection):
 
     def cursor(self, name: Any = None, cursor_factory: Any = None, **options: Any) -> Any:
         factory = cursor_factory or self.cursor_factory or extensions.cursor
-        return super().cursor(name, _binding(factory), **options)
+        return super().cursor(name, _binding(factory, name is not None), **options)
 
     def commit(self) -> None:
         with self.lock:
@@ -187,14 +187,24 @@ for _name in ("callproc", "copy_expert", "copy_from", "copy_to", "executemany"):
     setattr(CursorBinding, _name, _ahead(_name))
 
 
+class NamedCursorBinding(CursorBinding):
+    """psycopg2's server-side cursor, which fetches in its tenant's transaction."""
+
+
+# What has been fetched ahead for an iteration is checked as well.
+for _name in ("__next__", "fetchone", "fetchmany", "fetchall", "scroll"):
+    setattr(NamedCursorBinding, _name, _ahead(_name))
+
+
 @cache
-def _binding(factory: type[Any]) -> type[Any]:
+def _binding(factory: type[Any], named: bool) -> type[Any]:  # noqa: FBT001
     """Return *factory*, the application's own cursor class, with the binding."""
-    if issubclass(factory, CursorBinding):
+    bound = NamedCursorBinding if named else CursorBinding
+    if issubclass(factory, bound):
         return factory
-    if factory is extensions.cursor:
-        return CursorBinding
-    return type(factory.__name__, (WatchedCursor, factory, CursorBinding), {})
+    if issubclass(bound, factory):
+        return bound
+    return type(factory.__name__, (WatchedCursor, factory, bound), {})
 
 
 def _without_statement(error: psycopg2.Error) -> psycopg2.Error:

@@ -113,8 +113,12 @@ async def generator_that_enters(bench: Any) -> list[Outcome]:
 
 
 def _entered(bench: Any, tenant: Any) -> Iterator[str]:
-    with tenant_context(tenant), Session(bench.engine) as session:
-        yield from (f"{name}\n" for name in session.scalars(BIT_BY_BIT))
+    with (
+        tenant_context(tenant),
+        Session(bench.engine) as session,
+        session.scalars(BIT_BY_BIT) as rows,
+    ):
+        yield from (f"{name}\n" for name in rows)
 
 
 @case(TOPIC, works=waiting(ASGI))

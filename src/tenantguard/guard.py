@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from tenantguard import rls
 from tenantguard.binding import Binding, bind_engine, refuse_driver, registry_query
+from tenantguard.caching import tenant_key
 from tenantguard.catalog import Catalog, Roles
 from tenantguard.columns.execution import attach_encryption
 from tenantguard.context import (
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, MetaData
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+    from tenantguard.caching import CacheKeyPart
     from tenantguard.crypto.keyfile import KeyProvider
     from tenantguard.crypto.signing import SigningFile
     from tenantguard.jobs.declared import GuardedTask
@@ -168,6 +170,29 @@ class TenantGuard:
         if self.mode == "observe":
             self.observations("refused", message)
         return self.mode == "enforce"
+
+    def cache_key(self, *parts: CacheKeyPart) -> str:
+        """Return a key for a cache that tenants share: that of *parts* for the active tenant.
+
+        Keys of different tenants are never the same. The key shows neither the tenant nor the
+        parts; who knows them can compute it, so it is no secret. The keys of one tenant begin
+        alike. It serves as dogpile.cache's key mangler: `make_region(key_mangler=guard.cache_key)`.
+
+        Raises:
+            TenantNotSetError: If no tenant is active.
+            UnknownTenantError: If the tenant does not have the type of the registry's primary key.
+            ConfigurationError: If a part is not a str, bytes, int or UUID.
+        """
+        tenant = self._tenant_text()
+        if tenant is None:
+            message = (
+                "A cache key was asked for and no tenant is active. Wrap the work in "
+                "`with tenant_context(tenant_id):`; what all tenants may see belongs into a cache "
+                "of its own."
+            )
+            if self.refuses(message):
+                raise TenantNotSetError(message)
+        return tenant_key(tenant or "", parts)
 
     @contextmanager
     def system_access(self, *, reason: str) -> Iterator[Any]:

@@ -308,6 +308,12 @@ CONTROLS = {
     "psycopg2's cursors fetch for their tenant": Control(
         _passes_named_cursors, DRIVERS_STREAMS, "drivers_cursor and psycopg2"
     ),
+    # Caches.
+    "cache keys carry the tenant": Control(
+        _attribute("tenantguard.guard", "tenant_key", lambda _tenant, parts: repr(parts)),
+        "tests/db/test_caching.py",
+        "own_rows",
+    ),
     # Text.
     "text needs the second lock": Control(
         _attribute("tenantguard.scoping.execution:TenantExecution", "_allow_text", _nothing), TEXT

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from datetime import date  # noqa: TC003  (SQLAlchemy evaluates the annotations)
+from typing import Any
 
 from sqlalchemy import Column, ForeignKey, Table, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
@@ -89,13 +90,14 @@ B = uuid.UUID("bbbbbbbb-0000-4000-8000-000000000002")
 UNKNOWN = uuid.UUID("cccccccc-0000-4000-8000-000000000003")
 
 
-def make_guard(roles: Roles) -> TenantGuard:
+def make_guard(roles: Roles, **options: Any) -> TenantGuard:
     guard = TenantGuard(
         Base.metadata,
         tenants="practices",
         shared={"materials": "price list of the trade association"},
         untenanted={"schema_versions": "migration state"},
         roles=roles,
+        **options,
     )
     guard.identity_lookup(User, by="email")
     return guard

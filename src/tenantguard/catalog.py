@@ -176,6 +176,7 @@ class Catalog:
         tenant_columns: The same for tables that differ, by table name.
         shared: Table name to the reason why all tenants may read it.
         untenanted: Table name to the reason why no tenant needs it.
+        signed: Whether row-level security believes a tenant only with the application's signature.
     """
 
     metadata: MetaData
@@ -185,6 +186,7 @@ class Catalog:
     shared: Mapping[str, str] = field(default_factory=dict)
     untenanted: Mapping[str, str] = field(default_factory=dict)
     lookups: list[IdentityLookup | TenantLookup] = field(default_factory=list)
+    signed: bool = False
     _entries: dict[tuple[str | None, str], Entry] = field(default_factory=dict)
     _to_database: Callable[[Any], Any] | None = None
     _key_table: Table | None = None

@@ -13,7 +13,13 @@ from sqlalchemy import Engine, event
 from sqlalchemy.orm import Session
 
 from tenantguard import rls
-from tenantguard.binding import Binding, bind_engine, refuse_driver, registry_query
+from tenantguard.binding import (
+    Binding,
+    bind_engine,
+    refuse_driver,
+    registry_query,
+    sql_literal,
+)
 from tenantguard.caching import tenant_key
 from tenantguard.catalog import Catalog, Roles
 from tenantguard.columns.execution import attach_encryption
@@ -94,7 +100,8 @@ class TenantGuard:
             latest 30 seconds after the registry says so.
         keys: Where the key-encryption key of encrypted columns is, such as `KeyFile(…)`.
         signing: The keys that sign what the application tells its workers and PostgreSQL, such as
-            `SigningFile(…)`.
+            `SigningFile(…)`: injected SQL cannot change the tenant then that row-level security
+            believes.
 
     Raises:
         ConfigurationError: If a role has no name of its own or the mode is unknown. What depends on
@@ -136,6 +143,7 @@ class TenantGuard:
         self._suspended = suspended
         self.keys = keys
         self.signing = signing
+        self.catalog.signed = signing is not None
         self._system_engine = system_engine
         if system_engine is not None and mode != "off":
             self._guard_system(*engines_of(system_engine))
@@ -532,8 +540,22 @@ class TenantGuard:
             registry_query=registry_query(table, key, self._suspended),
             vouches=lambda context: not getattr(context.compiled, "has_text", True),
             observe=self.observations if self.mode == "observe" else None,
+            entering=self._entering(),
         )
         bind_engine(engine, binding, verify=verify)
+
+    def _entering(self) -> Callable[[str, int, int], str] | None:
+        """Return how a tenant is entered by a signature, once the keys were read."""
+        # Observing, the database need not have what verifies a signature.
+        if self.signing is None or self.mode == "observe":
+            return None
+        key, function = self.signing.primary, rls.enter_function(self.catalog)
+
+        def entering(tenant: str, process: int, at: int) -> str:
+            token = rls.entry_token(key, tenant, process=process, at=at)
+            return f"SELECT {function}({sql_literal(token)})"
+
+        return entering
 
     def _scope(self, engine: Engine, *, text_allowed: Callable[[], bool]) -> None:
         scope = Scope(
@@ -561,8 +583,11 @@ class TenantGuard:
 
     def _verify(self, connection: Any, first: bool, *, proof: _Proof) -> None:  # noqa: FBT001
         """Raise unless the second lock holds for *connection*'s role."""
-        check = rls.verify if first else rls.verify_role
-        findings = check(connection, self.catalog, self.roles)
+        if first:
+            key = self.signing.primary.id if self.signing is not None else None
+            findings = rls.verify(connection, self.catalog, self.roles, key)
+        else:
+            findings = rls.verify_role(connection, self.catalog, self.roles)
         if not findings:
             proof.holds = True
             return

@@ -7,6 +7,14 @@ connection runs for the tenant: SQLAlchemy's statements, raw cursors and COPY al
 
 from tenantguard.binding.engine import bind_engine, refuse_driver
 from tenantguard.binding.execution import ask
+from tenantguard.binding.literal import sql_literal
 from tenantguard.binding.state import Binding, registry_query
 
-__all__ = ["Binding", "ask", "bind_engine", "refuse_driver", "registry_query"]
+__all__ = [
+    "Binding",
+    "ask",
+    "bind_engine",
+    "refuse_driver",
+    "registry_query",
+    "sql_literal",
+]

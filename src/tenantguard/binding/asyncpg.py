@@ -16,6 +16,7 @@ import asyncpg
 from asyncpg.protocol import Protocol
 
 from tenantguard.binding.driver import Driver, need_hooks
+from tenantguard.binding.entry import WRONG_TIME, not_begun
 
 if TYPE_CHECKING:
     from tenantguard.binding.state import ConnectionState
@@ -126,7 +127,8 @@ class TenantConnection(asyncpg.Connection):
                 self._protocol, "; ".join(beginning.commands), seconds
             )
         except asyncpg.PostgresError as error:
-            if beginning.scrubs:
+            code = getattr(error, "sqlstate", None)
+            if beginning.scrubs or code == WRONG_TIME:
                 # What cannot be cleaned must not be used again.
                 self.terminate()
             elif self.in_transaction():
@@ -150,8 +152,7 @@ def _rows(answer: str) -> int:
 
 def _without_statement(error: asyncpg.PostgresError) -> asyncpg.PostgresError:
     """Return *error* without PostgreSQL's own text, which would quote the tenant."""
-    state = getattr(error, "sqlstate", "")
-    return type(error)(f"The transaction could not be begun for the tenant (SQLSTATE {state}).")
+    return type(error)(not_begun(getattr(error, "sqlstate", None)))
 
 
 def _switch(connection: Any, on: bool) -> None:  # noqa: FBT001

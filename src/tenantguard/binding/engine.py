@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import event
 
 from tenantguard.binding.autocommit import refusing
+from tenantguard.binding.entry import PROCESS, Entry
 from tenantguard.binding.execution import note_statements, state_of
 from tenantguard.binding.state import (
-    PROCESS,
     SNAPSHOT_QUERY,
     Binding,
     ConnectionState,
@@ -102,15 +102,17 @@ class _PoolEvents:
     def _prepare(self, connection: Any, driven: Any) -> None:
         # In the transaction that verifying then goes on with, and before it sets anything.
         settings = _snapshot(connection)
+        pooled = _is_pooled(settings, driven)
+        entering = self._binding.entering
+        entry = Entry.of(entering, settings, pooled=pooled) if entering is not None else None
         # dispose() makes a new pool: perhaps after a failover, or a migration.
         pool = self._engine.pool
         self._verify(connection, self._verified_pool is not pool)
         self._verified_pool = pool
         connection.rollback()
         # What is set on a pooler's connection to the server may be another tenant's doing.
-        pooled = _is_pooled(settings, driven)
         scrub = scrub_sql({} if pooled else settings)
-        driven.tenantguard = ConnectionState(self._binding, scrub, pooled)
+        driven.tenantguard = ConnectionState(self._binding, scrub, pooled, entry=entry)
 
 
 def _ending(end: Callable[..., None]) -> Callable[..., None]:

@@ -14,6 +14,7 @@ import psycopg
 from psycopg import generators, pq, sql
 
 from tenantguard.binding.driver import Driver, need_hooks
+from tenantguard.binding.entry import WRONG_TIME, not_begun
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -53,7 +54,27 @@ class TenantBinding:
         if state is not None and state.check_outs:
             autocommit = cast("psycopg.Connection[Any]", self).autocommit
             state.check(in_transaction=self.in_transaction(), autocommit=autocommit)
+            begins = not (autocommit or self.in_transaction())
+            if begins and self._pipeline and state.entry is not None:
+                yield from self._start_query_ahead(self._pipeline)
+                return
         yield from super()._start_query()  # type: ignore[misc]  # psycopg's connection is next
+
+    def _start_query_ahead(self, pipeline: Any) -> Generator[Any, Any, None]:
+        """Begin outside of the pipeline, where BEGIN and a signed tenant can be one message.
+
+        In a pipeline psycopg waits for the answer to BEGIN as well.
+        """
+        if pipeline.command_queue or pipeline.result_queue:
+            yield from pipeline._sync_gen()  # noqa: SLF001
+        self.pgconn.exit_pipeline_mode()
+        self._pipeline = None
+        try:
+            yield from super()._start_query()  # type: ignore[misc]
+        finally:
+            self._pipeline = pipeline
+            if self.pgconn.status != pq.ConnStatus.BAD:
+                self.pgconn.enter_pipeline_mode()
 
     def _exec_command(self, command: Any, *args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         state = self.tenantguard
@@ -89,9 +110,10 @@ class TenantBinding:
         results: list[pq.abc.PGresult] = yield from generators.execute(self.pgconn)
         for result in results:
             if result.status not in _COMPLETED:
-                if beginning.scrubs:
+                code = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
+                if beginning.scrubs or code == WRONG_TIME:
                     self.discard()
-                raise _without_statement(result)
+                raise _without_statement(code)
         if beginning.scrubs:
             # Since psycopg 3.3: what came while nobody asked for notifications.
             getattr(self, "_notifies_backlog", []).clear()
@@ -99,14 +121,13 @@ class TenantBinding:
         return results[-1]
 
 
-def _without_statement(result: pq.abc.PGresult) -> psycopg.Error:
-    """Return the driver's error for *result*; PostgreSQL's own text would quote the tenant."""
-    state = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
+def _without_statement(state: str) -> psycopg.Error:
+    """Return the driver's error of *state*."""
     try:
         kind: type[psycopg.Error] = psycopg.errors.lookup(state)
     except KeyError:
         kind = psycopg.OperationalError
-    return kind(f"The transaction could not be begun for the tenant (SQLSTATE {state}).")
+    return kind(not_begun(state))
 
 
 class TenantConnection(TenantBinding, psycopg.Connection[Any]):

@@ -16,6 +16,7 @@ import psycopg2
 from psycopg2 import extensions
 
 from tenantguard.binding.driver import Driver
+from tenantguard.binding.entry import OURS, WRONG_TIME, not_begun
 
 if TYPE_CHECKING:
     from tenantguard.binding.state import Beginning, ConnectionState
@@ -84,7 +85,12 @@ class TenantConnection(extensions.connection):
         """Begin the transaction and bind its tenant, if none is open."""
         state = self.beginning_state()
         if state is not None:
-            self.send(state, state.begin(None))
+            self.send(state, self.beginning(state))
+
+    def beginning(self, state: ConnectionState) -> Beginning:
+        """Return what to send in front of the transaction's first statement."""
+        # Where SQL text has ended the transaction, psycopg2 does not send another BEGIN.
+        return state.begin(None, apart=self.status == extensions.STATUS_READY)
 
     def beginning_state(self) -> ConnectionState | None:
         """Check the command that comes; return the state if it is its transaction's first."""
@@ -101,7 +107,7 @@ class TenantConnection(extensions.connection):
             try:
                 cursor.execute(self.encoded(beginning))
             except psycopg2.Error as error:
-                if beginning.scrubs:
+                if beginning.scrubs or error.pgcode == WRONG_TIME:
                     # What cannot be cleaned must not be used again.
                     self.close()
                 raise _without_statement(error) from None
@@ -140,7 +146,7 @@ class CursorBinding(extensions.cursor):
         with self.connection.lock:
             state = self.connection.beginning_state()
             if state is not None:
-                beginning = state.begin(None)
+                beginning = self.connection.beginning(state)
                 if self.name is None and self.connection.fits_together(beginning):
                     self._execute_together(state, beginning, query, vars)
                     return
@@ -157,7 +163,14 @@ class CursorBinding(extensions.cursor):
         self.connection.notices.clear()
         # On a line of its own: PostgreSQL's errors quote the line at fault.
         message = self.connection.encoded(beginning) + b";\n" + statement
-        super().execute(message)
+        try:
+            super().execute(message)
+        except psycopg2.Error as error:
+            if error.pgcode == WRONG_TIME:
+                self.connection.close()
+            if (error.pgcode or "").startswith(OURS):
+                raise _without_statement(error) from None
+            raise
         self.connection.begun(state, beginning, 0)
 
 
@@ -209,9 +222,7 @@ def _binding(factory: type[Any], named: bool) -> type[Any]:  # noqa: FBT001
 
 def _without_statement(error: psycopg2.Error) -> psycopg2.Error:
     """Return *error* without PostgreSQL's own text, which would quote the tenant."""
-    return type(error)(
-        f"The transaction could not be begun for the tenant (SQLSTATE {error.pgcode})."
-    )
+    return type(error)(not_begun(error.pgcode))
 
 
 def synchronous() -> Driver:

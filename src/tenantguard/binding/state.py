@@ -9,6 +9,7 @@ from sqlalchemy import ColumnClause
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.sql import visitors
 
+from tenantguard.binding.entry import CLOCK, PROCESS, READABLE, SERVER
 from tenantguard.binding.literal import sql_literal
 from tenantguard.catalog import SETTING
 from tenantguard.errors import ConfigurationError, CrossTenantError, UnscopedStatementError
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy import Column, ColumnElement, Table
+
+    from tenantguard.binding.entry import Entry
 
 __all__ = [
     "PROCESS",
@@ -32,14 +35,16 @@ __all__ = [
 UNBOUND = object()
 """What a transaction is bound to while its BEGIN has not come back: to nobody's tenant."""
 
-PROCESS = "pg_backend_pid"
 SNAPSHOT_QUERY = (
     f"SELECT '{PROCESS}', pg_catalog.pg_backend_pid()::text UNION ALL "  # noqa: S608  (constants)
+    f"SELECT '{CLOCK}', (EXTRACT(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::bigint::text "
+    f"UNION ALL SELECT '{READABLE}', setting FROM pg_catalog.pg_settings "
+    f"WHERE name = '{READABLE}' UNION ALL "
     "SELECT name, setting FROM pg_catalog.pg_settings WHERE source = 'session' "
     "AND name NOT IN ('transaction_isolation', 'transaction_read_only', 'transaction_deferrable') "
     "UNION ALL SELECT 'role', pg_catalog.current_setting('role') ORDER BY 1"
 )
-"""The server's process, and what the application's own `connect` listeners have set."""
+"""What the server says of itself, and what the application's `connect` listeners have set."""
 
 _FAILING = "SELECT 1 / (count(*) = 1)::int FROM ({}) AS answer"
 
@@ -61,6 +66,9 @@ _SCRUB = (
 )
 
 
+_ANEW = "COMMIT AND CHAIN"
+
+
 @dataclass(frozen=True, slots=True)
 class Binding:
     """What the guard tells the driver's connections of one engine.
@@ -74,6 +82,8 @@ class Binding:
         vouches: Whether the first lock has compiled a statement whole, given its execution context;
             nothing else can prepare a statement by name.
         observe: Told what would be refused; None refuses.
+        entering: Returns the SQL that enters a tenant by a signature, given the tenant, the id of
+            the server's process and its time in microseconds since 1970; None names the tenant.
     """
 
     tenant: Callable[[], str | None]
@@ -82,6 +92,7 @@ class Binding:
     registry_query: Callable[[str], str]
     vouches: Callable[[Any], bool]
     observe: Callable[[str, str], None] | None = None
+    entering: Callable[[str, int, int], str] | None = None
 
     def refuse_autocommit(self) -> None:
         """Raise `UnscopedStatementError`: nothing begins the transaction to bind a tenant to."""
@@ -214,6 +225,7 @@ class ConnectionState:
         ends_prepared: Whether SQLAlchemy is ending a prepared transaction, which it does outside of
             any transaction.
         alone: Whether an execution in AUTOCOMMIT has a transaction of its own at this moment.
+        entry: How to enter a tenant by a signature; None names the tenant.
     """
 
     binding: Binding
@@ -228,6 +240,7 @@ class ConnectionState:
     caller: object = UNBOUND
     ends_prepared: bool = False
     alone: bool = False
+    entry: Entry | None = None
 
     def check_out(self) -> None:
         """Note that the pool hands the connection out."""
@@ -257,21 +270,24 @@ class ConnectionState:
         elif autocommit:
             self.binding.refuse_autocommit()
 
-    def begin(self, command: str | None, *, answered: bool = True) -> Beginning:
+    def begin(self, command: str | None, *, answered: bool = True, apart: bool = True) -> Beginning:
         """Return what to send for *command*, the driver's BEGIN.
 
-        None is for a driver that has already sent its BEGIN; the scrub then ends the transaction
-        and starts another of the same kind. Without being *answered*, what asks the registry fails
-        by itself for a tenant that may not be served: by a division by zero.
+        None is for a driver that has already sent its BEGIN, *apart* from what comes now; the scrub
+        then ends the transaction and starts another of the same kind. Without being *answered*,
+        what asks the registry fails by itself for a tenant that may not be served: by a division by
+        zero.
         """
         tenant = self.tenant()
-        commands = [f"SET LOCAL {SETTING} = {sql_literal(tenant or '')}"]
-        if command is not None:
-            commands.insert(0, command)
         unclean = self.dirty or self.pooled or tenant != self.bound
         scrubs = unclean and self.binding.observe is None
-        if scrubs:
-            commands[:0] = self._scrubbing(begun=command is None)
+        commands = self._scrubbing(begun=command is None) if scrubs else []
+        if command is not None:
+            commands.append(command)
+        elif self.entry is not None and apart and not scrubs:
+            # A signature is believed in the message that begins its transaction.
+            commands.append(_ANEW)
+        commands.append(self._binding_command(tenant))
         asks = tenant is not None and self.binding.unknown(tenant)
         if asks:
             query = self.registry_query(tenant or "")
@@ -279,11 +295,16 @@ class ConnectionState:
         self.bound = UNBOUND
         return Beginning(tenant, commands, asks, scrubs)
 
+    def _binding_command(self, tenant: str | None) -> str:
+        if self.entry is None or tenant is None:
+            return f"SET LOCAL {SETTING} = {sql_literal(tenant or '')}"
+        return self.entry(tenant)
+
     def _scrubbing(self, *, begun: bool) -> list[str]:
         # With a COMMIT of its own: a later ROLLBACK would bring the old state back.
         if begun:
             # psycopg2, the driver that has begun, runs nothing by a name.
-            return [*self.scrub, "COMMIT AND CHAIN"]
+            return [*self.scrub, _ANEW]
         if self.suspect or self.pooled or (self.strange and not self.dirty):
             return ["BEGIN", *self.scrub, _NOTHING_PREPARED_BY_SQL, "COMMIT"]
         return ["BEGIN", *self.scrub, "COMMIT"]
@@ -310,7 +331,7 @@ def scrub_sql(settings: dict[str, str]) -> list[str]:
     restore = [
         f"SELECT pg_catalog.set_config({sql_literal(name)}, {sql_literal(value)}, false)"
         for name, value in settings.items()
-        if name not in (SETTING, PROCESS) and (name, value) != ("role", "none")
+        if name not in (SETTING, *SERVER) and (name, value) != ("role", "none")
     ]
     return [*_SCRUB, *restore]
 

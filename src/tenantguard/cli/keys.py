@@ -28,6 +28,7 @@ from tenantguard.cli.outcome import (
     GuardedCommand,
     could_not_look,
 )
+from tenantguard.cli.signing import signing
 from tenantguard.crypto.keyfile import make_key_file
 from tenantguard.errors import TenantGuardError
 
@@ -47,6 +48,9 @@ _tenants_option = click.option(
 @click.group()
 def keys() -> None:
     """Keys of encrypted columns: the key-encryption key, and the tenants' keysets."""
+
+
+keys.add_command(signing)
 
 
 @keys.command(

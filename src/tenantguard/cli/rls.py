@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import click
 from rich.console import Console
@@ -19,11 +19,13 @@ from tenantguard.cli.options import (
     guard_option,
 )
 from tenantguard.cli.outcome import FINDINGS, HOLDS, GuardedCommand, could_not_look
+from tenantguard.cli.signing_push import add_keys, pushed_json, pushed_text, signing
 from tenantguard.rls import apply as apply_steps
 from tenantguard.rls import apply_roles, down_sql, roles_sql
 from tenantguard.rls import sql as up_sql
 
 if TYPE_CHECKING:
+    from tenantguard.rls import Pushed
     from tenantguard.rls.step import Step
 
 __all__ = ["rls"]
@@ -34,6 +36,9 @@ _VERSION = 1
 @click.group()
 def rls() -> None:
     """Row-level security, generated from the models."""
+
+
+rls.add_command(signing)
 
 
 @rls.command(
@@ -103,7 +108,10 @@ def apply(
     dry_run: bool,
     output: str,
 ) -> None:
-    """Bring the database to what the models ask for; a second run does nothing."""
+    """Bring the database to what the models ask for; a second run does nothing.
+
+    With signing=, the file's keys are added too; `tenantguard rls signing push` also removes.
+    """
     guard = load_guard(guard_name)
     engine = admin_engine(admin_url)
     try:
@@ -116,10 +124,12 @@ def apply(
                 dry_run=dry_run,
                 progress=bar.advance,
             )
+        pushed = add_keys(guard, engine, steps, dry_run=dry_run)
     finally:
         engine.dispose()
-    (_write_json if output == "json" else _write_text)(steps, dry_run=dry_run)
-    ctx.exit(FINDINGS if dry_run and steps else HOLDS)
+    (_write_json if output == "json" else _write_text)(steps, pushed, dry_run=dry_run)
+    missing = bool(steps) or (pushed is not None and pushed.changes)
+    ctx.exit(FINDINGS if dry_run and missing else HOLDS)
 
 
 @rls.command(
@@ -190,14 +200,19 @@ def _compare(path: Path, script: str) -> int:
     return FINDINGS
 
 
-def _write_json(steps: list[Step], *, dry_run: bool) -> None:
+def _write_json(steps: list[Step], pushed: Pushed | None, *, dry_run: bool) -> None:
     listed = [
         {"table": step.table or None, "kind": step.kind.value, "name": step.name} for step in steps
     ]
-    click.echo(json.dumps({"version": _VERSION, "applied": not dry_run, "steps": listed}, indent=2))
+    document: dict[str, Any] = {"version": _VERSION, "applied": not dry_run, "steps": listed}
+    if pushed is not None:
+        document["signing_keys"] = pushed_json(pushed)
+    click.echo(json.dumps(document, indent=2))
 
 
-def _write_text(steps: list[Step], *, dry_run: bool) -> None:
+def _write_text(steps: list[Step], pushed: Pushed | None, *, dry_run: bool) -> None:
+    if pushed is not None and pushed.changes:
+        click.echo("\n".join(pushed_text(pushed, dry_run=dry_run)))
     for step in steps:
         click.echo(f"{'missing' if dry_run else 'made'}: {step}")
     if not steps:

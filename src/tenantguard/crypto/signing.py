@@ -32,6 +32,7 @@ __all__ = [
     "add_signing_key",
     "make_signing_file",
     "promote_signing_key",
+    "read_signing_file",
     "remove_signing_key",
 ]
 
@@ -133,6 +134,15 @@ def make_signing_file(path: Path, *, environment: str) -> str:
     key = _new_key()
     write_new(Path(path), _document(environment, [key]))
     return key.id
+
+
+def read_signing_file(path: Path) -> tuple[str, dict[str, SigningKey]]:
+    """Return the environment of the file and its keys by id, the one that signs first.
+
+    Raises:
+        ConfigurationError: If the file is missing, open to others, or not a file of signing keys.
+    """
+    return _read(path)
 
 
 def add_signing_key(path: Path) -> str:

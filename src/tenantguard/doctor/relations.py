@@ -16,6 +16,7 @@ from tenantguard.doctor.subject import CouldNotLookError, Look
 from tenantguard.rls.generate import entries
 from tenantguard.rls.names import qualified, quote, target_of
 from tenantguard.rls.session import rolled_back
+from tenantguard.rls.signed import ENTER, VERIFIED, signing_target
 from tenantguard.rls.state import as_recordset, ask
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ def look_at_relations(subject: Subject) -> Look:
     known = entries(subject.catalog)
     guarded = [target_of(entry) for entry in known if entry.guarded]
     lookups = {(each.table.schema or "public", each.function) for each in subject.catalog.lookups}
+    if subject.catalog.signed:
+        lookups |= {(signing_target(subject.catalog)[0], name) for name in (ENTER, VERIFIED)}
     with subject.application_connection() as connection, rolled_back(connection) as run:
         [[superuser]] = run("SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user")
         if superuser:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from tenantguard.columns.types import Encrypted
 from tenantguard.keytable import KEY_TABLE
+from tenantguard.rls.signed import SIGNING_TABLE
 
 __all__ = ["include_object", "render_item"]
 
@@ -28,7 +29,7 @@ def include_object(
     For `context.configure(include_object=…)`.
     """
     if type_ == "table":
-        return name != KEY_TABLE
+        return name not in (KEY_TABLE, SIGNING_TABLE)
     only_in_database = reflected and compare_to is None
     made_by_rls = type_ in _MADE_BY_RLS and (name or "").startswith(_OURS)
     return not (only_in_database and made_by_rls)

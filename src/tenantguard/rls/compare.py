@@ -9,7 +9,7 @@ from tenantguard.rls.drift import checked, is_search_column
 from tenantguard.rls.forms import Shape, derived_shape, same_policy, shape_of
 from tenantguard.rls.keys import lifted
 from tenantguard.rls.names import qualified, quote
-from tenantguard.rls.step import Derived, Grants, Key, Kind, Lookup, Policy, Step, Value
+from tenantguard.rls.step import Derived, Grants, Key, Kind, Lookup, Policy, Signed, Step, Value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,7 +28,8 @@ _LOOKUP_CONFIG = ["search_path=pg_catalog, pg_temp"]
 class State:
     """What the database has; *forms* are the stored forms of what is wanted.
 
-    *absent* are the tables that steps make and the database does not have.
+    *absent* are the tables that steps make and the database does not have. *signed* is what it has
+    of the signed setting.
     """
 
     version: int
@@ -42,6 +43,7 @@ class State:
     types: dict[str, str | None]
     forms: dict[Shape, str | None]
     absent: frozenset[Target] = frozenset()
+    signed: frozenset[str] = frozenset()
 
 
 def remaining(step: Step, state: State) -> Step | None:
@@ -53,6 +55,8 @@ def remaining(step: Step, state: State) -> Step | None:
         return _rest_of_key(step, wanted, state)
     if isinstance(wanted, Derived):
         return _rest_of_derived(step, wanted, state)
+    if isinstance(wanted, Signed):
+        return None if step.name in state.signed else step
     return None if _has(step, wanted, state) else step
 
 
@@ -70,7 +74,7 @@ def _has(step: Step, wanted: Policy | Grants | Lookup | Value, state: State) -> 
 def _has_policy(step: Step, wanted: Policy, state: State) -> bool:
     facts = state.tables[step.target]
     stored = facts["policies"].get(step.name)
-    expected = state.forms[shape_of(wanted, facts)]
+    expected = state.forms.get(shape_of(wanted, facts))
     return stored is not None and expected is not None and same_policy(stored, wanted, expected)
 
 

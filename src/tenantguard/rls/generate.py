@@ -16,6 +16,7 @@ from tenantguard.rls.lookups import lookup_steps
 from tenantguard.rls.names import target_of
 from tenantguard.rls.policies import policy_steps, switch_steps
 from tenantguard.rls.roles import role_steps, schema_steps
+from tenantguard.rls.signed import signed_steps, verified_call
 from tenantguard.rls.step import Kind, Phase
 from tenantguard.rls.structure import structure_steps
 from tenantguard.rls.views import is_view, view_steps
@@ -64,6 +65,7 @@ def generate(catalog: Catalog, roles: Roles, *, create_roles: bool = False) -> l
     composites = composite_keys(catalog)
     steps = list(role_steps(roles)) if create_roles else []
     steps.extend(schema_steps(known, roles))
+    steps.extend(signed_steps(catalog, roles))
     for entry in known:
         steps.extend(table_steps(entry, catalog, roles, composites))
     steps.extend(lookup_steps(catalog, roles))
@@ -92,7 +94,7 @@ def table_steps(
     yield from encrypted_steps(entry)
     if entry.kind in {TableKind.SCOPED, TableKind.KEYS}:
         yield from key_steps(entry, catalog, composites)
-    yield from policy_steps(entry, roles)
+    yield from policy_steps(entry, roles, verified_call(catalog))
     if entry.guarded:
         yield from switch_steps(entry)
     yield from grant_steps(entry, roles)
@@ -139,7 +141,8 @@ def roles_sql(roles: Roles) -> str:
 def down_sql(catalog: Catalog, roles: Roles) -> str:
     """Return a script that removes what `sql` made, and neither tables, columns nor roles.
 
-    Privileges that PUBLIC had before are not given back, and a tenant column stays NOT NULL. What
+    The table of signing keys goes, because its keys are in their file. Privileges that PUBLIC had
+    before are not given back, and a tenant column stays NOT NULL. What
     encrypted columns need stays too: the table of keys, search columns, indexes and format checks.
 
     Raises:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from tenantguard.catalog import Catalog, IdentityLookup, Roles, TenantLookup
 
-__all__ = ["lookup_steps"]
+__all__ = ["hand_over", "lookup_steps"]
 
 
 def lookup_steps(catalog: Catalog, roles: Roles) -> Iterator[Step]:
@@ -50,7 +50,7 @@ def _step(lookup: IdentityLookup | TenantLookup, roles: Roles) -> Step:
         f"REVOKE ALL ON FUNCTION {signature} FROM PUBLIC",
         f"GRANT EXECUTE ON FUNCTION {signature} TO {quote(roles.application)}",
         # The owner is what lets the function see all rows; the owner of the tables sees none.
-        _hand_over(schema, signature, roles.maintenance),
+        hand_over(schema, signature, roles.maintenance),
     )
     types = tuple(map(type_sql, (lookup.key, *lookup.answer.values())))
     wanted = Lookup(body, roles.maintenance, roles.application, types, tuple(lookup.answer))
@@ -58,7 +58,7 @@ def _step(lookup: IdentityLookup | TenantLookup, roles: Roles) -> Step:
     return Step(Phase.LOOKUPS, target, Kind.LOOKUP, lookup.function, up, (drop,), wanted)
 
 
-def _hand_over(schema: str, signature: str, owner: str) -> str:
+def hand_over(schema: str, signature: str, owner: str) -> str:
     """Change the owner, who needs CREATE on the schema just for that, unless it has it anyway."""
     return do_block(
         "DECLARE lent boolean := NOT has_schema_privilege("

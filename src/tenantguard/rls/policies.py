@@ -36,29 +36,38 @@ POLICY_NAMES = (
 )
 
 
-def bound_tenant(column: Column[Any]) -> str:
-    """Return the expression of the setting's tenant in *column*'s type.
+_SETTING = f"nullif(pg_catalog.current_setting('{SETTING}', true), '')"
 
-    The setting is cast, never the column, so that its index serves. Text is not cast: a cast to
+
+def bound_tenant(column: Column[Any], tenant: str = _SETTING) -> str:
+    """Return the expression of *tenant*, as it is the setting's, in *column*'s type.
+
+    The tenant is cast, never the column, so that its index serves. Text is not cast: a cast to
     varchar(n) would cut a longer id down to another tenant's.
     """
-    setting = f"nullif(pg_catalog.current_setting('{SETTING}', true), '')"
     type_ = type_sql(column)
     name = type_.partition("(")[0].partition(" ")[0].upper()
     if name in {"VARCHAR", "TEXT"}:
-        return setting
-    return f"{setting}::{'pg_catalog.bpchar' if name == 'CHAR' else type_}"
+        return tenant
+    return f"{tenant}::{'pg_catalog.bpchar' if name == 'CHAR' else type_}"
 
 
-def wanted_policies(entry: Entry, roles: Roles) -> dict[str, Policy]:
-    """Return the policies of *entry*'s table by name."""
+def wanted_policies(entry: Entry, roles: Roles, verified: str | None = None) -> dict[str, Policy]:
+    """Return the policies of *entry*'s table by name.
+
+    *verified* is the expression of the tenant that the restrictive ones believe, if that is not the
+    setting's.
+    """
     column = entry.column
     if column is None:
         return {}
     # The scalar sub-select is an InitPlan: the setting is read once per statement, not per row.
-    own = f"{quote(column.name)} = (SELECT {bound_tenant(column)})"
+    own, floor = (
+        f"{quote(column.name)} = (SELECT {bound_tenant(column, tenant)})"
+        for tenant in (_SETTING, verified or _SETTING)
+    )
     bound = [
-        Policy(role, permissive, own, column.name)
+        Policy(role, permissive, own if permissive else floor, column.name)
         for role in (roles.application, roles.support)
         for permissive in (True, False)
     ]
@@ -69,10 +78,10 @@ def wanted_policies(entry: Entry, roles: Roles) -> dict[str, Policy]:
     return wanted
 
 
-def policy_steps(entry: Entry, roles: Roles) -> Iterator[Step]:
-    """Yield a step for each policy of *entry*'s table."""
+def policy_steps(entry: Entry, roles: Roles, verified: str | None = None) -> Iterator[Step]:
+    """Yield a step for each policy of *entry*'s table; *verified* as in `wanted_policies`."""
     target = target_of(entry)
-    for name, policy in wanted_policies(entry, roles).items():
+    for name, policy in wanted_policies(entry, roles, verified).items():
         create = _create(target, name, policy)
         mark = hashlib.sha256(create.encode()).hexdigest()[:16]
         on = f"{quote(name)} ON {qualified(target)}"

@@ -17,6 +17,7 @@ __all__ = [
     "Lookup",
     "Phase",
     "Policy",
+    "Signed",
     "Step",
     "Target",
     "Value",
@@ -48,6 +49,7 @@ class Kind(Enum):
     ROLE = "role"
     SCHEMA = "schema"
     TABLE = "table"
+    SIGNED = "signed setting"
     NOT_NULL = "not null"
     DEFAULT = "default"
     INDEX = "index"
@@ -127,7 +129,23 @@ class Derived:
     searched: bool = False
 
 
-Wanted = Policy | Key | Grants | Value | Lookup | Derived
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """What the signed setting needs: a function or, without a body, the table of its keys.
+
+    *callers* may execute the one, or read the other; the letters are those of PostgreSQL's catalog.
+    """
+
+    body: str = ""
+    arguments: str = ""
+    result: str = ""
+    volatile: str = ""
+    parallel: str = ""
+    owner: str = ""
+    callers: tuple[str, ...] = ()
+
+
+Wanted = Policy | Key | Grants | Value | Lookup | Derived | Signed
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,12 @@
 """Whether the second lock holds, asked as the application's own role.
 
-At most four statements, however many tables there are, in a transaction that is rolled back.
+At most four statements, however many tables there are, and two more for the signed setting, in a
+transaction that is rolled back.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tenantguard.catalog import Kind as TableKind
@@ -18,6 +20,8 @@ from tenantguard.rls.names import qualified, quote, target_of
 from tenantguard.rls.policies import APPLICATION_POLICIES, wanted_policies
 from tenantguard.rls.role import role_findings
 from tenantguard.rls.session import rolled_back
+from tenantguard.rls.signed import VERIFIED, verified_call
+from tenantguard.rls.signing_keys import read_signed, signed_findings, unknown_key
 from tenantguard.rls.state import read_tables
 from tenantguard.rls.views import is_view, view_findings, way_findings
 
@@ -47,7 +51,9 @@ LOCKED = Finding(
 _NEVER = {"TRUNCATE", "REFERENCES", "TRIGGER"}
 
 
-def verify(connection: Any, catalog: Catalog, roles: Roles) -> list[Finding]:
+def verify(
+    connection: Any, catalog: Catalog, roles: Roles, signing_key: str | None = None
+) -> list[Finding]:
     """Return everything that keeps the second lock from holding on *connection*; none is good.
 
     A table that stays locked is a finding too, after 3 seconds: who connects must not wait for a
@@ -57,6 +63,7 @@ def verify(connection: Any, catalog: Catalog, roles: Roles) -> list[Finding]:
         connection: A DBAPI connection. What is open on it is rolled back; it is left idle.
         catalog: The application's tables.
         roles: The roles the policies speak of.
+        signing_key: The id of the key that signs the tenant, if there is one to ask for.
     """
     known = entries(catalog)
     with rolled_back(connection) as run:
@@ -80,7 +87,12 @@ def verify(connection: Any, catalog: Catalog, roles: Roles) -> list[Finding]:
             if facts is not None and not superuser:
                 findings.extend(_privileges(entry, facts))
                 findings.extend(way_findings(facts, {target_of(each) for each in known}))
-        findings.extend(_policies(run, known, tables, roles))
+        signed = read_signed(run, catalog) if catalog.signed else {}
+        findings.extend(signed_findings(signed, catalog, roles, superuser=superuser))
+        compared = _Compared(roles, verified_call(catalog), missing=VERIFIED not in signed)
+        findings.extend(_policies(run, known, tables, compared))
+        if signing_key is not None and not findings:
+            findings.extend(unknown_key(run, catalog, signing_key))
     # A view of two guarded tables is found with each.
     return list(dict.fromkeys(findings))
 
@@ -142,18 +154,36 @@ def _refused(entry: Entry) -> set[str]:
     return _NEVER if written else _NEVER | _WRITES
 
 
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """Which policies are compared; *verified* as in `wanted_policies`.
+
+    What calls the function that proves a tenant cannot be, while that is *missing*.
+    """
+
+    roles: Roles
+    verified: str | None
+    missing: bool
+
+    def __call__(self, entry: Entry) -> dict[str, Policy]:
+        wanted = wanted_policies(entry, self.roles, self.verified)
+        uncallable = self.verified if self.missing else None
+        return {
+            name: wanted[name]
+            for name in APPLICATION_POLICIES
+            if uncallable is None or uncallable not in wanted[name].expression
+        }
+
+
 def _policies(
-    run: Run, known: list[Entry], tables: dict[Any, Facts], roles: Roles
+    run: Run, known: list[Entry], tables: dict[Any, Facts], compared: _Compared
 ) -> Iterator[Finding]:
     found = {
         target_of(entry): (entry, tables[target_of(entry)])
         for entry in known
         if entry.guarded and not is_view(entry) and tables.get(target_of(entry), {}).get("type")
     }
-    wanted = {
-        target: {name: wanted_policies(entry, roles)[name] for name in APPLICATION_POLICIES}
-        for target, (entry, _) in found.items()
-    }
+    wanted = {target: compared(entry) for target, (entry, _) in found.items()}
     shapes = [
         shape_of(policy, found[target][1])
         for target in wanted

@@ -34,7 +34,6 @@ from tenantguard import Roles, TenantGuard, rls
 from tenantguard.rls.names import qualified
 
 if TYPE_CHECKING:
-
     from sqlalchemy import URL, Engine
 
 

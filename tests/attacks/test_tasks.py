@@ -19,7 +19,7 @@ from sqlalchemy.util import await_only
 from tenantguard import CrossTenantError, TenantNotSetError, tenant_context
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from locks import Locks
     from sqlalchemy import Engine
@@ -38,14 +38,14 @@ def _read(engine: Engine) -> list[str]:
         return list(session.scalars(NAMES))
 
 
-def _steps(engine: Engine) -> Iterator[list[str]]:
+def _steps(engine: Engine) -> Any:
     """A generator with one session: each step reads in it."""
     with Session(engine) as session:
         while True:
             yield list(session.scalars(NAMES))
 
 
-def _fresh(engine: Engine) -> Iterator[list[str]]:
+def _fresh(engine: Engine) -> Any:
     """A generator with a session a step."""
     while True:
         yield _read(engine)
@@ -170,7 +170,7 @@ async def _streamed(engine: AsyncEngine) -> None:
     """A stream that was opened for A gives B nothing, and goes on for A."""
     with tenant_context(A):
         async with engine.connect() as connection, connection.stream(NAMES) as rows:
-            assert (await rows.fetchone())[0] == OWN[A][0]
+            assert (await anext(rows))[0] == OWN[A][0]
             with tenant_context(B), pytest.raises(CrossTenantError):
                 await connection.execute(NAMES)
             assert [row[0] async for row in rows] == OWN[A][1:]

@@ -37,6 +37,8 @@ CONTEXT = "tests/unit/test_context.py"
 FLASK = "tests/integrations/test_flask.py"
 STARLETTE = "tests/integrations/test_starlette.py"
 VERIFY = "tests/db/test_rls_verify.py"
+WAYS = "tests/attacks/test_ways.py"
+SHAPES = "tests/attacks/test_shapes.py"
 APPLY = "tests/db/test_rls_apply.py"
 ENCRYPTED = "tests/db/test_rls_encrypted.py"
 FIELD_WRITES = "tests/db/test_encrypted_writes.py"
@@ -519,6 +521,24 @@ CONTROLS = {
     ),
     "policies are compared": Control(
         _attribute("tenantguard.rls.verify", "_policy", lambda *_: ()), VERIFY
+    ),
+    "ways beside the policies are looked for": Control(
+        _attribute("tenantguard.rls.verify", "way_findings", lambda *_: ()), WAYS, "way_around"
+    ),
+    "views of the models are looked at": Control(
+        _attribute("tenantguard.rls.verify", "view_findings", lambda *_: ()),
+        WAYS,
+        "way_around and models",
+    ),
+    "a relation is what the models say": Control(
+        _attribute("tenantguard.rls.plan", "refuse_other_relation", _nothing),
+        WAYS,
+        "cannot_protect",
+    ),
+    "views ask as their caller": Control(
+        _attribute("tenantguard.rls.generate", "view_steps", lambda _entry: ()),
+        SHAPES,
+        "both and own_rows_of_every_shape and view",
     ),
     "stray policies are found": Control(
         _attribute("tenantguard.rls.verify", "_strangers", lambda *_: ()), GUARD, "extra"

@@ -481,3 +481,18 @@ def test_nothing_comes_between_a_check_and_its_command(
         other.start()
         assert _execute(connection) == stored(locks.world, A)
         other.join()
+
+
+@pytest.mark.parametrize("level", [None, "SERIALIZABLE"])
+def test_defaults_left_behind_do_not_shape_the_next_transaction(
+    locks: Locks, level: str | None
+) -> None:
+    """The transaction that psycopg2 began by them before the scrub is not the one that follows."""
+    engine = locks.both(**ONE, **({"isolation_level": level} if level else {}))
+    with tenant_context(A), engine.begin() as connection:
+        connection.execute(text("SET default_transaction_read_only = on"))
+        connection.execute(text("SET default_transaction_isolation = 'repeatable read'"))
+    with tenant_context(B), engine.connect() as connection:
+        assert connection.scalar(text("SHOW transaction_read_only")) == "off"
+        expected = (level or "READ COMMITTED").lower()
+        assert connection.scalar(text("SHOW transaction_isolation")) == expected

@@ -24,6 +24,14 @@ if TYPE_CHECKING:
 __all__ = ["synchronous"]
 
 _IDLE = extensions.TRANSACTION_STATUS_IDLE
+_LEVELS = {
+    extensions.ISOLATION_LEVEL_READ_UNCOMMITTED: "ISOLATION LEVEL READ UNCOMMITTED",
+    extensions.ISOLATION_LEVEL_READ_COMMITTED: "ISOLATION LEVEL READ COMMITTED",
+    extensions.ISOLATION_LEVEL_REPEATABLE_READ: "ISOLATION LEVEL REPEATABLE READ",
+    extensions.ISOLATION_LEVEL_SERIALIZABLE: "ISOLATION LEVEL SERIALIZABLE",
+}
+_ACCESS = {True: "READ ONLY", False: "READ WRITE"}
+_DEFERRABLE = {True: "DEFERRABLE", False: "NOT DEFERRABLE"}
 _READING = ("client_encoding", "standard_conforming_strings")
 """What the server reads a whole message by, as it is set before the message."""
 
@@ -74,6 +82,7 @@ class TenantConnection(extensions.connection):
             if state is None or not state.check_outs:
                 return
             try:
+                state.again = self.begin_command()
                 self.send(state, state.begin(None))
             except Exception:
                 # Otherwise no rollback() would be allowed.
@@ -90,6 +99,7 @@ class TenantConnection(extensions.connection):
     def beginning(self, state: ConnectionState) -> Beginning:
         """Return what to send in front of the transaction's first statement."""
         # Where SQL text has ended the transaction, psycopg2 does not send another BEGIN.
+        state.again = self.begin_command()
         return state.begin(None, apart=self.status == extensions.STATUS_READY)
 
     def beginning_state(self) -> ConnectionState | None:
@@ -100,6 +110,15 @@ class TenantConnection(extensions.connection):
         in_transaction = self.in_transaction()
         state.check(in_transaction=in_transaction, autocommit=self.autocommit)
         return None if in_transaction or self.autocommit else state
+
+    def begin_command(self) -> str:
+        """Return psycopg2's own BEGIN, which a scrub has to repeat."""
+        modes = (
+            _LEVELS.get(self.isolation_level),
+            _ACCESS.get(self.readonly),
+            _DEFERRABLE.get(self.deferrable),
+        )
+        return " ".join(["BEGIN", *filter(None, modes)])
 
     def send(self, state: ConnectionState, beginning: Beginning) -> None:
         """Carry out *beginning* in a message of its own."""

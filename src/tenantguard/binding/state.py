@@ -219,6 +219,7 @@ class ConnectionState:
         vouched: Whether the first lock vouches for the statement that is sent at this moment.
         strange: Whether this check-out has sent anything that it does not vouch for.
         suspect: Whether an earlier one has, and nobody has looked yet for what it prepared.
+        again: What begins the transaction once more, for a driver that had begun before the scrub.
         bound: The tenant of the transaction begun last; UNBOUND while that is not certain.
         caller: The tenant where SQLAlchemy was given the statement that comes next, which with an
             asynchronous driver may be another context than the one that sends it.
@@ -236,6 +237,7 @@ class ConnectionState:
     vouched: bool = False
     strange: bool = False
     suspect: bool = False
+    again: str = "BEGIN"
     bound: object = UNBOUND
     caller: object = UNBOUND
     ends_prepared: bool = False
@@ -303,8 +305,10 @@ class ConnectionState:
     def _scrubbing(self, *, begun: bool) -> list[str]:
         # With a COMMIT of its own: a later ROLLBACK would bring the old state back.
         if begun:
-            # psycopg2, the driver that has begun, runs nothing by a name.
-            return [*self.scrub, _ANEW]
+            # psycopg2, the driver that has begun, runs nothing by a name. AND CHAIN fails where
+            # text has ended its transaction; what it begins is still as the defaults were that
+            # somebody has left behind, such as read only.
+            return [*self.scrub, _ANEW, "COMMIT", self.again]
         if self.suspect or self.pooled or (self.strange and not self.dirty):
             return ["BEGIN", *self.scrub, _NOTHING_PREPARED_BY_SQL, "COMMIT"]
         return ["BEGIN", *self.scrub, "COMMIT"]

@@ -29,7 +29,7 @@ from tenantguard import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Generator, Iterator
 
     from sqlalchemy import Engine
 
@@ -135,7 +135,7 @@ def _reading(bench: Bench) -> Iterator[str]:
     yield from bench.names()
 
 
-def _entering(bench: Bench) -> Iterator[str]:
+def _entering(bench: Bench) -> Generator[str, None, None]:
     with tenant_context(A):
         yield from bench.names()
 

@@ -30,16 +30,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="psycopg",
         help="the driver of the engines under test, where a test does not name its own",
     )
+    parser.addoption(
+        "--pgbouncer",
+        action="store_true",
+        help="run also what needs PgBouncer on this machine (Debian's package pgbouncer)",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "pgbouncer: needs PgBouncer; left out without --pgbouncer")
     config.addinivalue_line("markers", "drivers(*names): what is tested needs one of these drivers")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the tests that another driver's interface is needed for."""
+    """Leave out the tests that another driver's interface or a missing PgBouncer is needed for."""
 
     def fits(item: pytest.Item) -> bool:
+        if item.get_closest_marker("pgbouncer") and not config.getoption("pgbouncer"):
+            return False
         return all(
             config.getoption("driver") in marker.args for marker in item.iter_markers("drivers")
         )

@@ -53,9 +53,11 @@ class TenantBinding:
         state = self.tenantguard
         if state is not None and state.check_outs:
             autocommit = cast("psycopg.Connection[Any]", self).autocommit
-            state.check(in_transaction=self.in_transaction(), autocommit=autocommit)
-            begins = not (autocommit or self.in_transaction())
-            if begins and self._pipeline and state.entry is not None:
+            in_transaction = self.in_transaction()
+            begins = self._tpc is not None and not in_transaction
+            state.check(in_transaction=in_transaction, autocommit=autocommit, begins=begins)
+            starts = not (autocommit or in_transaction)
+            if starts and self._pipeline and state.entry is not None:
                 yield from self._start_query_ahead(self._pipeline)
                 return
         yield from super()._start_query()  # type: ignore[misc]  # psycopg's connection is next

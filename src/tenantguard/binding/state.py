@@ -81,6 +81,7 @@ class Binding:
         registry_query: Returns the query that finds the tenant's row, given its SQL literal.
         vouches: Whether the first lock has compiled a statement whole, given its execution context;
             nothing else can prepare a statement by name.
+        text_allowed: Whether row-level security holds whatever else is sent.
         observe: Told what would be refused; None refuses.
         entering: Returns the SQL that enters a tenant by a signature, given the tenant, the id of
             the server's process and its time in microseconds since 1970; None names the tenant.
@@ -91,6 +92,7 @@ class Binding:
     answered: Callable[[str, int], None]
     registry_query: Callable[[str], str]
     vouches: Callable[[Any], bool]
+    text_allowed: Callable[[], bool] = lambda: True
     observe: Callable[[str, str], None] | None = None
     entering: Callable[[str, int, int], str] | None = None
 
@@ -126,6 +128,18 @@ class Binding:
                 "In AUTOCOMMIT, the connection's last execution has not ended: an event listener "
                 "raised or executes a statement itself, or another thread or task uses the "
                 "connection. Close it, and use one connection a task."
+            ),
+        )
+
+    def refuse_text(self) -> None:
+        """Raise `UnscopedStatementError`: neither lock holds what is sent."""
+        self._refuse(
+            "text",
+            UnscopedStatementError(
+                "A driver cursor cannot be scoped, and a table has no tenant column of its own, so "
+                "that row-level security does not hold it; `tenantguard tables` lists it as a "
+                "child. Use a select() construct, give the table its column (`tenantguard migrate "
+                "sql TABLE`), or wrap the command in `with guard.unscoped_text(reason=…):`."
             ),
         )
 
@@ -260,11 +274,16 @@ class ConnectionState:
             self.binding.refuse_context()
         return tenant
 
-    def check(self, *, in_transaction: bool, autocommit: bool) -> None:
-        """Refuse a command outside its tenant's transaction."""
+    def check(self, *, in_transaction: bool, autocommit: bool, begins: bool = False) -> None:
+        """Refuse a command outside its tenant's transaction, and one that no lock holds.
+
+        *begins* is a command that only begins a transaction.
+        """
         if self.ends_prepared:
             return
         self.strange = self.strange or not self.vouched
+        if not (self.vouched or begins or self.binding.text_allowed()):
+            self.binding.refuse_text()
         tenant = self.tenant()
         if in_transaction:
             if tenant != self.bound:

@@ -9,7 +9,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from celery import Celery, Task, chain, chord, group
+from celery import Celery, Task, chain, chord, group, signals
 from celery.contrib.testing.worker import start_worker
 from celery.exceptions import SoftTimeLimitExceeded
 from jobbing import OWNED, SHOWS, Office, open_office
@@ -195,6 +195,22 @@ def test_no_failure_keeps_the_tenant(desk: Desk, failure: str) -> None:
         with pytest.raises(EnvelopeError, match="has no envelope"):
             desk.read.delay().get(interval=0.02, timeout=WAIT)
         assert desk.got(desk.read, B) == OWNED[B]
+
+
+def test_the_tenant_ends_with_the_task(desk: Desk) -> None:
+    """It is left when the task has ended, not when its leftovers are collected."""
+
+    def look(task: Any, **_: Any) -> None:
+        desk.seen.append((task.name, active_tenant()))
+
+    signals.task_postrun.connect(look)
+    try:
+        with tenant_context(A):
+            outer = active_tenant()
+            desk.read.apply()
+    finally:
+        signals.task_postrun.disconnect(look)
+    assert desk.seen == [("read", outer)]
 
 
 @pytest.mark.parametrize("interruption", [SystemExit, KeyboardInterrupt])

@@ -49,6 +49,10 @@ SEARCHABLE = "tests/db/test_rls_searchable.py"
 KEY_TABLE = "tests/db/test_rls_keys.py"
 KEY_FILE = "tests/unit/test_keyfile.py"
 KEYS = "tests/db/test_keys_cli.py"
+ENVELOPE = "tests/unit/test_envelope.py"
+JOBS = "tests/db/test_jobs.py"
+CELERY = "tests/integrations/test_celery.py"
+RQ = "tests/integrations/test_rq.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +165,28 @@ def _any_user(view: Any) -> Any:
 
 def _where_as_it_was(statement: Any, _predicates: Any) -> Any:
     return statement
+
+
+def _signed_without(part: str) -> Callable[..., bytes]:
+    def message(payload: str, task: str, signing: Any) -> bytes:
+        parts = {"payload": payload, "task": task, "environment": signing.environment}
+        text = "|".join(value for name, value in parts.items() if name != part)
+        return text.encode(errors="surrogatepass")
+
+    return message
+
+
+class _SameContext:
+    """Stands for a copy of the context, and is none."""
+
+    def run(self, function: Any, *args: Any) -> Any:
+        return function(*args)
+
+
+def _performs(self: Any) -> Any:
+    from rq.job import Job  # noqa: PLC0415
+
+    return Job.perform(self)
 
 
 def _support_reads(_kind: Any, roles: Any) -> dict[str, frozenset[str]]:
@@ -724,6 +750,64 @@ CONTROLS = {
         _attribute("tenantguard.keystore", "_asked", lambda run, query: run(query)),
         FIELD_KEYS,
         "obstacles",
+    ),
+    # Jobs.
+    "an envelope's signature is checked": Control(
+        _attribute("tenantguard.crypto.signing:SigningKey", "verifies", lambda *_: True),
+        ENVELOPE,
+        "another_tenant or another_keys",
+    ),
+    "an envelope is of one task": Control(
+        _attribute("tenantguard.jobs.envelope", "_message", _signed_without("task")),
+        ENVELOPE,
+        "its_task_only",
+    ),
+    "an envelope is of one environment": Control(
+        _attribute("tenantguard.jobs.envelope", "_message", _signed_without("environment")),
+        ENVELOPE,
+        "another_environments",
+    ),
+    "an envelope expires": Control(
+        _attribute("tenantguard.jobs.envelope", "_unexpired", lambda envelope: envelope),
+        ENVELOPE,
+        "expires",
+    ),
+    "a job starts without the worker's tenant": Control(
+        _attribute("tenantguard.guard", "no_tenant", nullcontext), JOBS, "observing"
+    ),
+    "a generator is no task of a job": Control(
+        _attribute("tenantguard.jobs.declared", "refuse_generators", _nothing), JOBS, "generator"
+    ),
+    "work for each tenant has a context of its own": Control(
+        _attribute("tenantguard.jobs.tenants", "copy_context", _SameContext),
+        JOBS,
+        "nothing_is_left",
+    ),
+    "work for each tenant leaves suspended ones out": Control(
+        _attribute(
+            "tenantguard.jobs.registered:RegisteredTenants", "_where", lambda _, query: query
+        ),
+        JOBS,
+        "suspended_tenants",
+    ),
+    "a Celery task of nobody is refused": Control(
+        _attribute("tenantguard.integrations.celery:TenantTask", "before_start", _nothing),
+        CELERY,
+        "message_for_nobody",
+    ),
+    "a Celery task starts without a tenant": Control(
+        _attribute("tenantguard.integrations.celery", "no_tenant", nullcontext), CELERY, "eager"
+    ),
+    "a Celery task leaves its tenant": Control(
+        _attribute("tenantguard.integrations.celery", "_leave", _nothing), CELERY, "ends_with"
+    ),
+    "an RQ job of nobody is refused": Control(
+        _attribute("tenantguard.integrations.rq:TenantJob", "perform", _performs),
+        RQ,
+        "job_for_nobody",
+    ),
+    "a tenantless RQ job has no tenant": Control(
+        _attribute("tenantguard.integrations.rq", "no_tenant", nullcontext), RQ, "without_a_worker"
     ),
     # Flask.
     "a request without a tenant is refused": Control(

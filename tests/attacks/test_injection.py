@@ -71,6 +71,10 @@ class Scene:
 @pytest.fixture(scope="module")
 def signed(new_database: Callable[[], URL], tmp_path_factory: Any) -> Iterator[World]:
     built = build_signed(new_database(), tmp_path_factory.mktemp("signing") / "signing.json")
+    with built.admin.begin() as admin:
+        # More than the application should have: a schema that it may make functions in.
+        admin.execute(text(f"CREATE SCHEMA own AUTHORIZATION {built.guard.roles.application}"))
+        admin.execute(text("GRANT USAGE ON SCHEMA own TO PUBLIC"))
     yield built
     built.dispose()
 
@@ -226,6 +230,10 @@ FORGING = {
     "shadowed key table, nothing set": _shadow(SHADOW),
     "operator": _shadow(*YES, FIRST),
     "function": _shadow(ALIKE, FIRST),
+    "function in a schema of its own": _shadow(
+        f"DROP FUNCTION IF EXISTS own.sha256(bytea); {ALIKE.replace('pg_temp', 'own')}",
+        "SET LOCAL search_path = own, pg_catalog, public",
+    ),
     "all at once": _shadow(SHADOW, *YES, ALIKE, FIRST),
 }
 

@@ -11,6 +11,7 @@ import re
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from unittest.mock import ANY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,6 +54,8 @@ ENVELOPE = "tests/unit/test_envelope.py"
 JOBS = "tests/db/test_jobs.py"
 CELERY = "tests/integrations/test_celery.py"
 RQ = "tests/integrations/test_rq.py"
+SIGNED = "tests/db/test_signed.py"
+INJECTION = "tests/attacks/test_injection.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +149,75 @@ def _never_suspended(table: Any, key: Any, _suspended: Any) -> Any:
     from tenantguard.binding import registry_query  # noqa: PLC0415
 
     return registry_query(table, key, None)
+
+
+def _signed_body(name: str, check: str, without: str) -> Callable[[], None]:
+    """Return a function that takes *check* out of the source of a function in the database."""
+
+    def remove() -> None:
+        from tenantguard.rls import signed  # noqa: PLC0415
+
+        source = getattr(signed, name)
+        if check not in source:
+            raise AttributeError(f"{name} has no {check}: the control is out of date")
+        setattr(signed, name, source.replace(check, without))
+
+    return remove
+
+
+def _signs_less(part: str) -> Callable[[], None]:
+    """Return a function that takes *part* out of what the proof signs."""
+
+    def remove() -> None:
+        from tenantguard.rls import signed  # noqa: PLC0415
+
+        hmac = signed._hmac
+        signed._hmac = lambda purpose, message: hmac(purpose, message.replace(part, ""))
+
+    return remove
+
+
+def _any_process() -> None:
+    from functools import partial  # noqa: PLC0415
+
+    from tenantguard import rls  # noqa: PLC0415
+
+    hmac, entry_token = rls.signed._hmac, rls.entry_token
+
+    def unbound(purpose: str, message: str) -> str:
+        return hmac(purpose, message).replace("pg_backend_pid()", "0")
+
+    def token(*args: Any, **options: Any) -> str:
+        return partial(entry_token, *args)(**{**options, "process": 0})
+
+    rls.signed._hmac, rls.entry_token = unbound, token
+
+
+def _unsigned_floor() -> None:
+    for module in ("generate", "plan", "verify"):
+        _attribute(f"tenantguard.rls.{module}", "verified_call", _nothing)()
+
+
+def _callers_path() -> None:
+    from dataclasses import replace  # noqa: PLC0415
+
+    from tenantguard.rls import signed  # noqa: PLC0415
+
+    made = signed._function_step
+    path = "    SET search_path = pg_catalog, pg_temp\n"
+
+    def step(*args: Any) -> Any:
+        found = made(*args)
+        return replace(found, up=tuple(each.replace(path, "") for each in found.up))
+
+    _attribute("tenantguard.rls.signed", "_function_step", step)()
+    _attribute("tenantguard.rls.signing_keys", "_CONFIG", None)()
+
+
+def _unpadded(self: Any, tenant: str) -> str:
+    from tenantguard.binding.entry import _now  # noqa: PLC0415
+
+    return str(self.statement(tenant, self.process, _now() + self.ahead))
 
 
 def _passes_prefixes(self: Any, stmt: Any, prefixes: Any, **kwargs: Any) -> Any:
@@ -808,6 +880,60 @@ CONTROLS = {
     ),
     "a tenantless RQ job has no tenant": Control(
         _attribute("tenantguard.integrations.rq", "no_tenant", nullcontext), RQ, "without_a_worker"
+    ),
+    # The signed setting.
+    "a signature is good at the start only": Control(
+        _signed_body(
+            "_ENTER_BODY",
+            "statement_timestamp() IS DISTINCT FROM transaction_timestamp()",
+            "false",
+        ),
+        INJECTION,
+        "stolen and later",
+    ),
+    "a signature is good for seconds": Control(
+        _attribute("tenantguard.rls.signed", "_WINDOW", 1000), INJECTION, "stolen and expired"
+    ),
+    "a signature is one server process's": Control(_any_process, INJECTION, "stolen and process"),
+    "a proof is one transaction's": Control(
+        _signs_less("timestamptz_send(transaction_timestamp()) || "), INJECTION, "carry_over"
+    ),
+    "a proof is one tenant's": Control(
+        _signs_less(" || convert_to(tenant, 'UTF8')"), INJECTION, "only_named and savepoint"
+    ),
+    "the floor believes signatures only": Control(
+        _unsigned_floor, INJECTION, "only_named and set_config"
+    ),
+    "the functions have a search path of their own": Control(
+        _callers_path, INJECTION, "forged and schema"
+    ),
+    "the functions' search path is compared": Control(
+        _attribute("tenantguard.rls.signing_keys", "_CONFIG", ANY), SIGNED, "differs and search"
+    ),
+    "the functions' text is compared": Control(
+        _attribute("tenantguard.rls.signing_keys", "_same_function", lambda *_: True),
+        SIGNED,
+        "differs and body",
+    ),
+    "keys that can be read are found": Control(
+        _attribute("tenantguard.rls.signing_keys", "_REACHED", "false"),
+        SIGNED,
+        "differs and column",
+    ),
+    "the key that signs is asked for": Control(
+        _attribute("tenantguard.rls.verify", "unknown_key", lambda *_: ()),
+        SIGNED,
+        "differs and without",
+    ),
+    "a signature is not shown": Control(
+        _attribute("tenantguard.binding.entry:Entry", "__call__", _unpadded),
+        INJECTION,
+        "shows_no_signature",
+    ),
+    "a signature needs its own connection": Control(
+        _attribute("tenantguard.binding.engine", "_is_pooled", lambda *_: False),
+        SIGNED,
+        "pooler and psycopg2",
     ),
     # Flask.
     "a request without a tenant is refused": Control(

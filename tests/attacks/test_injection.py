@@ -320,8 +320,8 @@ ENTERING = {
         ),
         NOT_FOR_HERE,
     ),
-    "nothing": (lambda scene: scene.ask(f"COMMIT; BEGIN; SELECT {ENTER}('')"), UNKNOWN_KEY),
-    "NULL": (lambda scene: scene.ask(f"COMMIT; BEGIN; SELECT {ENTER}(NULL)"), UNKNOWN_KEY),
+    "nothing": (lambda scene: scene.ask(READ, f"COMMIT; BEGIN; SELECT {ENTER}('')"), UNKNOWN_KEY),
+    "NULL": (lambda scene: scene.ask(READ, f"COMMIT; BEGIN; SELECT {ENTER}(NULL)"), UNKNOWN_KEY),
 }
 
 

@@ -391,17 +391,29 @@ class Catalog:
             return ()
         self._resolving.append(table)
         try:
+            if any(self._is_registry(key.referred_table) for key in parent_keys(table)):
+                # Perhaps its tenant column by another name, which a parent's tenant need not agree
+                # with.
+                return ()
             owned = [key for key in parent_keys(table) if self._is_owned(key.referred_table)]
+            if not all(map(_names_one_row, owned)):
+                return ()
         except NoReferenceError:
             return ()
         finally:
             self._resolving.remove(table)
-        if any(len(key.elements) > 1 for key in owned):
-            return ()
         return tuple(_parent(key) for key in owned if not next(iter(key.columns)).nullable)
+
+    def _is_registry(self, table: Table) -> bool:
+        return table.fullname == self.tenants
 
     def _is_owned(self, table: Table) -> bool:
         return self.entry(table).kind in (Kind.SCOPED, Kind.CHILD)
+
+
+def _names_one_row(key: ForeignKeyConstraint) -> bool:
+    """Return whether *key* is of one column, which no two tenants' rows can have in common."""
+    return len(key.elements) == 1 and has_unique_key(key.elements[0].column)
 
 
 def _parent(key: ForeignKeyConstraint) -> Parent:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import uuid  # noqa: TC003  (SQLAlchemy evaluates the annotations)
 from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,11 +17,18 @@ from attacking import kind
 from locks import Locks, World, unique_roles
 from practice import A, B
 from sqlalchemy import (
+    CHAR,
     Column,
+    Enum,
     ForeignKey,
     Integer,
+    Interval,
+    LargeBinary,
     MetaData,
+    Numeric,
+    String,
     Table,
+    Uuid,
     bindparam,
     column,
     create_engine,
@@ -32,6 +41,7 @@ from sqlalchemy import (
     table,
     text,
     true,
+    type_coerce,
     update,
 )
 from sqlalchemy.dialects import postgresql
@@ -131,6 +141,40 @@ class Mark(Base):
     line_id: Mapped[int] = mapped_column(ForeignKey("lines.id"))
 
 
+CODES: dict[str, tuple[Any, Any, Any]] = {
+    "char": (CHAR(5), "a", "b"),
+    "varchar": (String(10), "a", "b"),
+    "enum": (Enum("a", "b", name="color"), "a", "b"),
+    "numeric": (Numeric(10, 2), Decimal("1.50"), Decimal("2.50")),
+    "bytea": (LargeBinary(), b"a", b"b"),
+    "interval": (Interval(), timedelta(1), timedelta(2)),
+    "inet": (postgresql.INET(), "10.0.0.1", "10.0.0.2"),
+    "uuid": (Uuid(), A, B),
+}
+"""Types of keys, with a key of each tenant's."""
+
+
+def _shelves(name: str) -> Table:
+    return Table(
+        f"{name}_shelves",
+        Base.metadata,
+        Column("code", CODES[name][0], primary_key=True, autoincrement=False),
+        Column("tenant_id", ForeignKey("practices.id"), nullable=False),
+    )
+
+
+def _books(name: str, shelves: Table) -> Table:
+    return Table(
+        f"{name}_books",
+        Base.metadata,
+        Column("id", Integer, primary_key=True),
+        Column("code", shelves.c.code.type, ForeignKey(shelves.c.code), nullable=False),
+        Column("other", shelves.c.code.type, ForeignKey(shelves.c.code)),
+    )
+
+
+SHELVES = {name: _shelves(name) for name in CODES}
+BOOKS = {name: _books(name, shelves) for name, shelves in SHELVES.items()}
 _TABLES = ("tags", "documents", "reports", "report_tags", "lines", "comments", "marks")
 lines: Any = Line.__table__
 reports: Any = Report.__table__
@@ -180,6 +224,9 @@ def _fill(session: Session) -> None:
         session.flush()
         session.execute(insert(report_tags).values(report_id=at.report, tag_id=at.tag))
         session.add(Mark(tenant_id=at.tenant, line_id=at.line))
+        for name, shelves in SHELVES.items():
+            code = CODES[name][1 if at.tenant == A else 2]
+            session.execute(insert(shelves).values(code=code, tenant_id=at.tenant))
 
 
 def _guard() -> TenantGuard:
@@ -651,3 +698,65 @@ def test_expression_for_a_reference_is_refused(engines: Locks, statement: Any) -
         pytest.raises(UnscopedStatementError, match="expression"),
     ):
         connection.execute(statement)
+
+
+@pytest.mark.parametrize("lock", ["both", "first_alone"])
+@pytest.mark.parametrize("name", CODES)
+def test_reference_by_any_type_of_key(engines: Locks, name: str, lock: str) -> None:
+    """PostgreSQL infers a parameter's type from each of its places, which have to agree."""
+    mine, theirs = CODES[name][1:]
+    books, engine = BOOKS[name], getattr(engines, lock)()
+
+    def ends(code: Any, other: Any) -> str:
+        def work(session: Session, _: At) -> int:
+            connection = session.connection()
+            connection.execute(insert(books), {"code": code, "other": other})
+            connection.execute(insert(books), [{"code": code, "other": other}] * 2)
+            return connection.execute(update(books).values(other=other)).rowcount
+
+        return _outcome(engine, work, _ids(A))
+
+    assert ends(mine, mine) == ends(mine, None) == "3"
+    assert ends(theirs, mine) == ends(mine, theirs) == CROSSED
+
+
+def test_padded_key_is_found_as_it_was_read(engines: Locks) -> None:
+    shelves, books = SHELVES["char"], BOOKS["char"]
+    with tenant_context(A), engines.both().connect() as connection:
+        read = connection.scalar(select(shelves.c.code))
+        assert read == "a    "
+        connection.execute(insert(books), {"code": read})
+
+
+def test_too_long_a_key_is_not_cut(engines: Locks) -> None:
+    """It would else refer to another row than was asked for."""
+    engine = engines.first_alone()
+    work = _many(lambda _: insert(BOOKS["varchar"]), lambda _: {"code": "a" + " " * 9 + "x"})
+    assert _outcome(engine, work, _ids(A)) in ("22001", CROSSED)
+
+
+HIDDEN = {
+    "type_coerce": type_coerce(lines.c.document_id, Integer),
+    "quoted": literal_column('"document_id"'),
+    "folded": literal_column("DOCUMENT_ID"),
+    "label": lines.c.document_id.label("other"),
+}
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_reference_under_another_name_is_refused(engines: Locks, name: str) -> None:
+    """SQLAlchemy renders an expression left of SET as it is."""
+    values = {HIDDEN[name]: 101}
+    rows = upsert(lines).values(id=1, document_id=1)
+    for statement in (
+        update(lines).where(lines.c.id == 1).values(values),
+        update(lines).where(lines.c.id == 1).ordered_values((lines.c.cents, 1), *values.items()),
+        rows.on_conflict_do_update(index_elements=["id"], set_=values),
+        insert(lines).values(values),
+    ):
+        with (
+            tenant_context(A),
+            engines.both().connect() as connection,
+            pytest.raises(UnscopedStatementError, match="expression for its name"),
+        ):
+            connection.execute(statement)

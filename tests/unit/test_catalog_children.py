@@ -85,6 +85,24 @@ def test_reference_of_several_columns_is_not_followed() -> None:
     assert _kind(catalog, "lines") is Kind.UNCLASSIFIED
 
 
+@pytest.mark.parametrize("nullable", [True, False])
+def test_table_that_refers_to_the_registry_is_not_guessed(nullable: bool) -> None:  # noqa: FBT001
+    """The registry's key may be its tenant column by another name."""
+    catalog = make(members=[_to("owned"), _to("tenants", name="practice_id", nullable=nullable)])
+    assert _kind(catalog, "members") is Kind.UNCLASSIFIED
+    catalog.tenant_columns = {"members": "practice_id"}
+    assert _kind(catalog, "members") is Kind.SCOPED
+
+
+def test_reference_to_what_is_not_unique_is_not_followed() -> None:
+    """Two tenants' rows may have that value in common."""
+    part: Column[Any] = Column("part", Integer, ForeignKey("owned.part"), nullable=False)
+    catalog = make(lines=[part])
+    assert _kind(catalog, "lines") is Kind.UNCLASSIFIED
+    catalog.metadata.tables["owned"].c.part.unique = True
+    assert _kind(catalog, "lines") is Kind.CHILD
+
+
 @pytest.mark.parametrize("first", ["versions", "pages"])
 def test_tables_that_refer_to_each_other_are_found_in_any_order(first: str) -> None:
     catalog = make(

@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import String, case, cast, func, literal, null, select
+from sqlalchemy import String, Text, case, cast, func, literal, null, select
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.sql.elements import BindParameter, ColumnClause, Null
 
 from tenantguard.errors import UnscopedStatementError
@@ -29,6 +30,8 @@ FOREIGN = (
     "to under the active tenant."
 )
 """What a division by zero in a checked reference means."""
+
+_POSTGRESQL = postgresql.dialect()  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +60,26 @@ class Reference:
         given = self._given(value, source)
         if given is None:
             return null()
+        # One parameter needs one type in all its places, which PostgreSQL cannot always infer. What
+        # is looked for is what the column will hold: a numeric rounded, a char(n) padded.
+        held = cast(given, self._type)
         rows = self.parent.table.alias()
-        count = select(func.count()).select_from(rows).where(rows.c[self.parent.key.key] == given)
+        count = select(func.count()).select_from(rows).where(rows.c[self.parent.key.key] == held)
         found = count.correlate(source).scalar_subquery()
-        # Not text: a cast to varchar(n) would cut it.
-        typed = given if isinstance(self._type, String) else cast(given, self._type)
-        return case((given.is_(None), null()), (literal(1) / found == literal(1), typed))
+        # Text is not cast to a length, which would cut it: what is too long stays an error.
+        written = cast(given, Text()) if self._is_text else held
+        return case((held.is_(None), null()), (literal(1) / found == literal(1), written))
 
     @property
     def _type(self) -> TypeEngine[Any]:
         # A lightweight construct may not say.
         own = self.column.type
         return self.parent.key.type if own._isnull else own  # noqa: SLF001
+
+    @property
+    def _is_text(self) -> bool:
+        plain = self._type._unwrapped_dialect_impl(_POSTGRESQL)  # noqa: SLF001
+        return isinstance(plain, String) and not isinstance(plain, postgresql.ENUM)
 
     def refuse_default(self) -> None:
         """Raise `UnscopedStatementError` if the column fills itself: nothing would check that."""

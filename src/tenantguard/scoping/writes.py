@@ -10,15 +10,23 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Integer, and_, cast, literal, null, select
-from sqlalchemy.sql.elements import BindParameter, ColumnClause, Grouping, Label, Null
+from sqlalchemy.sql.elements import (
+    BindParameter,
+    ColumnClause,
+    Grouping,
+    Label,
+    Null,
+    TextClause,
+)
 from sqlalchemy.sql.expression import TableClause
+from sqlalchemy.sql.visitors import iterate
 
-from tenantguard.errors import CrossTenantError, UnknownTenantError
+from tenantguard.errors import CrossTenantError, UnknownTenantError, UnscopedStatementError
 from tenantguard.scoping.references import FOREIGN
 from tenantguard.scoping.statements import compiled_as, copy_with
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from sqlalchemy.sql.elements import ColumnElement
 
@@ -139,6 +147,7 @@ class Writes:
         """Let SET write nothing but the active tenant, and no reference to another's row."""
         self.table = target.entry.name
         row = state._dict_parameters or {}  # noqa: SLF001
+        _refuse_hidden(row, target)
         changes = [
             column
             for column in target.columns
@@ -160,9 +169,9 @@ class Writes:
         translated when it arrives.
         """
         self.table = target.entry.name
-        changes = [
-            self._conflicting(pair, target) for pair in _pairs(on_conflict.update_values_to_set)
-        ]
+        pairs = _pairs(on_conflict.update_values_to_set)
+        _refuse_hidden((key for key, _ in pairs), target)
+        changes = [self._conflicting(pair, target) for pair in pairs]
         mine = literal(1) / cast(Grouping(own), Integer) == literal(1)
         where = on_conflict.update_whereclause
         return copy_with(
@@ -195,6 +204,7 @@ class Writes:
 
         *only* are the columns that an UPDATE changes; without it, the row is a new one.
         """
+        _refuse_hidden(row, target)
         written = set(map(id, target.columns if only is None else only))
         stamped = {key: value for key, value in row.items() if not target.holds(key)}
         if target.column is not None and id(target.column) in written:
@@ -309,6 +319,29 @@ def _selected(
     for name, value in found:
         compiler.division_says = FOREIGN
         yield name, reference.checked(value, source)
+
+
+def _refuse_hidden(keys: Iterable[Any], target: Target) -> None:
+    """Refuse to set an SQL expression that may be one of *target*'s columns by another name.
+
+    SQLAlchemy renders it as it is. An element of an array in another column may pass.
+    """
+    for key in keys:
+        element = getattr(key, "__clause_element__", lambda key=key: key)()
+        if isinstance(element, str) or target.holds(element):
+            continue
+        if any(_hides(part, target) for part in iterate(element)):
+            raise UnscopedStatementError(
+                f"A column of {target.entry.name!r} is set by an SQL expression for its name, "
+                "which cannot be checked. Name it by its key, or by the table's own column."
+            )
+
+
+def _hides(part: Any, target: Target) -> bool:
+    """Return whether *part* is text, or a column by which rows are checked."""
+    if isinstance(part, ColumnClause):
+        return part.is_literal or target.holds(part)
+    return isinstance(part, TextClause)
 
 
 def _leave_out(compiler: TenantCompiler, keys: set[str]) -> None:

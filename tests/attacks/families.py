@@ -361,7 +361,8 @@ NOT_APPLICABLE = {
     "Inference": "What the database says is up to the database: the first lock sees no text.",
     "Context": "What needs a driver of its own, or the first lock's session, runs where it is.",
     "Connection": "Raw connections and what is left on them are the second lock's.",
-    "Role and injection": "Roles and signatures are the second lock's, tried as users have it: with both.",
+    "Role and injection": "Roles and signatures are the second lock's, "
+    "tried as users have it: with both.",
     "Encryption": "Encrypted columns need both locks.",
 }
 """Why a family's attacks do not run under each lock."""

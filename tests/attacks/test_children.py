@@ -145,6 +145,7 @@ CODES: dict[str, tuple[Any, Any, Any]] = {
     "char": (CHAR(5), "a", "b"),
     "varchar": (String(10), "a", "b"),
     "enum": (Enum("a", "b", name="color"), "a", "b"),
+    "enum as text": (Enum("a", "b", native_enum=False), "a", "b"),
     "numeric": (Numeric(10, 2), Decimal("1.50"), Decimal("2.50")),
     "bytea": (LargeBinary(), b"a", b"b"),
     "interval": (Interval(), timedelta(1), timedelta(2)),

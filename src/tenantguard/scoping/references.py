@@ -62,12 +62,12 @@ class Reference:
             return null()
         # One parameter needs one type in all its places, which PostgreSQL cannot always infer. What
         # is looked for is what the column will hold: a numeric rounded, a char(n) padded.
-        held = cast(given, self._type)
+        # Text is not cast to a length where it is written: what is too long stays an error.
+        written = cast(given, Text() if self._is_text else self._type)
+        held = cast(written, self._type) if self._is_text else written
         rows = self.parent.table.alias()
         count = select(func.count()).select_from(rows).where(rows.c[self.parent.key.key] == held)
         found = count.correlate(source).scalar_subquery()
-        # Text is not cast to a length, which would cut it: what is too long stays an error.
-        written = cast(given, Text()) if self._is_text else held
         return case((held.is_(None), null()), (literal(1) / found == literal(1), written))
 
     @property

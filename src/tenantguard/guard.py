@@ -529,7 +529,7 @@ class TenantGuard:
         self._bind(engine, verify=verify)
         self._scope(engine, text_allowed=lambda: proof.holds)
         setattr(engine.dialect, _GUARDED, self)
-        hide_parameters(engine, hide=not show_parameters)
+        hide_parameters(engine, hide=not show_parameters, guarded=self._is_guarded)
 
     def _bind(self, engine: Engine, *, verify: Callable[[Any, bool], None]) -> None:
         table, key = self.catalog.registry_key()
@@ -600,6 +600,9 @@ class TenantGuard:
         unsafe = any(finding.code.startswith(("role-", "setting-")) for finding in findings)
         error = UnsafeRoleError if unsafe else PolicyDriftError
         raise error(f"Row-level security does not hold on this connection: {text}{more}")
+
+    def _is_guarded(self, table: str) -> bool:
+        return any(entry.name == table and entry.owned for entry in self.catalog)
 
     def _tenant(self) -> TenantId:
         active = active_tenant()

@@ -20,6 +20,7 @@ AUTOCOMMIT = "tests/db/test_autocommit.py"
 AUTOCOMMIT_PARTS = "tenantguard.binding.autocommit"
 BINDING = "tests/db/test_binding.py"
 DRIVER = "tests/db/test_drivers.py"
+ERRORS = "tests/db/test_error_texts.py"
 WITH_ASYNCPG = "tests/db/test_asyncpg.py"
 WITH_PSYCOPG = "tests/db/test_psycopg.py"
 WITH_PSYCOPG2 = "tests/db/test_psycopg2.py"
@@ -83,6 +84,10 @@ def _attribute(path: str, name: str, value: Any) -> Callable[[], None]:
 
 def _nothing(*_: Any, **__: Any) -> None:
     return None
+
+
+def _first(first: Any, *_: Any) -> Any:
+    return first
 
 
 def _rolls_back(alone: Any) -> None:
@@ -780,8 +785,37 @@ CONTROLS = {
     "keys are the active tenant's": Control(
         _one_tenants_keys, "tests/db/test_encrypted_race.py", "another_tenants"
     ),
+    "PostgreSQL's messages are shortened": Control(
+        _attribute("tenantguard.engines.driver_errors", "without_values", _first),
+        ERRORS,
+        "no_value",
+    ),
+    "PostgreSQL's details are hidden": Control(
+        _attribute("tenantguard.engines", "hide_values", _nothing), ERRORS, "no_value"
+    ),
+    "what functions raise is hidden": Control(
+        _attribute("tenantguard.engines.texts", "_RAISING", frozenset()), ERRORS, "no_value"
+    ),
+    "psycopg2's diagnostics are hidden": Control(
+        _attribute("tenantguard.engines.driver_errors", "_with_own_diagnostics", lambda kind: kind),
+        ERRORS,
+        "no_value and first_alone",
+    ),
+    "SQLAlchemy's error around asyncpg's is hidden": Control(
+        _attribute("tenantguard.engines.driver_errors", "_hide_in_adapter", _nothing),
+        ERRORS,
+        "no_value",
+    ),
+    "drivers' own errors of data are hidden": Control(
+        _attribute("tenantguard.engines.driver_errors", "_hide_in_client_error", _nothing),
+        ERRORS,
+        "cannot_read",
+    ),
+    "foreign keys are explained": Control(
+        _attribute("tenantguard.engines", "explain", _nothing), ERRORS, "foreign_key"
+    ),
     "asyncpg's errors hide the value": Control(
-        _attribute("tenantguard.engines", "_ARGUMENT", re.compile("(?!)")),
+        _attribute("tenantguard.engines", "hide_values", _nothing),
         "tests/db/test_canaries.py",
         "plaintext and asyncpg",
     ),

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine, event
 from sqlalchemy.engine.base import OptionEngine
+from sqlalchemy.exc import DBAPIError
 
+from tenantguard.engines.driver_errors import explain, hide_values
+from tenantguard.engines.texts import REFERENCE
 from tenantguard.errors import ConfigurationError, CrossTenantError, sqlstate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["engines_of", "hide_parameters", "translate_refusals"]
 
-_ARGUMENT = re.compile(r"(query argument \$\d+): .*", re.DOTALL)
+_FOREIGN_KEY = "23503"
 
 
 def engines_of(target: Any) -> list[Engine]:
@@ -43,14 +48,24 @@ def engines_of(target: Any) -> list[Engine]:
     )
 
 
-def hide_parameters(engine: Engine, *, hide: bool) -> None:
-    """Hide parameters also on engines that were derived from *engine* before."""
+def hide_parameters(
+    engine: Engine, *, hide: bool, guarded: Callable[[str], bool] = lambda _table: False
+) -> None:
+    """Hide parameters, and the values in PostgreSQL's errors.
+
+    Also on engines that were derived from *engine* before.
+
+    Args:
+        engine: An engine that has no such listener yet.
+        hide: Whether to hide them.
+        guarded: Whether the table of a name belongs to tenants; its foreign keys are explained.
+    """
     engine.hide_parameters = hide
     # Not by an event of the engine: with one, SQLAlchemy dispatches all of them for each statement.
     base = engine.dialect.execution_ctx_cls
     engine.dialect.execution_ctx_cls = type(base.__name__, (_Hiding, base), {"hide": hide})
-    if hide:
-        event.listen(engine, "handle_error", _hide_argument)
+    # Before what raises an error of ours: SQLAlchemy raises that from the driver's.
+    event.listen(engine, "handle_error", _Telling(guarded, hide=hide), insert=True)
 
 
 class _Hiding:
@@ -69,14 +84,36 @@ class _Hiding:
         return super()._init_statement(dialect, connection, *args, **kwargs)  # type: ignore[misc]
 
 
-def _hide_argument(context: Any) -> None:
-    """Take the value out of asyncpg's own error about a parameter that it cannot send."""
-    error: BaseException | None = context.original_exception
-    for each in (context.sqlalchemy_exception, error, error and error.__cause__):
-        if each is not None and _ARGUMENT.search(str(each)):
-            each.args = tuple(
-                _ARGUMENT.sub(r"\1: its value is hidden", str(arg)) for arg in each.args
-            )
+class _Telling:
+    """Listens to errors and decides what they tell."""
+
+    def __init__(self, guarded: Callable[[str], bool], *, hide: bool) -> None:
+        self._guarded = guarded
+        self._hide = hide
+
+    def __call__(self, context: Any) -> None:
+        # Without a connection it is an attempt to connect, which has sent no value.
+        error: BaseException = context.original_exception
+        if self._hide and context.connection is not None:
+            hide_values(error)
+        if sqlstate(error) == _FOREIGN_KEY and self._guarded(_table_of(error)):
+            explain(error, _meaning(context.execution_context))
+        told = context.sqlalchemy_exception
+        if isinstance(told, DBAPIError) and told.orig is error and sqlstate(error):
+            kind = type(error)
+            told.args = (f"({kind.__module__}.{kind.__name__}) {error}",)
+
+
+def _table_of(error: Any) -> str:
+    """Return the name of the table whose constraint *error* is about."""
+    found = getattr(error, "diag", None) or error.__cause__
+    return getattr(found, "table_name", None) or ""
+
+
+def _meaning(execution: Any) -> str:
+    compiled = getattr(execution, "compiled", None)
+    kinds = [kind for kind in REFERENCE if kind and getattr(compiled, kind, False)]
+    return REFERENCE["".join(kinds)]
 
 
 def translate_refusals(engine: Engine) -> None:

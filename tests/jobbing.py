@@ -10,7 +10,7 @@ from practice import A, B, Base, Patient, Practice
 from sqlalchemy import column, select, text
 from sqlalchemy.orm import Session
 
-from tenantguard import SigningFile, TenantGuard, rls
+from tenantguard import SigningFile, TenantGuard
 from tenantguard.crypto.signing import make_signing_file
 
 if TYPE_CHECKING:
@@ -67,9 +67,6 @@ def open_office(world: World, directory: Path, **options: Any) -> Office:
         signing=SigningFile(path, environment="test"),
         **options,
     )
-    assert guard.signing is not None
-    rls.apply(world.admin, guard.catalog, guard.roles)
-    rls.push_signing_keys(world.admin, guard.catalog, guard.signing.keys, only_add=True)
     engine = engine_of(world.app_url, "psycopg", pool_size=1, max_overflow=0)
     guard.protect(engine)
     return Office(guard, engine, world)

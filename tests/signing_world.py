@@ -32,7 +32,7 @@ def build_signed(admin_url: URL, path: Path) -> World:
     make_signing_file(path, environment=ENVIRONMENT)
     admin = create_engine(admin_url)
     roles = unique_roles()
-    guard = make_guard(roles, signing=signing_file(path))
+    guard = make_guard(roles, signing=signing_file(path), signed_setting=True)
     Base.metadata.create_all(admin)
     fill(admin)
     rls.apply(admin, guard.catalog, roles, create_roles=True)

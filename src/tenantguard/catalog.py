@@ -191,7 +191,8 @@ class Catalog:
     _to_database: Callable[[Any], Any] | None = None
     _key_table: Table | None = None
     _resolving: list[Table] = field(default_factory=list)
-    _references: dict[Table, tuple[Parent, ...]] = field(default_factory=dict)
+    _references: dict[Table, tuple[int, tuple[Parent, ...]]] = field(default_factory=dict)
+    _application_only: tuple[int, list[Entry]] = (0, [])
 
     def __iter__(self) -> Iterator[Entry]:
         """Yield an entry for every table, ordered by name."""
@@ -207,7 +208,11 @@ class Catalog:
     @property
     def application_only(self) -> list[Entry]:
         """The tables that row-level security cannot hold, because they have no tenant column."""
-        return [entry for entry in self if entry.kind is Kind.CHILD]
+        count, found = self._application_only
+        if count != len(self.metadata.tables):
+            found = [entry for entry in self if entry.kind is Kind.CHILD]
+            self._application_only = len(self.metadata.tables), found
+        return found
 
     @property
     def encrypts(self) -> bool:
@@ -366,14 +371,21 @@ class Catalog:
         table = entry.table
         if table is None or entry.kind not in (Kind.SCOPED, Kind.CHILD):
             return ()
-        if table not in self._references:
-            self._references[table] = tuple(
-                self._reference(entry, key) for key in parent_keys(table) if self._open(entry, key)
-            )
-        return self._references[table]
+        known = len(self.metadata.tables)
+        count, found = self._references.get(table, (0, ()))
+        if count != known:
+            # A model that is imported later may make a reference one to a tenant's row.
+            keys = [key for key in parent_keys(table) if self._open(entry, key)]
+            found = tuple(self._reference(entry, key) for key in keys)
+            self._references[table] = known, found
+        return found
 
     def _open(self, entry: Entry, key: ForeignKeyConstraint) -> bool:
-        kinds = {entry.kind, self.entry(key.referred_table).kind}
+        try:
+            kinds = {entry.kind, self.entry(key.referred_table).kind}
+        except NoReferenceError:
+            # No model has that table, so nothing says that its rows are a tenant's.
+            return False
         return Kind.CHILD in kinds and kinds <= {Kind.SCOPED, Kind.CHILD}
 
     def _reference(self, entry: Entry, key: ForeignKeyConstraint) -> Parent:

@@ -102,11 +102,12 @@ def tenant_context(
             "tenant_context() inside system_access(): leave system access before acting for a "
             "tenant."
         )
-    token = _tenant.set(ActiveTenant(tenant, actor, purpose))
+    active = ActiveTenant(tenant, actor, purpose)
+    token = _tenant.set(active)
     try:
         yield
     finally:
-        _leave(token)
+        _leave(token, active)
 
 
 @contextmanager
@@ -116,10 +117,11 @@ def no_tenant() -> Iterator[None]:
     try:
         yield
     finally:
-        _leave(token)
+        _leave(token, None)
 
 
-def _leave(token: Token[ActiveTenant | None]) -> None:
+def _leave(token: Token[ActiveTenant | None], own: ActiveTenant | None) -> None:
+    found = _tenant.get()
     try:
         _tenant.reset(token)
     except ValueError:
@@ -128,6 +130,10 @@ def _leave(token: Token[ActiveTenant | None]) -> None:
             "tenant in an `async def` generator where a framework runs the two in different "
             "threads, and close generators where they were started."
         ) from None
+    if found is not own:
+        # A generator's block is still open, or was closed before this one that it was entered in.
+        # What was active then may be so no longer.
+        _tenant.set(None)
 
 
 def current_tenant() -> TenantId:

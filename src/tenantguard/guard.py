@@ -29,9 +29,11 @@ from tenantguard.context import (
     current_actor,
     current_purpose,
     in_system_access,
+    in_unscoped_text,
     no_tenant,
     system_context,
     tenant_context,
+    unscoped_text,
 )
 from tenantguard.engines import engines_of, hide_parameters, translate_refusals
 from tenantguard.errors import (
@@ -100,12 +102,14 @@ class TenantGuard:
             latest 30 seconds after the registry says so.
         keys: Where the key-encryption key of encrypted columns is, such as `KeyFile(…)`.
         signing: The keys that sign what the application tells its workers and PostgreSQL, such as
-            `SigningFile(…)`: injected SQL cannot change the tenant then that row-level security
-            believes.
+            `SigningFile(…)`.
+        signed_setting: Let row-level security believe a tenant only with a signature, so that
+            injected SQL cannot change it.
 
     Raises:
-        ConfigurationError: If a role has no name of its own or the mode is unknown. What depends on
-            the MetaData is checked by `protect`, when all models are imported.
+        ConfigurationError: If a role has no name of its own, the mode is unknown, or there is no
+            key for a signed setting. What depends on the MetaData is checked by `protect`, when all
+            models are imported.
     """
 
     def __init__(
@@ -123,9 +127,16 @@ class TenantGuard:
         suspended: ColumnElement[bool] | None = None,
         keys: KeyProvider | None = None,
         signing: SigningFile | None = None,
+        signed_setting: bool = False,
     ) -> None:
         if mode not in ("off", "observe", "enforce"):
             raise ConfigurationError("TenantGuard(mode=…) takes 'off', 'observe' or 'enforce'.")
+        if signed_setting and signing is None:
+            raise ConfigurationError(
+                "TenantGuard(signed_setting=True) needs signing=SigningFile(FILE, "
+                "environment=NAME). `tenantguard keys signing init FILE --environment NAME` makes "
+                "the file."
+            )
         self.catalog = Catalog(
             metadata,
             tenants,
@@ -143,7 +154,7 @@ class TenantGuard:
         self._suspended = suspended
         self.keys = keys
         self.signing = signing
-        self.catalog.signed = signing is not None
+        self.catalog.signed = signed_setting
         self._system_engine = system_engine
         if system_engine is not None and mode != "off":
             self._guard_system(*engines_of(system_engine))
@@ -219,6 +230,21 @@ class TenantGuard:
             self._count("system_access")
             _LOG.info("System access: %s", reason)
             yield self._system_engine
+
+    @contextmanager
+    def unscoped_text(self, *, reason: str) -> Iterator[None]:
+        """Let SQL text and driver cursors pass inside the block where nothing can hold them.
+
+        That is where a table has no tenant column of its own, so that row-level security does not
+        cover it. Elsewhere it changes nothing.
+
+        Raises:
+            ConfigurationError: If *reason* is empty.
+        """
+        with unscoped_text(reason):
+            self._count("unscoped_text")
+            _LOG.info("SQL text beside row-level security: %s", reason)
+            yield
 
     def identity_lookup(
         self,
@@ -526,12 +552,18 @@ class TenantGuard:
         if keystore is not None:
             event.listen(engine, "invalidate", lambda *_: keystore.forget())
             attach_encryption(engine.dialect, keystore.keys_for)
-        self._bind(engine, verify=verify)
-        self._scope(engine, text_allowed=lambda: proof.holds)
+        self._bind(engine, verify=verify, text_allowed=self._text_allowed)
+        self._scope(engine, text_allowed=lambda: proof.holds and self._text_allowed())
         setattr(engine.dialect, _GUARDED, self)
         hide_parameters(engine, hide=not show_parameters, guarded=self._is_guarded)
 
-    def _bind(self, engine: Engine, *, verify: Callable[[Any, bool], None]) -> None:
+    def _bind(
+        self,
+        engine: Engine,
+        *,
+        verify: Callable[[Any, bool], None],
+        text_allowed: Callable[[], bool] = lambda: True,
+    ) -> None:
         table, key = self.catalog.registry_key()
         binding = Binding(
             tenant=self._tenant_text,
@@ -539,6 +571,7 @@ class TenantGuard:
             answered=self._registry.answered,
             registry_query=registry_query(table, key, self._suspended),
             vouches=lambda context: not getattr(context.compiled, "has_text", True),
+            text_allowed=text_allowed,
             observe=self.observations if self.mode == "observe" else None,
             entering=self._entering(),
         )
@@ -547,7 +580,7 @@ class TenantGuard:
     def _entering(self) -> Callable[[str, int, int], str] | None:
         """Return how a tenant is entered by a signature, once the keys were read."""
         # Observing, the database need not have what verifies a signature.
-        if self.signing is None or self.mode == "observe":
+        if self.signing is None or not self.catalog.signed or self.mode == "observe":
             return None
         key, function = self.signing.primary, rls.enter_function(self.catalog)
 
@@ -584,7 +617,8 @@ class TenantGuard:
     def _verify(self, connection: Any, first: bool, *, proof: _Proof) -> None:  # noqa: FBT001
         """Raise unless the second lock holds for *connection*'s role."""
         if first:
-            key = self.signing.primary.id if self.signing is not None else None
+            signing = self.signing if self.catalog.signed else None
+            key = None if signing is None else signing.primary.id
             findings = rls.verify(connection, self.catalog, self.roles, key)
         else:
             findings = rls.verify_role(connection, self.catalog, self.roles)
@@ -600,6 +634,9 @@ class TenantGuard:
         unsafe = any(finding.code.startswith(("role-", "setting-")) for finding in findings)
         error = UnsafeRoleError if unsafe else PolicyDriftError
         raise error(f"Row-level security does not hold on this connection: {text}{more}")
+
+    def _text_allowed(self) -> bool:
+        return not self.catalog.application_only or in_unscoped_text()
 
     def _is_guarded(self, table: str) -> bool:
         return any(entry.name == table and entry.owned for entry in self.catalog)

@@ -761,3 +761,84 @@ def test_reference_under_another_name_is_refused(engines: Locks, name: str) -> N
             pytest.raises(UnscopedStatementError, match="expression for its name"),
         ):
             connection.execute(statement)
+
+
+def _documents(at: At) -> Any:
+    """A CTE that says of B's row that it is A's, under the name of the table that knows."""
+    row = select(literal(at.document).label("id"), literal(A, Uuid()).label("tenant_id"))
+    return row.cte("documents")
+
+
+def _lines(at: At) -> Any:
+    row = select(literal(at.line).label("id"), literal(at.document).label("document_id"))
+    return row.cte("lines")
+
+
+SHADOWS: dict[str, Any] = {
+    "read": _count(
+        lambda at: select(lines).join(_documents(at), true()).where(lines.c.id == at.line)
+    ),
+    "update": _count(
+        lambda at: (
+            update(lines).add_cte(_documents(at)).where(lines.c.id == at.line).values(cents=1)
+        )
+    ),
+    "delete": _count(
+        lambda at: (
+            delete(comments).add_cte(_lines(at), _documents(at)).where(comments.c.id == at.comment)
+        )
+    ),
+    "insert": _count(
+        lambda at: (
+            insert(lines)
+            .add_cte(_documents(at))
+            .values(document_id=at.document, cents=1)
+            .returning(lines.c.id)
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize("lock", ["both", "first_alone"])
+@pytest.mark.parametrize("name", SHADOWS)
+def test_cte_does_not_stand_for_the_parent(engines: Locks, name: str, lock: str) -> None:
+    """PostgreSQL takes a CTE of a table's name for the table, also where the guard asks it."""
+    engine = getattr(engines, lock)()
+    assert _outcome(engine, SHADOWS[name], _ids(B)) == "UnscopedStatementError"
+    assert _outcome(engines.none(), SHADOWS[name], _ids(B)) == "1"
+
+
+def test_cte_of_another_name_works(engines: Locks) -> None:
+    found = select(Document.id.label("id")).cte("found")
+    statement = select(Line.id).join(found, found.c.id == Line.document_id)
+    with tenant_context(A), engines.both().connect() as connection:
+        assert connection.scalars(statement).all() == [1]
+
+
+def test_statistics_are_refused_beside_a_child(engines: Locks) -> None:
+    """They show values of every table that has no row-level security."""
+    names = ("tablename", "most_common_vals")
+    statistics = table("pg_stats", *map(column, names), schema="pg_catalog")
+    with (
+        tenant_context(A),
+        engines.both().connect() as connection,
+        pytest.raises(UnscopedStatementError, match="statistics"),
+    ):
+        connection.execute(select(statistics.c.tablename))
+
+
+def test_several_children_are_added_at_once(engines: Locks) -> None:
+    """By the unit of work, in one statement that returns the keys in order."""
+    with tenant_context(A), Session(engines.both()) as session:
+        added = [Line(document_id=1, cents=cents) for cents in range(5)]
+        session.add_all(added)
+        session.flush()
+        found = session.scalars(select(Line.cents).where(Line.id.in_([each.id for each in added])))
+        assert sorted(found) == list(range(5))
+
+
+def test_parameters_overrule_the_statements_values(engines: Locks) -> None:
+    """As they do without the guard."""
+    statement = insert(lines).values(document_id=1).returning(lines.c.document_id)
+    with tenant_context(A), engines.both().connect() as connection:
+        assert connection.scalar(statement, {"document_id": 2, "cents": 1}) == 2

@@ -13,6 +13,7 @@ from practice import A, B, Patient
 from proxy import proxy
 from sqlalchemy import event, insert, select, text
 from sqlalchemy.exc import InterfaceError, InvalidRequestError, OperationalError
+from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool, StaticPool
 
 from tenantguard import CrossTenantError, UnscopedStatementError, tenant_context
@@ -229,3 +230,15 @@ def test_only_a_new_connection_costs_a_round_trip_more(
         plain.dispose()
         guarded.dispose()
     assert more == (NEW[driver] if pool == "null" else 0)
+
+
+def test_session_closed_after_its_tenants_block_gives_its_connection_back(locks: Locks) -> None:
+    """Also in a savepoint, which closing has to roll back first."""
+    engine = locks.both(pool_size=1, max_overflow=0, pool_timeout=1)
+    for tenant in (A, B):
+        session = Session(engine)
+        with tenant_context(tenant):
+            session.begin_nested()
+            assert session.scalar(select(Patient.id)) is not None
+        session.close()
+    assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]

@@ -71,7 +71,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     ),
     "no tenant column": (
         insert(table("patients", column("name"))).values(name="x"),
-        "lacks its tenant column",
+        "lacks its column 'tenant_id'",
     ),
     "full join with a hint": (
         select(PATIENTS.c.id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -240,3 +241,15 @@ def connect(world: World, login: str) -> Iterator[psycopg.Connection[Any]]:
     url = make_url(world.url).set(username=login, drivername="postgresql")
     with psycopg.connect(url.render_as_string(hide_password=False)) as connection:
         yield connection
+
+
+def test_lost_connection_is_not_a_finding(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that ends the connection while it is verified says nothing of the policies."""
+
+    def lost(*_: Any) -> None:
+        raise psycopg.OperationalError("the connection is closed")
+
+    module = import_module("tenantguard.rls.verify")
+    monkeypatch.setattr(module, "stored_forms", lost)
+    with pytest.raises(psycopg.OperationalError, match="closed"):
+        verify(world)

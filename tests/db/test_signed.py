@@ -286,7 +286,9 @@ def test_a_pooler_is_refused(locks: Locks, driver: str, monkeypatch: pytest.Monk
 @every_driver
 def test_observing_signs_nothing(signed: World, driver: str) -> None:
     """In observe mode the database need not have the functions; the tenant is only named."""
-    guard = make_guard(signed.guard.roles, signing=signed.guard.signing, mode="observe")
+    guard = make_guard(
+        signed.guard.roles, signing=signed.guard.signing, signed_setting=True, mode="observe"
+    )
     engine = engine_of(signed.admin.url, driver)
     guard.protect(engine)
     with tenant_context(A), engine.connect() as connection:
@@ -470,7 +472,9 @@ def command(mended: World, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tup
     def invoke(*words: str, path: Path | None = None) -> tuple[int, str]:
         located = ["--guard", "signing_cli_guard:guard", "--admin-url", url]
         if path is not None:
-            module.guard = make_guard(mended.guard.roles, signing=signing_file(path))  # type: ignore[attr-defined]
+            module.guard = make_guard(  # type: ignore[attr-defined]
+                mended.guard.roles, signing=signing_file(path), signed_setting=True
+            )
         result = CliRunner().invoke(main, [*words, *(located if words[0] == "rls" else [])])
         return result.exit_code, result.output
 
@@ -489,7 +493,9 @@ def test_keys_change_while_the_application_runs(
 
     def deploy() -> None:
         engine = engine_of(mended.app_url, "psycopg")
-        make_guard(mended.guard.roles, signing=signing_file(path)).protect(engine)
+        make_guard(mended.guard.roles, signing=signing_file(path), signed_setting=True).protect(
+            engine
+        )
         running.append(engine)
         serve()
 

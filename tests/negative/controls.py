@@ -51,6 +51,8 @@ SEARCHABLE = "tests/db/test_rls_searchable.py"
 KEY_TABLE = "tests/db/test_rls_keys.py"
 KEY_FILE = "tests/unit/test_keyfile.py"
 KEYS = "tests/db/test_keys_cli.py"
+POOLS = "tests/db/test_pools.py"
+CHILDREN = "tests/attacks/test_children.py"
 ENVELOPE = "tests/unit/test_envelope.py"
 JOBS = "tests/db/test_jobs.py"
 CELERY = "tests/integrations/test_celery.py"
@@ -106,7 +108,7 @@ def _keep_unfinished() -> None:
         check_in(self, connection, record)
         state.alone = alone
 
-    _PoolEvents.check_in = keep  # type: ignore[method-assign]
+    _PoolEvents.check_in = keep  # type: ignore[assignment, method-assign]
 
 
 def _passes_query(self: Any) -> Any:
@@ -321,6 +323,15 @@ def _open(criteria: Any) -> list[Any]:
     return [clause for clause in criteria if clause is not None]
 
 
+def _without_parents(self: Any, entry: Any, source: Any) -> list[Any]:
+    from sqlalchemy.sql.elements import ColumnClause  # noqa: PLC0415
+
+    if entry.column is None:
+        return []
+    type_ = self.tenantguard.catalog.tenant_type
+    return [ColumnClause(entry.column.name, type_, _selectable=source) == self._tenant()]
+
+
 MIDDLEWARE = "tenantguard.integrations.starlette"
 COMPILER = "tenantguard.scoping.compiler:TenantCompiler"
 FIELD_COMPILER = "tenantguard.columns.compiler:EncryptionCompiler"
@@ -349,6 +360,72 @@ def _one_tenants_keys() -> None:
 
 
 CONTROLS = {
+    "children are read through their parent": Control(
+        _attribute(COMPILER, "_predicates", _without_parents), CHILDREN, "test_read_ends"
+    ),
+    "references of children are checked": Control(
+        _attribute(
+            "tenantguard.scoping.references:Reference", "checked", lambda _, value, *__: value
+        ),
+        CHILDREN,
+        "test_write_ends",
+    ),
+    "references are checked where ON CONFLICT sets them": Control(
+        _attribute("tenantguard.scoping.writes:Writes", "_conflicting", lambda _, pair, __: pair),
+        CHILDREN,
+        "test_write_ends and upsert",
+    ),
+    "defaults of references are refused": Control(
+        _attribute("tenantguard.scoping.references:Reference", "refuse_default", _nothing),
+        CHILDREN,
+        "test_default_of",
+    ),
+    "references to known foreign objects are refused early": Control(
+        _attribute("tenantguard.scoping.sessions", "_check_references", _nothing),
+        CHILDREN,
+        "before_the_database",
+    ),
+    "a CTE does not stand for a parent": Control(
+        _attribute(COMPILER, "_refuse_shadows", _nothing), CHILDREN, "stand_for_the_parent"
+    ),
+    "statistics are refused beside a child": Control(
+        _attribute("tenantguard.scoping.compiler", "_STATISTICS", "\0"), CHILDREN, "statistics"
+    ),
+    "columns under another name are refused": Control(
+        _attribute("tenantguard.scoping.writes", "_refuse_hidden", _nothing),
+        CHILDREN,
+        "under_another_name",
+    ),
+    "no parent is guessed beside the registry": Control(
+        _attribute("tenantguard.catalog:Catalog", "_is_registry", lambda *_: False),
+        "tests/unit/test_catalog_children.py",
+        "refers_to_the_registry",
+    ),
+    "a parent's key is unique": Control(
+        _attribute("tenantguard.catalog", "_names_one_row", lambda _: True),
+        "tests/unit/test_catalog_children.py",
+        "what_is_not_unique",
+    ),
+    "blocks that are left out of order leave no tenant": Control(
+        _attribute("tenantguard.context", "_leave", lambda token, _: token.var.reset(token)),
+        "tests/unit/test_context.py",
+        "out_of_order",
+    ),
+    "text is refused beside a child": Control(
+        _attribute("tenantguard.catalog:Catalog", "application_only", ()),
+        CHILDREN,
+        "text_is_refused",
+    ),
+    "driver cursors are refused beside a child": Control(
+        _attribute("tenantguard.binding.state:Binding", "refuse_text", _nothing),
+        CHILDREN,
+        "driver_cursor",
+    ),
+    "savepoints end whoever is active": Control(
+        _attribute("tenantguard.binding.engine", "_let_end", _nothing),
+        POOLS,
+        "after_its_tenants_block",
+    ),
     # The first lock, reads.
     "predicate in WHERE": Control(
         _attribute(MODULE, "with_where", _where_as_it_was), ORM, "first_alone and own_rows"

@@ -202,6 +202,11 @@ def test_roles_need_names_of_their_own() -> None:
         Roles(application="x", maintenance="x")
 
 
+def test_signed_setting_needs_a_key() -> None:
+    with pytest.raises(ConfigurationError, match="keys signing init"):
+        TenantGuard(MetaData(), tenants="practices", signed_setting=True)
+
+
 def test_unknown_mode_is_refused() -> None:
     """A typo in the mode does not turn the guard off."""
     with pytest.raises(ConfigurationError, match="'off', 'observe' or 'enforce'"):

@@ -154,3 +154,19 @@ def test_child_can_be_given_its_column() -> None:
     catalog, entry = with_tenant_column(make(lines=[_to("owned")]), "lines")
     assert entry.kind is Kind.SCOPED
     assert catalog.application_only == []
+
+
+def test_models_that_are_imported_later_are_seen() -> None:
+    """What was not certain before is, and what row-level security does not hold has grown."""
+    tenant: Column[Any] = Column("tenant_id", Integer, nullable=False)
+    catalog = make(lines=[_to("headers", name="header_id")], marks=[tenant, _to("lines")])
+    assert _references(catalog, "marks") == []
+    assert catalog.application_only == []
+    Table("headers", catalog.metadata, _key(), _to("owned"))
+    assert _references(catalog, "marks") == ["parent_id"]
+    assert [each.fullname for each in catalog.application_only] == ["headers", "lines"]
+
+
+def test_reference_beyond_the_models_is_left_alone() -> None:
+    tenant: Column[Any] = Column("tenant_id", Integer, nullable=False)
+    assert _references(make(marks=[tenant, _to("nowhere")]), "marks") == []

@@ -28,7 +28,7 @@ from tenantguard.context import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
     from contextlib import AbstractContextManager
 
 
@@ -172,3 +172,25 @@ def test_system_access_needs_a_reason() -> None:
 def test_repr_does_not_show_the_tenant() -> None:
     """A tenant id does not get into a traceback or a log by way of repr."""
     assert repr(ActiveTenant(UUID(int=7))) == "<ActiveTenant>"
+
+
+def test_blocks_left_out_of_order_leave_no_tenant() -> None:
+    """A generator's block that outlives the block it was entered in brings no tenant back."""
+
+    def work(tenant: str) -> Generator[None]:
+        with tenant_context(tenant):
+            yield
+
+    with tenant_context("outer"):
+        one, two = work("one"), work("two")
+        next(one)
+        next(two)
+        one.close()
+        assert active_tenant() is None
+        two.close()
+        assert active_tenant() is None
+    with tenant_context("outer"):
+        left = work("left")
+        next(left)
+    left.close()
+    assert active_tenant() is None

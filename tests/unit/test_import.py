@@ -41,6 +41,7 @@ def test_no_public_option_takes_a_lock_away() -> None:
         "system_engine",
         "suspended",
         "keys",
+        "signed_setting",
         "signing",
     }
 

@@ -84,7 +84,7 @@ def begin_alone(
 
 def _is_bound(state: ConnectionState, context: DefaultExecutionContext) -> bool:
     """Return whether *context* is to run in a transaction that there is not yet."""
-    if state.binding.observe is not None or not state.check_outs or state.ends_prepared:
+    if state.binding.observe is not None or not state.check_outs or state.ends:
         return False
     # A savepoint alone would be gone at once, and what follows it could not be undone.
     statement = getattr(context.compiled, "statement", None)

@@ -21,7 +21,7 @@ from tenantguard.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import Connection, Dialect, Engine
 
     from tenantguard.binding.driver import Driver
 
@@ -48,11 +48,12 @@ def bind_engine(engine: Engine, binding: Binding, *, verify: Callable[[Any, bool
     event.listen(engine, "checkout", pool.check_out)
     event.listen(engine, "checkin", pool.check_in)
     note_statements(engine, binding, driver)
+    # A session that is closed after its tenant's block gives its connection back.
+    _let_end(engine.dialect, "do_rollback_to_savepoint")
     if engine.dialect.driver == "asyncpg" or hasattr(engine.dialect, "_do_prepared_twophase"):
         # SQLAlchemy ends a prepared transaction itself, outside of any transaction. psycopg's in
         # SQLAlchemy 2.1, and psycopg2's, are left to the driver.
-        for name in ("do_commit_twophase", "do_rollback_twophase"):
-            setattr(engine.dialect, name, _ending(getattr(engine.dialect, name)))
+        _let_end(engine.dialect, "do_commit_twophase", "do_rollback_twophase")
         # The others are refused by the driver itself.
         begin_twophase = refusing(engine.dialect.do_begin_twophase, binding)
         engine.dialect.do_begin_twophase = begin_twophase  # type: ignore[method-assign]
@@ -103,6 +104,9 @@ class _PoolEvents:
         # In the transaction that verifying then goes on with, and before it sets anything.
         settings = _snapshot(connection)
         pooled = _is_pooled(settings, driven)
+        if pooled:
+            # What is set on a pooler's connection to the server may be another tenant's doing.
+            connection.cursor().execute("RESET ALL")
         entering = self._binding.entering
         entry = Entry.of(entering, settings, pooled=pooled) if entering is not None else None
         # dispose() makes a new pool: perhaps after a failover, or a migration.
@@ -110,24 +114,27 @@ class _PoolEvents:
         self._verify(connection, self._verified_pool is not pool)
         self._verified_pool = pool
         connection.rollback()
-        # What is set on a pooler's connection to the server may be another tenant's doing.
         scrub = scrub_sql({} if pooled else settings)
         driven.tenantguard = ConnectionState(self._binding, scrub, pooled, entry=entry)
 
 
-def _ending(end: Callable[..., None]) -> Callable[..., None]:
-    """Return *end*, which ends a two-phase transaction, allowed to do so outside of any."""
+def _let_end(dialect: Dialect, *names: str) -> None:
+    """Let the methods *names* of *dialect*, which end something, do so whoever is active."""
+    for name in names:
+        setattr(dialect, name, _ending(getattr(dialect, name)))
 
-    def run(connection: Connection, xid: Any, is_prepared: bool = True, **options: Any) -> None:  # noqa: FBT001, FBT002  (SQLAlchemy's own)
+
+def _ending(end: Callable[..., None]) -> Callable[..., None]:
+    def run(connection: Connection, *args: Any, **options: Any) -> None:
         state = state_of(connection)
         if state is None:
-            end(connection, xid, is_prepared, **options)
+            end(connection, *args, **options)
             return
-        state.ends_prepared = is_prepared
+        state.ends = True
         try:
-            end(connection, xid, is_prepared, **options)
+            end(connection, *args, **options)
         finally:
-            state.ends_prepared = False
+            state.ends = False
 
     return run
 

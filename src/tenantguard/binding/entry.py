@@ -64,7 +64,7 @@ class Entry:
             raise ConfigurationError(
                 "A pooler such as PgBouncer is between the application and PostgreSQL, so that the "
                 "signed tenant cannot be bound to its connection. Connect directly, or leave out "
-                "TenantGuard(signing=…) and run `tenantguard rls apply`."
+                "TenantGuard(signed_setting=True) and run `tenantguard rls apply`."
             )
         ahead = int(server[CLOCK]) - _now()
         return cls(statement, int(server[PROCESS]), ahead, int(server[READABLE]))

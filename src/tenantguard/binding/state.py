@@ -237,8 +237,8 @@ class ConnectionState:
         bound: The tenant of the transaction begun last; UNBOUND while that is not certain.
         caller: The tenant where SQLAlchemy was given the statement that comes next, which with an
             asynchronous driver may be another context than the one that sends it.
-        ends_prepared: Whether SQLAlchemy is ending a prepared transaction, which it does outside of
-            any transaction.
+        ends: Whether SQLAlchemy is ending a prepared transaction, which it does outside of any
+            transaction, or a savepoint; neither reads or writes anything of a tenant's.
         alone: Whether an execution in AUTOCOMMIT has a transaction of its own at this moment.
         entry: How to enter a tenant by a signature; None names the tenant.
     """
@@ -254,7 +254,7 @@ class ConnectionState:
     again: str = "BEGIN"
     bound: object = UNBOUND
     caller: object = UNBOUND
-    ends_prepared: bool = False
+    ends: bool = False
     alone: bool = False
     entry: Entry | None = None
 
@@ -279,7 +279,8 @@ class ConnectionState:
 
         *begins* is a command that only begins a transaction.
         """
-        if self.ends_prepared:
+        if self.ends:
+            self.caller = UNBOUND
             return
         self.strange = self.strange or not self.vouched
         if not (self.vouched or begins or self.binding.text_allowed()):

@@ -110,7 +110,8 @@ def apply(
 ) -> None:
     """Bring the database to what the models ask for; a second run does nothing.
 
-    With signing=, the file's keys are added too; `tenantguard rls signing push` also removes.
+    With signed_setting=True the file's keys are added too; `tenantguard rls signing push` also
+    removes.
     """
     guard = load_guard(guard_name)
     engine = admin_engine(admin_url)

@@ -51,10 +51,11 @@ def push(
     Keys are named by their ids, and never printed.
     """
     guard = load_guard(guard_name)
-    if guard.signing is None:
+    if guard.signing is None or not guard.catalog.signed:
         could_not_look(
-            "The guard has no signing keys. Make some with `tenantguard keys signing init FILE "
-            "--environment NAME`, and pass signing=SigningFile(FILE, environment=NAME)."
+            "The guard has no signed setting. Make a key with `tenantguard keys signing init FILE "
+            "--environment NAME`, and pass signing=SigningFile(FILE, environment=NAME) and "
+            "signed_setting=True."
         )
     keys = guard.signing.keys
     engine = admin_engine(admin_url)
@@ -77,7 +78,7 @@ def add_keys(
 
     So a process that has an older file takes no key away.
     """
-    if guard.signing is None:
+    if guard.signing is None or not guard.catalog.signed:
         return None
     keys = guard.signing.keys
     if dry_run and any(step.name == SIGNING_TABLE for step in steps):

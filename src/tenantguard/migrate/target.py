@@ -57,7 +57,14 @@ def _extended(catalog: Catalog, table: Table) -> Catalog:
         each.to_metadata(metadata)
     copy = metadata.tables[table.fullname]
     copy.append_column(Column(catalog.tenant_column, catalog.tenant_type, nullable=False))
-    return replace(catalog, metadata=metadata, lookups=[], _entries={}, _references={})
+    return replace(
+        catalog,
+        metadata=metadata,
+        lookups=[],
+        _entries={},
+        _references={},
+        _application_only=(0, []),
+    )
 
 
 def _unknown(catalog: Catalog, name: str) -> str:

@@ -38,6 +38,7 @@ _APPLY = "Run `tenantguard rls apply` with the owner's address."
 _CLASSIFY = "Classify the table (`tenantguard tables` says how), or revoke the privilege."
 _WRITES = {"INSERT", "UPDATE", "DELETE"}
 _LOCK_NOT_AVAILABLE = "55P03"
+_LOST = ("08", "57P")
 
 LOCKED = Finding(
     "could-not-compare",
@@ -105,6 +106,11 @@ def verify_role(connection: Any, catalog: Catalog, roles: Roles) -> list[Finding
 
 def _is_locked(error: BaseException) -> bool:
     return sqlstate(error) == _LOCK_NOT_AVAILABLE
+
+
+def _is_lost(error: BaseException) -> bool:
+    """Return whether the connection has ended, which says nothing of the policies."""
+    return (sqlstate(error) or _LOST[0]).startswith(_LOST)
 
 
 def _switches(entry: Entry, facts: Facts | None) -> Iterator[Finding]:
@@ -192,10 +198,12 @@ def _policies(
     derived = [derived_shape(each) for entry, _ in found.values() for each in _derived(entry)]
     try:
         forms = stored_forms(run, [*shapes, *derived])
-    except Exception as error:  # noqa: BLE001  (any driver's error; the reason is its class)
+    except Exception as error:
         if _is_locked(error):
             yield LOCKED
             return
+        if _is_lost(error):
+            raise
         yield Finding(
             "could-not-compare",
             None,

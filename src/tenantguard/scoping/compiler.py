@@ -32,9 +32,12 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.elements import ColumnElement
     from sqlalchemy.sql.expression import FromClause, TableClause
 
+    from tenantguard.catalog import Parent
     from tenantguard.scoping.scope import Scope
 
 __all__ = ["TenantCompiler", "scoping_compiler"]
+
+_STATISTICS = "pg_stats"
 
 _UPSERT = "ON CONFLICT hit a row of another tenant. Name a unique key that contains the tenant."
 
@@ -44,6 +47,7 @@ _HOOKS = (
     "construct_params",
     "render_bind_cast",
     "visit_column",
+    "visit_cte",
     "visit_custom_op_binary",
     "visit_custom_op_unary_modifier",
     "visit_custom_op_unary_operator",
@@ -74,6 +78,8 @@ class TenantCompiler(TextWatch):
         self.writes = Writes()
         self._placed: Counter[int] = Counter()
         self._inline: set[int] = set()
+        self._looked_up: set[str] = set()
+        self._inserts = 0
         super().__init__(*args, **kwargs)
 
     # -- executions ---------------------------------------------------------------------------
@@ -160,11 +166,35 @@ class TenantCompiler(TextWatch):
     def _predicates(self, entry: Entry, source: FromClause | None) -> list[ColumnElement[bool]]:
         """Return what says that a row of *source* is the tenant's; without one, unqualified."""
         if entry.column is None:
+            self._look_up(entry.parents)
             return [through(parent, source) for parent in entry.parents]
         own: ColumnClause[Any] = ColumnClause(
             entry.column.name, self.tenantguard.catalog.tenant_type, _selectable=source
         )
         return [own == self._tenant()]
+
+    def _look_up(self, parents: Iterable[Parent]) -> None:
+        """Note that *parents* say whose a row is; a CTE of their name would answer instead."""
+        tables = [parent.table for parent in parents]
+        self._looked_up |= {str(table.name) for table in tables if not self._schema(table)}
+        self._refuse_shadows()
+
+    def visit_cte(self, cte: Any, *args: Any, **kwargs: Any) -> Any:
+        """Render a CTE, whose name must not stand before a table that says whose a row is."""
+        rendered = super().visit_cte(cte, *args, **kwargs)
+        self._refuse_shadows()
+        return rendered
+
+    def _refuse_shadows(self) -> None:
+        # There is none before the first CTE.
+        ctes = getattr(self, "ctes_by_level_name", ())
+        named = {str(name).casefold() for _, name in ctes}
+        shadows = sorted(name for name in self._looked_up if name.casefold() in named)
+        if shadows:
+            self._refuse(
+                f"A CTE is called {shadows[0]!r}, like the table by which other rows are scoped. "
+                "Give the CTE another name."
+            )
 
     def _filtered(self, table: TableClause, rendered: str, *, aliased: bool) -> str:
         """Return *rendered*, a table's name, as a filtered sub-select under the same name."""
@@ -184,6 +214,12 @@ class TenantCompiler(TextWatch):
         if entry.kind is Kind.SYSTEM:
             if self.schema_translate_map:
                 self._refuse("PostgreSQL's own tables cannot be read under a schema_translate_map.")
+            if entry.name.startswith(_STATISTICS) and self.tenantguard.catalog.application_only:
+                self._refuse(
+                    "PostgreSQL's statistics show values of tables that row-level security does "
+                    "not hold. Give those their tenant column (`tenantguard migrate sql TABLE`), "
+                    "or read statistics in system_access(reason=…)."
+                )
             return entry
         self.touches_tenants = True
         if entry.kind is Kind.UNCLASSIFIED:
@@ -213,16 +249,22 @@ class TenantCompiler(TextWatch):
             self.notes.append((kind, message))
 
     def _tenant(self) -> BindParameter[Any]:
+        if self._inserts:
+            # SQLAlchemy counts each place of a parameter in VALUES as one more.
+            return self.writes.stamp(self._tenant_parameter())
         if self.tenant_bind is None:
-            # The value stays None outside an execution of ours, and `= NULL` finds no row.
-            self.tenant_bind = BindParameter(
-                "tenantguard_tenant",
-                None,
-                type_=self.tenantguard.catalog.tenant_type,
-                unique=True,
-                required=False,
-            )
+            self.tenant_bind = self._tenant_parameter()
         return self.tenant_bind
+
+    def _tenant_parameter(self) -> BindParameter[Any]:
+        # The value stays None outside an execution of ours, and `= NULL` finds no row.
+        return BindParameter(
+            "tenantguard_tenant",
+            None,
+            type_=self.tenantguard.catalog.tenant_type,
+            unique=True,
+            required=False,
+        )
 
     # -- writes -------------------------------------------------------------------------------
 
@@ -233,7 +275,11 @@ class TenantCompiler(TextWatch):
             insert_stmt = self.writes.stamped_insert(self, insert_stmt, target, kwargs)
         elif target is not None:
             self._observe_insert(insert_stmt, target)
-        return cast("str", super().visit_insert(insert_stmt, *args, **kwargs))
+        self._inserts += 1
+        try:
+            return cast("str", super().visit_insert(insert_stmt, *args, **kwargs))
+        finally:
+            self._inserts -= 1
 
     def visit_on_conflict_do_update(self, on_conflict: Any, **kwargs: Any) -> str:
         """Render DO UPDATE so that hitting another tenant's row is an error, not a silent no-op."""
@@ -281,14 +327,16 @@ class TenantCompiler(TextWatch):
         if not entry.owned:
             return None
         column = None if entry.column is None else self._own(leaf.table, entry.column.name)
+        parents = self.tenantguard.catalog.references(entry)
+        self._look_up(parents)
         references = [
-            Reference(own, parent)
-            for parent in self.tenantguard.catalog.references(entry)
+            Reference(own, parent, cast("Any", self._own(entry.table, parent.column)))
+            for parent in parents
             if (own := self._own(leaf.table, parent.column)) is not None
         ]
         return Target(entry, column, references)
 
-    def _own(self, table: TableClause, name: str) -> ColumnClause[Any] | None:
+    def _own(self, table: Any, name: str) -> ColumnClause[Any] | None:
         """Return the column *name* of *table*, which a lightweight construct may lack."""
         own = next((one for one in table.c if one.name == name), None)
         if own is None and self._enforcing:

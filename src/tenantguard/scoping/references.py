@@ -17,6 +17,7 @@ from sqlalchemy.sql.elements import BindParameter, ColumnClause, Null
 from tenantguard.errors import UnscopedStatementError
 
 if TYPE_CHECKING:
+    from sqlalchemy import Column
     from sqlalchemy.sql.elements import ColumnElement
     from sqlalchemy.sql.expression import FromClause
     from sqlalchemy.types import TypeEngine
@@ -41,10 +42,12 @@ class Reference:
     Attributes:
         column: The column in the statement's own construct of the table.
         parent: The row that it has to name.
+        declared: The column as the models have it.
     """
 
     column: ColumnClause[Any]
     parent: Parent
+    declared: Column[Any]
 
     def checked(self, value: Any, source: FromClause | None = None) -> ColumnElement[Any]:
         """Return *value*, which fails by a division by zero unless it names a row of the tenant.
@@ -60,10 +63,17 @@ class Reference:
         given = self._given(value, source)
         if given is None:
             return null()
+        if source is not None:
+            return self._found(given, source)
+        # In a query of its own, because asyncpg counts each place of a parameter as one more.
+        once = select(cast(given, self._written).label("value")).subquery()
+        return select(self._found(once.c.value, once)).correlate(None).scalar_subquery()
+
+    def _found(self, given: ColumnElement[Any], source: FromClause) -> ColumnElement[Any]:
         # One parameter needs one type in all its places, which PostgreSQL cannot always infer. What
         # is looked for is what the column will hold: a numeric rounded, a char(n) padded.
         # Text is not cast to a length where it is written: what is too long stays an error.
-        written = cast(given, Text() if self._is_text else self._type)
+        written = cast(given, self._written)
         held = cast(written, self._type) if self._is_text else written
         rows = self.parent.table.alias()
         count = select(func.count()).select_from(rows).where(rows.c[self.parent.key.key] == held)
@@ -77,18 +87,22 @@ class Reference:
         return self.parent.key.type if own._isnull else own  # noqa: SLF001
 
     @property
+    def _written(self) -> TypeEngine[Any]:
+        return Text() if self._is_text else self._type
+
+    @property
     def _is_text(self) -> bool:
         plain = self._type._unwrapped_dialect_impl(_POSTGRESQL)  # noqa: SLF001
         return isinstance(plain, String) and not isinstance(plain, postgresql.ENUM)
 
     def refuse_default(self) -> None:
         """Raise `UnscopedStatementError` if the column fills itself: nothing would check that."""
-        column = self.column
         filled = ("default", "server_default", "onupdate", "server_onupdate")
-        if any(getattr(column, name, None) is not None for name in filled):
+        columns = (self.column, self.declared)
+        if any(getattr(each, name, None) is not None for each in columns for name in filled):
             raise UnscopedStatementError(
-                f"Column {column.name!r} refers to a tenant's row and has a default, which cannot "
-                "be checked. Give the column a value in the statement."
+                f"Column {self.column.name!r} refers to a tenant's row and has a default, which "
+                "cannot be checked. Give the column a value in the statement."
             )
 
     def _given(self, value: Any, source: FromClause | None) -> ColumnElement[Any] | None:

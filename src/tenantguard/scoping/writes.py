@@ -266,11 +266,14 @@ class Writes:
             raise self._expression_error()
 
     def _stamp(self, column: ColumnClause[Any]) -> BindParameter[Any]:
-        stamp: BindParameter[Any] = BindParameter(
-            column.key, None, type_=column.type, unique=True, required=False
+        return self.stamp(
+            BindParameter(column.key, None, type_=column.type, unique=True, required=False)
         )
-        self.stamps.append(stamp)
-        return stamp
+
+    def stamp(self, parameter: BindParameter[Any]) -> BindParameter[Any]:
+        """Let *parameter* take the active tenant at each execution; return it."""
+        self.stamps.append(parameter)
+        return parameter
 
     def _compare(self, value: Any, scope: Scope, tenant: TenantId) -> None:
         if value is None or value == tenant:
@@ -299,7 +302,8 @@ def _checked(
     column = reference.column
     given = [value for key, value in row.items() if _names(key, column)]
     named = {column.key} & set(compiler.column_keys or ())
-    if not given and named:
+    if named:
+        # It overrules what the statement itself says.
         _leave_out(compiler, named)
         given = [BindParameter(column.key, type_=column.type, required=True)]
     if not given:

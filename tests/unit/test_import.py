@@ -21,6 +21,12 @@ def test_import_loads_no_framework_and_no_tink() -> None:
     assert result.stdout.strip() == "[]"
 
 
+def test_import_needs_no_greenlet() -> None:
+    """SQLAlchemy 2.1 does not install it by itself; only asynchronous engines need it."""
+    script = "import sys; sys.modules['greenlet'] = None; import tenantguard"
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
 def test_no_public_option_takes_a_lock_away() -> None:
     """The public interface has exactly these options; none of them removes one lock alone."""
     assert set(inspect.signature(TenantGuard.protect).parameters) == {

@@ -6,7 +6,6 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, select
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tenantguard.errors import ConfigurationError
 
@@ -81,7 +80,7 @@ class RegisteredTenants:
 
     def _read(self, query: Select[Any]) -> Sequence[Any]:
         with self._access() as engine:
-            if isinstance(engine, AsyncEngine):
+            if _is_async(engine):
                 raise ConfigurationError(
                     "The system engine is asynchronous: use `await guard.afor_each_tenant(…)`."
                 )
@@ -91,7 +90,12 @@ class RegisteredTenants:
 
     async def _aread(self, query: Select[Any]) -> Sequence[Any]:
         with self._access() as engine:
-            if isinstance(engine, AsyncEngine):
+            if _is_async(engine):
                 async with engine.connect() as connection:
                     return (await connection.scalars(query)).all()
         return await asyncio.to_thread(self._read, query)
+
+
+def _is_async(engine: Any) -> bool:
+    # Not by the class: SQLAlchemy's asynchronous part needs greenlet, which not everybody has.
+    return hasattr(engine, "sync_engine")

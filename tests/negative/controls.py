@@ -956,7 +956,7 @@ CONTROLS = {
         "expires",
     ),
     "a job starts without the worker's tenant": Control(
-        _attribute("tenantguard.guard", "no_tenant", nullcontext), JOBS, "observing"
+        _attribute("tenantguard.jobs.guarded", "no_tenant", nullcontext), JOBS, "observing"
     ),
     "a generator is no task of a job": Control(
         _attribute("tenantguard.jobs.declared", "refuse_generators", _nothing), JOBS, "generator"

@@ -92,7 +92,8 @@ class RegisteredTenants:
         with self._access() as engine:
             if _is_async(engine):
                 async with engine.connect() as connection:
-                    return (await connection.scalars(query)).all()
+                    found: Sequence[Any] = (await connection.scalars(query)).all()
+                    return found
         return await asyncio.to_thread(self._read, query)
 
 

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tenantguard.crypto.secret_file import LABEL, read_secret, write_new
+from tenantguard.crypto.secret_file import LABEL, read_secret, require_label, write_new
 from tenantguard.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -114,11 +114,7 @@ def make_key_file(path: Path, *, environment: str) -> str:
     """
     from tenantguard.crypto.keysets import new_kek  # noqa: PLC0415  (loads Tink)
 
-    if not LABEL.fullmatch(environment):
-        raise ConfigurationError(
-            "An environment's label has up to 63 letters, digits, '.', '_' and '-', such as "
-            "'production'."
-        )
+    require_label(environment)
     document = {
         "format": _FORMAT,
         "version": 1,

@@ -13,12 +13,21 @@ from tenantguard.errors import ConfigurationError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["LABEL", "read_secret", "replace", "write_new"]
+__all__ = ["LABEL", "read_secret", "replace", "require_label", "write_new"]
 
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 """What an environment's label looks like."""
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+def require_label(environment: str) -> None:
+    """Raise `ConfigurationError` unless *environment* is a label."""
+    if not LABEL.fullmatch(environment):
+        raise ConfigurationError(
+            "An environment's label has up to 63 letters, digits, '.', '_' and '-', such as "
+            "'production'."
+        )
 
 
 def write_new(path: Path, text: str) -> None:

@@ -20,7 +20,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.hmac import HMAC
 
-from tenantguard.crypto.secret_file import LABEL, read_secret, replace, write_new
+from tenantguard.crypto.secret_file import LABEL, read_secret, replace, require_label, write_new
 from tenantguard.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -126,11 +126,7 @@ def make_signing_file(path: Path, *, environment: str) -> str:
     Raises:
         ConfigurationError: If *path* exists, cannot be written, or *environment* is not a label.
     """
-    if not LABEL.fullmatch(environment):
-        raise ConfigurationError(
-            "An environment's label has up to 63 letters, digits, '.', '_' and '-', such as "
-            "'production'."
-        )
+    require_label(environment)
     key = _new_key()
     write_new(Path(path), _document(environment, [key]))
     return key.id

@@ -38,7 +38,7 @@ def runs(server: URL, request: pytest.FixtureRequest) -> Iterator[Runs]:
 
 
 def _is_ours(item: pytest.Item) -> bool:
-    return item.name.startswith("test_without_the_guard")
+    return item.name.startswith(f"{test_without_the_guard_a_test_goes_red.__name__}[")
 
 
 def without(name: str, server: str) -> subprocess.CompletedProcess[str]:

@@ -68,7 +68,6 @@ class Desk:
             set_as_current=False,
         )
         self.app.conf.update(
-            worker_hijack_root_logger=False,
             task_default_queue=f"queue{next(_numbers)}",
             broker_transport_options={"polling_interval": 0.02},
             broker_connection_retry_on_startup=True,

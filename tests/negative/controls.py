@@ -268,7 +268,7 @@ def _performs(self: Any) -> Any:
     return Job.perform(self)
 
 
-def _support_reads(_kind: Any, roles: Any) -> dict[str, frozenset[str]]:
+def _support_reads(_kind: Any, roles: Any, **_: Any) -> dict[str, frozenset[str]]:
     return dict.fromkeys(
         (roles.application, roles.support, roles.maintenance, roles.backup), frozenset({"SELECT"})
     )

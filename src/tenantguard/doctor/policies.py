@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tenantguard.doctor.report import Finding, Severity
+from tenantguard.doctor.report import Finding, Severity, as_error
 from tenantguard.doctor.subject import Look
 from tenantguard.rls import verify
 from tenantguard.rls.generate import entries
@@ -27,11 +27,7 @@ def look_at_policies(subject: Subject) -> Look:
     guarded = sum(entry.guarded for entry in entries(subject.catalog))
     return Look(
         f"{guarded} tables, as the application's role",
-        [
-            Finding(each.code, Severity.ERROR, each.table, each.message, each.mend)
-            for each in found
-            if each != LOCKED and each.code not in _OF_RELATIONS
-        ],
+        [as_error(each) for each in found if each != LOCKED and each.code not in _OF_RELATIONS],
         [f"{LOCKED.message} {LOCKED.mend}"] if LOCKED in found else [],
     )
 

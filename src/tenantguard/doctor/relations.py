@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tenantguard.doctor.report import Finding, Severity
+from tenantguard.doctor.report import Finding, Severity, as_error
 from tenantguard.doctor.subject import CouldNotLookError, Look
 from tenantguard.rls.generate import entries
 from tenantguard.rls.names import qualified, quote, target_of
 from tenantguard.rls.session import rolled_back
 from tenantguard.rls.signed import ENTER, VERIFIED, signing_target
 from tenantguard.rls.state import as_recordset, ask
+from tenantguard.rls.views import materialised_view, open_part, view_of_owner
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -113,38 +114,21 @@ def _functions(maintenance: str) -> str:
 
 def _relation(facts: Facts, in_models: set[Target]) -> Iterator[Finding]:
     target = (facts["s"], facts["t"])
-    name, written = ".".join(target), qualified(target)
     if facts["kind"] == "m" and facts["reads"]:
-        yield _error(
-            "view-materialised",
-            name,
-            f"The materialised view {name} holds rows of guarded tables, has no policies, and the "
-            "application reaches it.",
-            f"REVOKE ALL ON {written} FROM the application's role and from PUBLIC.",
-        )
+        yield as_error(materialised_view(target))
     elif facts["kind"] == "v" and facts["reads"] and not facts["invoker"]:
-        yield _error(
-            "view-of-owner",
-            name,
-            f"The view {name} reads guarded tables as its owner, not as the application.",
-            f"ALTER VIEW {written} SET (security_invoker = true), from PostgreSQL 15 on; before, "
-            "revoke it from the application's role.",
-        )
+        yield as_error(view_of_owner(target))
     elif facts["part"] and not facts["locked"] and target not in in_models:
-        yield _error(
-            "partition-open",
-            name,
-            f"{name} is a part of a guarded table, has no row-level security of its own, and the "
-            "application reaches it by its own name.",
-            f"REVOKE ALL ON {written} FROM the application's role and from PUBLIC.",
-        )
+        yield as_error(open_part(target))
     elif facts["kind"] in "rpf" and not facts["part"] and target not in in_models:
-        yield _error(
+        name = ".".join(target)
+        yield Finding(
             "relation-unknown",
+            Severity.ERROR,
             name,
             f"The application reaches {name}, which the models do not know.",
-            f"REVOKE ALL ON {written} FROM the application's role and from PUBLIC; or put it into "
-            "the models and classify it (`tenantguard tables`).",
+            f"REVOKE ALL ON {qualified(target)} FROM the application's role and from PUBLIC; or "
+            "put it into the models and classify it (`tenantguard tables`).",
         )
 
 
@@ -160,7 +144,3 @@ def _function(facts: Facts) -> Finding:
         f"Read it; then REVOKE EXECUTE ON FUNCTION {signature} FROM PUBLIC, or ALTER FUNCTION "
         f"{signature} OWNER TO a role with fewer rights than {quote(facts['owner'])}.",
     )
-
-
-def _error(code: str, name: str, message: str, mend: str) -> Finding:
-    return Finding(code, Severity.ERROR, name, message, mend)

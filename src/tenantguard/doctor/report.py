@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Accepted", "Checked", "Finding", "NotLookedAt", "Report", "Severity"]
+    from tenantguard.rls.finding import Finding as RlsFinding
+
+__all__ = ["Accepted", "Checked", "Finding", "NotLookedAt", "Report", "Severity", "as_error"]
 
 
 class Severity(Enum):
@@ -36,6 +38,11 @@ class Finding:
     object: str | None
     message: str
     mend: str
+
+
+def as_error(found: RlsFinding) -> Finding:
+    """Return what keeps the second lock from holding as an error of the report."""
+    return Finding(found.code, Severity.ERROR, found.table, found.message, found.mend)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,16 @@ if TYPE_CHECKING:
     from tenantguard.rls.state import Facts
     from tenantguard.rls.step import Target
 
-__all__ = ["is_view", "refuse_other_relation", "view_findings", "view_steps", "way_findings"]
+__all__ = [
+    "is_view",
+    "materialised_view",
+    "open_part",
+    "refuse_other_relation",
+    "view_findings",
+    "view_of_owner",
+    "view_steps",
+    "way_findings",
+]
 
 _INVOKER_VERSION = 150000
 _VIEWS = {"v": "view", "m": "materialised view"}
@@ -77,7 +86,7 @@ def view_findings(entry: Entry, facts: Facts) -> Iterator[Finding]:
     name = ".".join(target_of(entry))
     if facts["kind"] != "v":
         yield (
-            _materialised(target_of(entry))
+            materialised_view(target_of(entry))
             if facts["kind"] == "m"
             else Finding(
                 "view-missing",
@@ -87,7 +96,7 @@ def view_findings(entry: Entry, facts: Facts) -> Iterator[Finding]:
             )
         )
     elif not facts["invoker"]:
-        yield _of_owner(target_of(entry))
+        yield view_of_owner(target_of(entry))
 
 
 def way_findings(facts: Facts, in_models: set[Target]) -> Iterator[Finding]:
@@ -100,14 +109,15 @@ def way_findings(facts: Facts, in_models: set[Target]) -> Iterator[Finding]:
         if target in in_models:
             continue
         if way["kind"] == "v":
-            yield _of_owner(target)
+            yield view_of_owner(target)
         elif way["kind"] == "m":
-            yield _materialised(target)
+            yield materialised_view(target)
         else:
-            yield _open(target)
+            yield open_part(target)
 
 
-def _of_owner(target: Target) -> Finding:
+def view_of_owner(target: Target) -> Finding:
+    """Return the finding of a view that reads guarded tables with its owner's rights."""
     return Finding(
         "view-of-owner",
         ".".join(target),
@@ -118,7 +128,8 @@ def _of_owner(target: Target) -> Finding:
     )
 
 
-def _materialised(target: Target) -> Finding:
+def materialised_view(target: Target) -> Finding:
+    """Return the finding of a copy of guarded rows that the application reaches."""
     return Finding(
         "view-materialised",
         ".".join(target),
@@ -128,7 +139,8 @@ def _materialised(target: Target) -> Finding:
     )
 
 
-def _open(target: Target) -> Finding:
+def open_part(target: Target) -> Finding:
+    """Return the finding of a partition or child that the application reaches by its own name."""
     return Finding(
         "partition-open",
         ".".join(target),

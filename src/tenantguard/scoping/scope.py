@@ -33,6 +33,8 @@ class Scope:
         system: Whether the engine is the one of system access: its sessions are pinned to that,
             and nothing else is done.
         tenant_keys: The attribute that holds the tenant, by mapper; filled on first use.
+        references: The relationships to tenants' objects, each with the attribute that holds their
+            tenant, by mapper; filled on first use.
     """
 
     catalog: Catalog
@@ -41,6 +43,9 @@ class Scope:
     observe: Callable[[str, str], None] | None = None
     system: bool = False
     tenant_keys: WeakKeyDictionary[Mapper[Any], str | None] = field(
+        default_factory=WeakKeyDictionary
+    )
+    references: WeakKeyDictionary[Mapper[Any], list[tuple[str, str]]] = field(
         default_factory=WeakKeyDictionary
     )
 

@@ -11,6 +11,7 @@ from weakref import ref
 
 from sqlalchemy import event, inspect
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.base import PASSIVE_NO_INITIALIZE
 from sqlalchemy.orm.exc import UnmappedColumnError
 
 from tenantguard.catalog import Kind
@@ -150,10 +151,11 @@ def _check_flush(session: Session, _context: Any, _instances: Any) -> None:
     for obj in session.new:
         _stamp(scope, obj)
         _check_references(scope, obj)
-    for obj in (*session.dirty, *session.deleted):
-        _check_unchanged(scope, obj)
     for obj in session.dirty:
+        _check_unchanged(scope, obj)
         _check_references(scope, obj)
+    for obj in session.deleted:
+        _check_unchanged(scope, obj)
 
 
 def _session_scope(session: Session) -> Scope | None:
@@ -204,16 +206,13 @@ def _check_references(scope: Scope, obj: Any) -> None:
     One by its key alone is left to the database, or to the statement.
     """
     state = inspect(obj)
-    for relationship in state.mapper.relationships:
-        key = _tenant_key(scope, relationship.mapper)
-        if key is None or relationship.viewonly:
-            continue
-        added = state.attrs[relationship.key].history.added or ()
+    for name, key in _references(scope, state.mapper):
+        added = state.get_history(name, PASSIVE_NO_INITIALIZE).added or ()
         values = [inspect(other).dict.get(key) for other in added if other is not None]
         if not all(value is None or _is_own(scope, value) for value in values):
             raise CrossTenantError(
-                f"{type(obj).__name__}.{relationship.key} refers to an object of another tenant. "
-                "Load what it is to refer to under the active tenant."
+                f"{type(obj).__name__}.{name} refers to an object of another tenant. Load what it "
+                "is to refer to under the active tenant."
             )
 
 
@@ -238,6 +237,17 @@ def _tenant_key(scope: Scope, mapper: Mapper[Any]) -> str | None:
     if mapper not in scope.tenant_keys:
         scope.tenant_keys[mapper] = _find_tenant_key(scope, mapper)
     return scope.tenant_keys[mapper]
+
+
+def _references(scope: Scope, mapper: Mapper[Any]) -> list[tuple[str, str]]:
+    """Return *mapper*'s relationships to tenants' objects, each with the key of their tenant."""
+    if mapper not in scope.references:
+        scope.references[mapper] = [
+            (each.key, key)
+            for each in mapper.relationships
+            if not each.viewonly and (key := _tenant_key(scope, each.mapper)) is not None
+        ]
+    return scope.references[mapper]
 
 
 def _find_tenant_key(scope: Scope, mapper: Mapper[Any]) -> str | None:

@@ -39,20 +39,26 @@ _PACKAGES = ("sqlalchemy", "psycopg", "psycopg2-binary", "asyncpg")
 @contextmanager
 def world() -> Iterator[World]:
     with embedded_server() as server:
-        built = build_world(server.url())
-        with built.admin.begin() as connection:
-            connection.execute(
-                text(
-                    "INSERT INTO patients (tenant_id, name) SELECT p.id, 'patient ' || n "
-                    "FROM practices p, generate_series(1, :rows) n"
-                ),
-                {"rows": ROWS},
-            )
-        with built.admin.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-            connection.execute(text("VACUUM ANALYZE"))
+        built = fill(build_world(server.url()))
+        with built.admin.connect() as connection:
             print(f"PostgreSQL {connection.scalar(text('SHOW server_version'))}")
         yield built
         built.dispose()
+
+
+def fill(built: World) -> World:
+    """Give each tenant `ROWS` patients."""
+    with built.admin.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO patients (tenant_id, name) SELECT p.id, 'patient ' || n "
+                "FROM practices p, generate_series(1, :rows) n"
+            ),
+            {"rows": ROWS},
+        )
+    with built.admin.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        connection.execute(text("VACUUM ANALYZE"))
+    return built
 
 
 def often(function: Callable[[], object]) -> Work:

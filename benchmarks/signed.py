@@ -13,8 +13,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from bench import ROWS, compare, machine, often, report
-from locks import Locks, World, build_world
+from bench import compare, fill, machine, often, report
+from locks import Locks, build_world
 from practice import A, Order, Patient, Practice
 from signing_world import build_signed
 from sqlalchemy import Engine, create_engine, select, text
@@ -49,20 +49,6 @@ def new_database(server: URL, name: str) -> URL:
         connection.execute(text(f"CREATE DATABASE {name}"))
     admin.dispose()
     return server.set(database=name)
-
-
-def fill(built: World) -> World:
-    with built.admin.begin() as connection:
-        connection.execute(
-            text(
-                "INSERT INTO patients (tenant_id, name) SELECT p.id, 'patient ' || n "
-                "FROM practices p, generate_series(1, :rows) n"
-            ),
-            {"rows": ROWS},
-        )
-    with built.admin.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-        connection.execute(text("VACUUM ANALYZE"))
-    return built
 
 
 def in_transaction(engine: Engine, query: Any) -> Callable[[], object]:

@@ -18,6 +18,7 @@ from sqlalchemy.types import TypeEngine
 
 from tenantguard.classification import (
     SETTING,
+    WRITTEN,
     Entry,
     IdentityLookup,
     Kind,
@@ -32,6 +33,7 @@ from tenantguard.tenant_ids import affinity, canonical, to_text
 
 __all__ = [
     "SETTING",
+    "WRITTEN",
     "Catalog",
     "Entry",
     "IdentityLookup",
@@ -234,7 +236,7 @@ class Catalog:
             )
         parents = self._parents(table)
         if parents:
-            through = ", ".join(parent.column for parent in parents)
+            through = ", ".join(parent.column.name for parent in parents)
             reason = f"through {through}; application only"
             return Entry(name, schema, Kind.CHILD, reason, table, parents=parents)
         return Entry(name, schema, Kind.UNCLASSIFIED, f"no column {wanted}, not declared", table)
@@ -248,7 +250,7 @@ class Catalog:
             ConfigurationError: If one of them has several columns.
         """
         table = entry.table
-        if table is None or entry.kind not in (Kind.SCOPED, Kind.CHILD):
+        if table is None or entry.kind not in WRITTEN:
             return ()
         known = len(self.metadata.tables)
         count, found = self._references.get(table, (0, ()))
@@ -265,7 +267,7 @@ class Catalog:
         except NoReferenceError:
             # No model has that table, so nothing says that its rows are a tenant's.
             return False
-        return Kind.CHILD in kinds and kinds <= {Kind.SCOPED, Kind.CHILD}
+        return Kind.CHILD in kinds and kinds <= WRITTEN
 
     def _reference(self, entry: Entry, key: ForeignKeyConstraint) -> Parent:
         if len(key.elements) > 1:
@@ -299,7 +301,7 @@ class Catalog:
         return table.fullname == self.tenants
 
     def _is_owned(self, table: Table) -> bool:
-        return self.entry(table).kind in (Kind.SCOPED, Kind.CHILD)
+        return self.entry(table).kind in WRITTEN
 
 
 def _names_one_row(key: ForeignKeyConstraint) -> bool:
@@ -308,7 +310,7 @@ def _names_one_row(key: ForeignKeyConstraint) -> bool:
 
 
 def _parent(key: ForeignKeyConstraint) -> Parent:
-    return Parent(key.referred_table, next(iter(key.columns)).name, key.elements[0].column)
+    return Parent(next(iter(key.columns)), key.elements[0].column)
 
 
 def _column_named(table: Table | None, name: str) -> Column[Any] | None:

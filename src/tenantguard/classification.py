@@ -8,7 +8,16 @@ from sqlalchemy import Column, Table
 
 from tenantguard.errors import ConfigurationError
 
-__all__ = ["SETTING", "Entry", "IdentityLookup", "Kind", "Parent", "Roles", "TenantLookup"]
+__all__ = [
+    "SETTING",
+    "WRITTEN",
+    "Entry",
+    "IdentityLookup",
+    "Kind",
+    "Parent",
+    "Roles",
+    "TenantLookup",
+]
 
 SETTING = "tenantguard.tenant"
 """The transaction-local PostgreSQL setting that carries the tenant."""
@@ -27,18 +36,20 @@ class Kind(Enum):
     KEYS = "keys"
 
 
+WRITTEN = frozenset({Kind.SCOPED, Kind.CHILD})
+"""The tables that are written in a tenant's name."""
+
+
 @dataclass(frozen=True, slots=True)
 class Parent:
     """Where a child's rows get their tenant from.
 
     Attributes:
-        table: The scoped table, or another child.
-        column: Name of the child's foreign key.
-        key: The column of *table* that it refers to.
+        column: The child's foreign key.
+        key: The column that it refers to, of a scoped table or another child.
     """
 
-    table: Table
-    column: str
+    column: Column[Any]
     key: Column[Any]
 
 

@@ -395,9 +395,9 @@ class TenantGuard(GuardedJobs):
     def _entering(self) -> Callable[[str, int, int], str] | None:
         """Return how a tenant is entered by a signature, once the keys were read."""
         # Observing, the database need not have what verifies a signature.
-        if self.signing is None or not self.catalog.signed or self.mode == "observe":
+        if not self.catalog.signed or self.mode == "observe":
             return None
-        key, function = self.signing.primary, rls.enter_function(self.catalog)
+        key, function = self.signing_keys().primary, rls.enter_function(self.catalog)
 
         def entering(tenant: str, process: int, at: int) -> str:
             token = rls.entry_token(key, tenant, process=process, at=at)
@@ -432,8 +432,7 @@ class TenantGuard(GuardedJobs):
     def _verify(self, connection: Any, first: bool, *, proof: _Proof) -> None:  # noqa: FBT001
         """Raise unless the second lock holds for *connection*'s role."""
         if first:
-            signing = self.signing if self.catalog.signed else None
-            key = None if signing is None else signing.primary.id
+            key = self.signing_keys().primary.id if self.catalog.signed else None
             findings = rls.verify(connection, self.catalog, self.roles, key)
         else:
             findings = rls.verify_role(connection, self.catalog, self.roles)

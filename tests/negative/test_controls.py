@@ -50,7 +50,9 @@ def without(name: str, server: str) -> subprocess.CompletedProcess[str]:
         "TENANTGUARD_TEST_URL": server,
         "PYTHONPATH": str(Path(__file__).parent),
     }
-    command = [sys.executable, "-m", "pytest", "-p", "controls", "-x", control.test]
+    # What the missing guard leaves open is closed late, by the collector: not what is asked here.
+    plugins = ["-p", "controls", "-p", "no:unraisableexception"]
+    command = [sys.executable, "-m", "pytest", *plugins, "-x", control.test]
     words = ["-k", control.words] if control.words else []
     return subprocess.run(
         [*command, *words], cwd=ROOT, env=environment, capture_output=True, text=True, check=False

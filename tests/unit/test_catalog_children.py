@@ -44,7 +44,7 @@ def _kind(catalog: Catalog, name: str) -> Kind:
 
 def _references(catalog: Catalog, name: str) -> list[str]:
     entry = catalog.entry(catalog.metadata.tables[name])
-    return [each.column for each in catalog.references(entry)]
+    return [each.column.name for each in catalog.references(entry)]
 
 
 def test_child_belongs_to_its_parents_tenant() -> None:
@@ -55,7 +55,7 @@ def test_child_belongs_to_its_parents_tenant() -> None:
     )
     assert _kind(catalog, "lines") is _kind(catalog, "comments") is Kind.CHILD
     comments = catalog.entry(catalog.metadata.tables["comments"])
-    assert [each.column for each in comments.parents] == ["parent_id"]
+    assert [each.column.name for each in comments.parents] == ["parent_id"]
     assert _references(catalog, "comments") == ["about_id", "parent_id"]
     assert comments.owned
     assert not comments.guarded

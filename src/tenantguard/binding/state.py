@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from tenantguard.binding.entry import Entry
 
 __all__ = [
-    "PROCESS",
     "SNAPSHOT_QUERY",
     "UNBOUND",
     "Beginning",

@@ -58,8 +58,9 @@ def init(file: Path, *, environment: str, output: str) -> None:
         f"Made {file} with the key {key}. Only the file's owner can read it.\n\n"
         "Next, give it to the guard:\n"
         f'    TenantGuard(…, signing=SigningFile({where}, environment="{environment}"))\n'
-        "then `tenantguard rls apply`, which also puts the key into the database. Losing the file "
-        "loses no data: make another one, and push it.",
+        "Jobs are signed now. For PostgreSQL to believe signed tenants only, add "
+        "`signed_setting=True`, then run `tenantguard rls apply`, which also puts the key into the "
+        "database. Losing the file loses no data: make another one, and push it.",
     )
 
 

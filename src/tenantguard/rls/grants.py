@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Sequence
 
+from tenantguard.catalog import WRITTEN
 from tenantguard.catalog import Kind as TableKind
 from tenantguard.rls.names import (
     DEFAULT_SCHEMA,
@@ -34,9 +35,6 @@ _READ = frozenset({"SELECT"})
 _WRITE = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE"})
 _ADD = frozenset({"SELECT", "INSERT"})
 _NEXT_VALUE = frozenset({"USAGE"})
-
-_WRITTEN = frozenset({TableKind.SCOPED, TableKind.CHILD})
-"""What the application writes in a tenant's name."""
 
 _EACH = "\0"
 """Stands for the sequence in a statement that is formatted in the database."""
@@ -93,13 +91,13 @@ def _on_table(kind: TableKind, roles: Roles, *, view: bool) -> dict[str, frozens
         return {roles.application: _ADD, **granted}
     if kind is not TableKind.UNTENANTED:
         granted[roles.support] = _READ
-        granted[roles.application] = write if kind in _WRITTEN else _READ
+        granted[roles.application] = write if kind in WRITTEN else _READ
     return granted
 
 
 def _on_sequences(kind: TableKind, roles: Roles) -> dict[str, frozenset[str]]:
     granted = {roles.maintenance: _NEXT_VALUE, roles.backup: _READ}
-    if kind in _WRITTEN:
+    if kind in WRITTEN:
         granted[roles.application] = _NEXT_VALUE
     return granted
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tenantguard.catalog import WRITTEN
 from tenantguard.catalog import Kind as TableKind
 from tenantguard.errors import sqlstate
 from tenantguard.rls.drift import drift
@@ -156,8 +157,7 @@ def _refused(entry: Entry) -> set[str]:
         return _NEVER | _WRITES | {"SELECT"}
     if entry.kind is TableKind.KEYS:
         return _NEVER | (_WRITES - {"INSERT"})
-    written = entry.kind in (TableKind.SCOPED, TableKind.CHILD)
-    return _NEVER if written else _NEVER | _WRITES
+    return _NEVER if entry.kind in WRITTEN else _NEVER | _WRITES
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,7 +175,7 @@ class TenantCompiler(TextWatch):
 
     def _look_up(self, parents: Iterable[Parent]) -> None:
         """Note that *parents* say whose a row is; a CTE of their name would answer instead."""
-        tables = [parent.table for parent in parents]
+        tables = [parent.key.table for parent in parents]
         self._looked_up |= {str(table.name) for table in tables if not self._schema(table)}
         self._refuse_shadows()
 
@@ -330,13 +330,13 @@ class TenantCompiler(TextWatch):
         parents = self.tenantguard.catalog.references(entry)
         self._look_up(parents)
         references = [
-            Reference(own, parent, cast("Any", self._own(entry.table, parent.column)))
+            Reference(own, parent)
             for parent in parents
-            if (own := self._own(leaf.table, parent.column)) is not None
+            if (own := self._own(leaf.table, parent.column.name)) is not None
         ]
         return Target(entry, column, references)
 
-    def _own(self, table: Any, name: str) -> ColumnClause[Any] | None:
+    def _own(self, table: TableClause, name: str) -> ColumnClause[Any] | None:
         """Return the column *name* of *table*, which a lightweight construct may lack."""
         own = next((one for one in table.c if one.name == name), None)
         if own is None and self._enforcing:

@@ -17,7 +17,6 @@ from sqlalchemy.sql.elements import BindParameter, ColumnClause, Null
 from tenantguard.errors import UnscopedStatementError
 
 if TYPE_CHECKING:
-    from sqlalchemy import Column
     from sqlalchemy.sql.elements import ColumnElement
     from sqlalchemy.sql.expression import FromClause
     from sqlalchemy.types import TypeEngine
@@ -42,12 +41,10 @@ class Reference:
     Attributes:
         column: The column in the statement's own construct of the table.
         parent: The row that it has to name.
-        declared: The column as the models have it.
     """
 
     column: ColumnClause[Any]
     parent: Parent
-    declared: Column[Any]
 
     def checked(self, value: Any, source: FromClause | None = None) -> ColumnElement[Any]:
         """Return *value*, which fails by a division by zero unless it names a row of the tenant.
@@ -75,7 +72,7 @@ class Reference:
         # Text is not cast to a length where it is written: what is too long stays an error.
         written = cast(given, self._written)
         held = cast(written, self._type) if self._is_text else written
-        rows = self.parent.table.alias()
+        rows = self.parent.key.table.alias()
         count = select(func.count()).select_from(rows).where(rows.c[self.parent.key.key] == held)
         found = count.correlate(source).scalar_subquery()
         return case((held.is_(None), null()), (literal(1) / found == literal(1), written))
@@ -98,7 +95,7 @@ class Reference:
     def refuse_default(self) -> None:
         """Raise `UnscopedStatementError` if the column fills itself: nothing would check that."""
         filled = ("default", "server_default", "onupdate", "server_onupdate")
-        columns = (self.column, self.declared)
+        columns = (self.column, self.parent.column)
         if any(getattr(each, name, None) is not None for each in columns for name in filled):
             raise UnscopedStatementError(
                 f"Column {self.column.name!r} refers to a tenant's row and has a default, which "
@@ -123,6 +120,8 @@ class Reference:
 
 def through(parent: Parent, source: FromClause | None) -> ColumnElement[bool]:
     """Return what says that a row of *source* refers to one of the tenant's rows."""
-    column: ColumnClause[Any] = ColumnClause(parent.column, parent.key.type, _selectable=source)
-    rows = parent.table.alias()
+    column: ColumnClause[Any] = ColumnClause(
+        parent.column.name, parent.key.type, _selectable=source
+    )
+    rows = parent.key.table.alias()
     return column.in_(select(rows.c[parent.key.key]).correlate(None))

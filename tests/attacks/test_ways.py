@@ -132,7 +132,7 @@ def test_a_way_around_the_policies_is_refused(shapes: ShapeStage, way: str, lock
                 assert before.scalar(text(f"SELECT count(*) FROM {relation}")) >= 6
             with pytest.raises(PolicyDriftError, match=rf"{relation}.*Mend: (REVOKE|ALTER VIEW)"):
                 fresh.connect()
-            found = {(each.code, each.table) for each in _findings(shapes)}
+            found = {(each.code, each.object) for each in _findings(shapes)}
             assert (code, f"public.{relation}") in found
         fresh.connect().close()
 

@@ -84,4 +84,4 @@ def found(world: World) -> set[tuple[str, str | None]]:
     with world.as_application() as connection:
         findings = rls.verify(connection, world.catalog, world.roles)
     assert all(finding.mend for finding in findings)
-    return {(finding.code, finding.table) for finding in findings}
+    return {(finding.code, finding.object) for finding in findings}

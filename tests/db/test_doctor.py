@@ -21,10 +21,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tenantguard import TenantGuard, rls
 from tenantguard.cli import main
-from tenantguard.doctor import Severity, Subject
+from tenantguard.doctor import Subject
 from tenantguard.doctor.eyes import Eyes
 from tenantguard.doctor.pooler import look_at_pooler
 from tenantguard.errors import PolicyDriftError
+from tenantguard.findings import Severity
 from tenantguard.rls.generate import LOCK_TIMEOUT
 from tenantguard.rls.names import target_of
 from tenantguard.rls.verify import LOCKED

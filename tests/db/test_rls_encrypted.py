@@ -383,4 +383,4 @@ def test_four_statements_with_encrypted_columns(applied: World) -> None:
         assert len(sent) == 5
         applied.run(f"ALTER TABLE {KEYS} NO FORCE ROW LEVEL SECURITY")
         [off] = rls.verify_role(connection, applied.catalog, applied.roles)
-    assert (off.code, off.table) == ("rls-off", KEYS)
+    assert (off.code, off.object) == ("rls-off", KEYS)

@@ -38,7 +38,7 @@ def verify(world: World, *, autocommit: bool = False) -> list[rls.Finding]:
 
 
 def codes(findings: list[rls.Finding]) -> set[tuple[str, str | None]]:
-    return {(finding.code, finding.table) for finding in findings}
+    return {(finding.code, finding.object) for finding in findings}
 
 
 class Counting:

@@ -11,13 +11,14 @@ from sqlalchemy import MetaData, create_engine, make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from tenantguard.catalog import Catalog, Roles
-from tenantguard.doctor import Absence, Severity, Subject, engine_for
+from tenantguard.doctor import Absence, Subject, engine_for
 from tenantguard.doctor.engine import look_at_engines
 from tenantguard.doctor.server_log import judge as judge_log
 from tenantguard.doctor.transport import Way, _sslmode
 from tenantguard.doctor.transport import judge as judge_way
 from tenantguard.doctor.versions import END_OF_LIFE, FAULTS
 from tenantguard.doctor.versions import judge as judge_version
+from tenantguard.findings import Severity
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

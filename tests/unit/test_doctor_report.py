@@ -18,21 +18,31 @@ from tenantguard.doctor import (
     CHECKS,
     Absence,
     Checked,
-    Finding,
     NotLookedAt,
     Report,
-    Severity,
     Subject,
     examine,
     write_text,
 )
 from tenantguard.doctor.models import look_at_tables
+from tenantguard.findings import Finding, Severity
 
 if TYPE_CHECKING:
     from tenantguard.doctor import Look
 
-ERROR = Finding("bad", Severity.ERROR, "t", "It is bad.", "Mend it.")
-WARNING = Finding("weak", Severity.WARNING, None, "It is weak.", "Mend it too.")
+ERROR = Finding(
+    "bad",
+    "t",
+    "It is bad.",
+    "Mend it.",
+)
+WARNING = Finding(
+    "weak",
+    None,
+    "It is weak.",
+    "Mend it too.",
+    Severity.WARNING,
+)
 
 
 def subject() -> Subject:
@@ -133,7 +143,12 @@ def test_text_fits_the_terminal_s_encoding(
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding=encoding)
     monkeypatch.setattr(sys, "stdout", stream)
-    long = Finding("long", Severity.ERROR, None, "word " * 60, "Mend it.")
+    long = Finding(
+        "long",
+        None,
+        "word " * 60,
+        "Mend it.",
+    )
     missed = (NotLookedAt("keys", "no address"), NotLookedAt("tenants", "asked", chosen=True))
     write_text(
         Report(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from tenantguard.cli.key_making import Made
     from tenantguard.cli.key_rows import Tenant
-    from tenantguard.doctor.report import Finding
+    from tenantguard.findings import Finding
 
 __all__ = ["VERSION", "Seen", "write_list", "write_made"]
 

@@ -15,8 +15,8 @@ from tenantguard.cli.key_question import asked_tables, key_question
 from tenantguard.crypto.format import keyset_context
 from tenantguard.doctor import Absence, Subject
 from tenantguard.doctor.eyes import Eyes
-from tenantguard.doctor.report import Finding, Severity
 from tenantguard.errors import ConfigurationError, KeyUnavailableError, UnknownTenantError, sqlstate
+from tenantguard.findings import Finding
 from tenantguard.keytable import KEY_TABLE, PURPOSES
 from tenantguard.rls.names import target_of
 
@@ -191,7 +191,6 @@ def findings(guard: TenantGuard, tenants: list[Tenant], uri: str | None) -> Iter
     for other, number in sorted(foreign.items()):
         yield Finding(
             FOREIGN,
-            Severity.ERROR,
             table,
             f"{number:,} keysets are wrapped by {printable(other)}, and TenantGuard(keys=…) has "
             f"{uri}: the application cannot open what they have sealed.",
@@ -201,7 +200,12 @@ def findings(guard: TenantGuard, tenants: list[Tenant], uri: str | None) -> Iter
     for code, message in _MESSAGES.items():
         if counts[code]:
             text = f"{counts[code]:,} {message}"
-            yield Finding(code, Severity.ERROR, table, text, _MENDS[code])
+            yield Finding(
+                code,
+                table,
+                text,
+                _MENDS[code],
+            )
 
 
 def printable(text: str) -> str:

@@ -2,7 +2,7 @@
 
 from tenantguard.doctor.addresses import engine_for, engine_like
 from tenantguard.doctor.checks import CHECKS, Check, examine
-from tenantguard.doctor.report import Accepted, Checked, Finding, NotLookedAt, Report, Severity
+from tenantguard.doctor.report import Accepted, Checked, NotLookedAt, Report
 from tenantguard.doctor.subject import Absence, Look, Subject
 from tenantguard.doctor.written import write_json, write_text
 
@@ -12,11 +12,9 @@ __all__ = [
     "Accepted",
     "Check",
     "Checked",
-    "Finding",
     "Look",
     "NotLookedAt",
     "Report",
-    "Severity",
     "Subject",
     "engine_for",
     "engine_like",

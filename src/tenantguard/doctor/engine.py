@@ -6,8 +6,8 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from tenantguard.doctor.arguments import arguments_of, beyond_address, makes_own_connections
-from tenantguard.doctor.report import Finding, Severity
 from tenantguard.doctor.subject import Absence, CouldNotLookError, Look
+from tenantguard.findings import Finding, Severity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +38,6 @@ def _protection(name: str, engine: Engine, subject: Subject) -> Iterator[Finding
     if not subject.is_protected(engine):
         yield Finding(
             "engine-unprotected",
-            Severity.ERROR,
             name,
             f"No guard protects the engine {name}: its statements are not scoped, and it binds no "
             "tenant.",
@@ -54,7 +53,6 @@ def _connections(name: str, engine: Engine) -> Iterator[Finding]:
     if autocommit or "AUTOCOMMIT" in (level, dialect._on_connect_isolation_level):  # noqa: SLF001
         yield Finding(
             "engine-autocommit",
-            Severity.ERROR,
             name,
             f"The engine {name} is in AUTOCOMMIT, where only SQLAlchemy's statements carry the "
             "tenant, each in a transaction of its own, and the driver's own cursors are refused.",
@@ -64,7 +62,6 @@ def _connections(name: str, engine: Engine) -> Iterator[Finding]:
     if pool._reset_on_return.name == "reset_none":  # noqa: SLF001
         yield Finding(
             "engine-no-reset",
-            Severity.ERROR,
             name,
             f"The pool of {name} does not roll back what is returned to it, so a transaction stays "
             "open with its tenant.",
@@ -73,7 +70,6 @@ def _connections(name: str, engine: Engine) -> Iterator[Finding]:
     if makes_own_connections(engine):
         yield Finding(
             "engine-creator",
-            Severity.ERROR,
             name,
             f"The engine {name} makes its connections by a function of its own, which does not "
             "make them connections that bind a tenant.",
@@ -89,12 +85,12 @@ def _arguments(name: str, engine: Engine) -> Iterator[Finding]:
     what = "arguments that cannot be read" if names is None else ", ".join(names)
     yield Finding(
         "engine-arguments",
-        Severity.WARNING,
         name,
         f"The engine {name} connects with more than its address says: {what}. The address that was "
         "given was examined without that.",
         "Leave out --database-url and TENANTGUARD_DATABASE_URL, and what the engine connects with "
         "is examined; or say the same in the address that you give, and accept this.",
+        Severity.WARNING,
     )
 
 
@@ -102,17 +98,17 @@ def _logging(name: str, engine: Engine) -> Iterator[Finding]:
     if not engine.hide_parameters:
         yield Finding(
             "engine-shows-parameters",
-            Severity.WARNING,
             name,
             f"Errors and logs of the engine {name} print the values of statements.",
             "Leave out show_parameters=True of protect(), or create_engine(hide_parameters=True).",
+            Severity.WARNING,
         )
     # hide_parameters hides what is sent; at DEBUG, SQLAlchemy prints the rows that come back.
     if engine.logger.isEnabledFor(logging.DEBUG):
         yield Finding(
             "engine-logs-rows",
-            Severity.WARNING,
             name,
             f"The engine {name} logs every row it reads.",
             "Leave out echo='debug', and set the logger sqlalchemy.engine to INFO or above.",
+            Severity.WARNING,
         )

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from tenantguard.catalog import Kind
 from tenantguard.doctor.eyes import Eyes
 from tenantguard.doctor.links import links_of
-from tenantguard.doctor.report import Finding, Severity
 from tenantguard.doctor.tally import Count, tally
+from tenantguard.findings import Finding, Severity
 from tenantguard.rls.generate import entries
 from tenantguard.rls.names import qualified, quote, target_of
 from tenantguard.rls.state import read_structure
@@ -60,7 +60,6 @@ def _constraints(link: Link) -> Iterator[Finding]:
     if between_scoped and not link.carries_tenant:
         yield Finding(
             "key-without-tenant",
-            Severity.ERROR,
             table,
             f"Rows of {table} can point at another tenant's rows of "
             f"{'.'.join(target_of(link.parent))}: no foreign key from {_columns(link)} holds the "
@@ -75,13 +74,13 @@ def _constraints(link: Link) -> Iterator[Finding]:
             alter = f"ALTER TABLE {qualified(target_of(link.child))}"
             yield Finding(
                 "key-not-valid",
-                Severity.WARNING,
                 table,
                 f"Foreign key {constraint.name} of {table} is not validated, so it says nothing "
                 "about older rows.",
                 _APPLY
                 if link.modelled and constraint.pairs == link.pairs
                 else f"As a superuser: {alter} VALIDATE CONSTRAINT {quote(constraint.name)}",
+                Severity.WARNING,
             )
 
 
@@ -98,7 +97,6 @@ def _crossing(link: Link, wrong: int) -> Iterator[Finding]:
     )
     yield Finding(
         "key-crossed",
-        Severity.ERROR,
         table,
         f"{wrong:,} rows of {table} point at a row of {'.'.join(target_of(link.parent))} "
         f"{what}{although}.",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tenantguard.catalog import Kind
-from tenantguard.doctor.report import Finding, Severity
 from tenantguard.doctor.subject import Look
+from tenantguard.findings import Finding, Severity
 from tenantguard.rls.generate import entries
 
 if TYPE_CHECKING:
@@ -27,7 +27,16 @@ def look_at_mode(subject: Subject) -> Look:
         return Look(subject.mode)
     mend = "TenantGuard(mode='enforce'), which is the default."
     return Look(
-        subject.mode, [Finding(f"mode-{subject.mode}", Severity.WARNING, None, message, mend)]
+        subject.mode,
+        [
+            Finding(
+                f"mode-{subject.mode}",
+                None,
+                message,
+                mend,
+                Severity.WARNING,
+            )
+        ],
     )
 
 
@@ -39,7 +48,6 @@ def look_at_tables(subject: Subject) -> Look:
     findings = [
         Finding(
             "table-unclassified",
-            Severity.ERROR,
             entry.fullname,
             f"Table {entry.fullname} is unclassified, so its use is an error.",
             f"`tenantguard tables` says how; `tenantguard migrate sql {entry.fullname}` gives it "
@@ -51,11 +59,11 @@ def look_at_tables(subject: Subject) -> Look:
     findings += [
         Finding(
             "table-application-only",
-            Severity.WARNING,
             entry.fullname,
             f"Table {entry.fullname} has no tenant column of its own: statements are scoped "
             "through its parent, and row-level security does not hold it.",
             f"`tenantguard migrate sql {entry.fullname}` gives it the column.",
+            Severity.WARNING,
         )
         for entry in catalog.application_only
     ]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tenantguard.doctor.report import Finding, Severity, as_error
 from tenantguard.doctor.subject import Look
+from tenantguard.findings import Finding
 from tenantguard.rls import verify
 from tenantguard.rls.generate import entries
 from tenantguard.rls.session import rolled_back
@@ -27,7 +27,7 @@ def look_at_policies(subject: Subject) -> Look:
     guarded = sum(entry.guarded for entry in entries(subject.catalog))
     return Look(
         f"{guarded} tables, as the application's role",
-        [as_error(each) for each in found if each != LOCKED and each.code not in _OF_RELATIONS],
+        [each for each in found if each != LOCKED and each.code not in _OF_RELATIONS],
         [f"{LOCKED.message} {LOCKED.mend}"] if LOCKED in found else [],
     )
 
@@ -43,7 +43,6 @@ def look_at_row_security(subject: Subject) -> Look:
         [
             Finding(
                 "row-security-off",
-                Severity.ERROR,
                 None,
                 "The application's sessions start with row_security = off, under which every "
                 "statement on a guarded table fails.",

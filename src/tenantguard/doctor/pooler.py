@@ -10,8 +10,8 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from tenantguard.doctor.report import Finding, Severity
 from tenantguard.doctor.subject import Look, present
+from tenantguard.findings import Finding, Severity
 from tenantguard.rls.session import rolled_back
 
 if TYPE_CHECKING:
@@ -73,20 +73,20 @@ def _by_port(port: int | None) -> Look:
 def _between() -> Finding:
     return Finding(
         "pooler-between",
-        Severity.WARNING,
         None,
         "Something between the application and PostgreSQL answers the driver: a pooler such as "
         "PgBouncer.",
         f"{_SETTINGS} {_SEE} Or connect the application directly.",
+        Severity.WARNING,
     )
 
 
 def _transaction_pooling() -> Finding:
     return Finding(
         "pooler-transaction",
-        Severity.WARNING,
         None,
         "A pooler gives each transaction another server connection. The guard scrubs it at each "
         "BEGIN; what else relies on one connection does not hold.",
         f"{_STATEMENTS} {_SETTINGS} {_SEE} Then accept this.",
+        Severity.WARNING,
     )

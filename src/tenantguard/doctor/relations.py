@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tenantguard.doctor.report import Finding, Severity, as_error
 from tenantguard.doctor.subject import CouldNotLookError, Look
+from tenantguard.findings import Finding, Severity
 from tenantguard.rls.generate import entries
 from tenantguard.rls.names import qualified, quote, target_of
 from tenantguard.rls.session import rolled_back
@@ -115,16 +115,15 @@ def _functions(maintenance: str) -> str:
 def _relation(facts: Facts, in_models: set[Target]) -> Iterator[Finding]:
     target = (facts["s"], facts["t"])
     if facts["kind"] == "m" and facts["reads"]:
-        yield as_error(materialised_view(target))
+        yield materialised_view(target)
     elif facts["kind"] == "v" and facts["reads"] and not facts["invoker"]:
-        yield as_error(view_of_owner(target))
+        yield view_of_owner(target)
     elif facts["part"] and not facts["locked"] and target not in in_models:
-        yield as_error(open_part(target))
+        yield open_part(target)
     elif facts["kind"] in "rpf" and not facts["part"] and target not in in_models:
         name = ".".join(target)
         yield Finding(
             "relation-unknown",
-            Severity.ERROR,
             name,
             f"The application reaches {name}, which the models do not know.",
             f"REVOKE ALL ON {qualified(target)} FROM the application's role and from PUBLIC; or "
@@ -137,10 +136,10 @@ def _function(facts: Facts) -> Finding:
     signature = f"{qualified((facts['s'], facts['f']))}({facts['arguments']})"
     return Finding(
         "function-definer",
-        Severity.WARNING,
         name,
         f"The application may call {name}, which runs as {facts['owner']!r}, whom no policy "
         "restricts.",
         f"Read it; then REVOKE EXECUTE ON FUNCTION {signature} FROM PUBLIC, or ALTER FUNCTION "
         f"{signature} OWNER TO a role with fewer rights than {quote(facts['owner'])}.",
+        Severity.WARNING,
     )

@@ -3,46 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import TYPE_CHECKING
+
+from tenantguard.findings import Severity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tenantguard.rls.finding import Finding as RlsFinding
+    from tenantguard.findings import Finding
 
-__all__ = ["Accepted", "Checked", "Finding", "NotLookedAt", "Report", "Severity", "as_error"]
-
-
-class Severity(Enum):
-    """An *error* keeps tenants from being apart; a *warning* weakens what stands around that."""
-
-    ERROR = "error"
-    WARNING = "warning"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One fault. It names roles, tables, constraints and settings, and never a value or a tenant.
-
-    Attributes:
-        code: Stable, such as "key-crossed".
-        severity: How bad it is.
-        object: The table, role or engine it is about, or None.
-        message: What was found.
-        mend: The command, the SQL or the line of code that mends it.
-    """
-
-    code: str
-    severity: Severity
-    object: str | None
-    message: str
-    mend: str
-
-
-def as_error(found: RlsFinding) -> Finding:
-    """Return what keeps the second lock from holding as an error of the report."""
-    return Finding(found.code, Severity.ERROR, found.table, found.message, found.mend)
+__all__ = ["Accepted", "Checked", "NotLookedAt", "Report"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tenantguard.doctor.report import Finding, Severity
 from tenantguard.doctor.subject import Look, present
+from tenantguard.findings import Finding, Severity
 from tenantguard.rls.session import rolled_back
 
 if TYPE_CHECKING:
@@ -88,4 +88,10 @@ def _plans(settings: Mapping[str, str]) -> Iterator[Finding]:
 
 def _finding(code: str, message: str, mend: str) -> Finding:
     whole = f"{message} The server's log then holds tenants' data, without any lock."
-    return Finding(code, Severity.WARNING, None, whole, mend)
+    return Finding(
+        code,
+        None,
+        whole,
+        mend,
+        Severity.WARNING,
+    )

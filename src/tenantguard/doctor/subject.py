@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from tenantguard.catalog import Catalog, Roles
-    from tenantguard.doctor.report import Finding
+    from tenantguard.findings import Finding
 
 __all__ = [
     "Absence",

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from tenantguard.doctor.eyes import Eyes
-    from tenantguard.doctor.report import Finding
     from tenantguard.doctor.subject import Subject
+    from tenantguard.findings import Finding
     from tenantguard.rls.step import Target
 
 __all__ = ["Count", "tally"]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from tenantguard.catalog import Kind
 from tenantguard.doctor.eyes import Eyes
-from tenantguard.doctor.report import Finding, Severity
 from tenantguard.doctor.tally import Count, tally
+from tenantguard.findings import Finding
 from tenantguard.rls.generate import entries
 from tenantguard.rls.names import qualified, quote, target_of
 
@@ -58,7 +58,6 @@ def _found(entry: Entry, catalog: Catalog, empty: int, unknown: int) -> Iterator
     if empty:
         yield Finding(
             "row-without-tenant",
-            Severity.ERROR,
             name,
             f"{empty:,} rows of {name} have no tenant. NULL never means all tenants.",
             f"`tenantguard migrate sql {entry.fullname}` prints the steps that fill them. Find "
@@ -69,7 +68,6 @@ def _found(entry: Entry, catalog: Catalog, empty: int, unknown: int) -> Iterator
         parent = qualified(target_of(catalog.registry))
         yield Finding(
             "row-of-unknown-tenant",
-            Severity.ERROR,
             name,
             f"{unknown:,} rows of {name} belong to tenants that the registry does not have.",
             f"Find them with: SELECT * FROM {table} c WHERE NOT EXISTS (SELECT FROM {parent} p "

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
-from tenantguard.doctor.report import Finding, Severity
 from tenantguard.doctor.subject import Look, present
+from tenantguard.findings import Finding, Severity
 from tenantguard.rls.session import rolled_back
 from tenantguard.rls.state import ask
 
@@ -79,14 +79,34 @@ def judge(way: Way) -> Look:
         return Look("local socket or loopback")
     if (not here and way.encrypted is False) or (not there and not way.peer_encrypted):
         message = "The application's connection crosses a network and is not encrypted."
-        return Look("not encrypted", [Finding("tls-off", Severity.WARNING, None, message, _MEND)])
+        return Look(
+            "not encrypted",
+            [
+                Finding(
+                    "tls-off",
+                    None,
+                    message,
+                    _MEND,
+                    Severity.WARNING,
+                )
+            ],
+        )
     if not here and way.sslmode != "verify-full":
         message = (
             f"sslmode is {way.sslmode!r}: the connection is encrypted, and the application does "
             "not check whom it talks to."
         )
         return Look(
-            "encrypted", [Finding("tls-unverified", Severity.WARNING, None, message, _MEND)]
+            "encrypted",
+            [
+                Finding(
+                    "tls-unverified",
+                    None,
+                    message,
+                    _MEND,
+                    Severity.WARNING,
+                )
+            ],
         )
     return Look(f"encrypted, sslmode {way.sslmode}")
 

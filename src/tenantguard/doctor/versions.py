@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
-from tenantguard.doctor.report import Finding, Severity
 from tenantguard.doctor.subject import Look
+from tenantguard.findings import Finding, Severity
 from tenantguard.rls.session import rolled_back
 
 if TYPE_CHECKING:
@@ -97,11 +97,11 @@ def _faults(name: str, major: int, minor: int) -> Iterator[Finding]:
     listed = "; ".join(f"{fault.cve} ({fault.what})" for fault in open_faults)
     yield Finding(
         "server-cve",
-        Severity.WARNING,
         name,
         f"{name} has faults that concern row-level security: {listed}.",
         f"Update the server to {major}.{needed} or later: a restart, no dump. "
         f"{SOURCE.format(cve=open_faults[0].cve)}",
+        Severity.WARNING,
     )
 
 
@@ -111,8 +111,8 @@ def _support(name: str, major: int, today: date) -> Iterator[Finding]:
         when = f" since {ended.isoformat()}" if ended else ""
         yield Finding(
             "server-end-of-life",
-            Severity.WARNING,
             name,
             f"{name} gets no more fixes{when}, those of its security included.",
             f"Upgrade to a supported major version. {END_OF_LIFE_SOURCE}",
+            Severity.WARNING,
         )

@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.text import Text
 
 from tenantguard.doctor.checks import CHECKS
-from tenantguard.doctor.report import Severity
+from tenantguard.findings import Severity
 
 if TYPE_CHECKING:
-    from tenantguard.doctor.report import Checked, Finding, Report
+    from tenantguard.doctor.report import Checked, Report
+    from tenantguard.findings import Finding
 
 __all__ = ["write_json", "write_text"]
 

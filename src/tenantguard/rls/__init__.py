@@ -1,7 +1,7 @@
 """The second lock: row-level security, generated from the models, applied and verified."""
 
+from tenantguard.findings import Finding
 from tenantguard.rls.apply import apply, apply_roles
-from tenantguard.rls.finding import Finding
 from tenantguard.rls.generate import down_sql, generate, roles_sql, sql
 from tenantguard.rls.plan import plan
 from tenantguard.rls.signed import enter_function, entry_token

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from tenantguard.catalog import Kind as TableKind
 from tenantguard.errors import ConfigurationError
+from tenantguard.findings import Finding
 from tenantguard.keytable import ENCRYPTED
 from tenantguard.rls.encrypted import formats, searches
-from tenantguard.rls.finding import Finding
 from tenantguard.rls.forms import BYTES, derived_shape
 from tenantguard.rls.names import qualified, quote, target_of, type_sql
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tenantguard.catalog import SETTING
-from tenantguard.rls.finding import Finding
+from tenantguard.findings import Finding
 from tenantguard.rls.forms import SEARCH_PATH
 from tenantguard.rls.generate import LOCK_TIMEOUT, entries
 from tenantguard.rls.names import literal, quote, target_of

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tenantguard.errors import sqlstate
-from tenantguard.rls.finding import Finding
+from tenantguard.findings import Finding
 from tenantguard.rls.names import literal
 from tenantguard.rls.signed import (
     ENTER,

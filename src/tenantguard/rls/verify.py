@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from tenantguard.catalog import WRITTEN
 from tenantguard.catalog import Kind as TableKind
 from tenantguard.errors import sqlstate
+from tenantguard.findings import Finding
 from tenantguard.rls.drift import drift
 from tenantguard.rls.encrypted import formats, searches, watched_columns
-from tenantguard.rls.finding import Finding
 from tenantguard.rls.forms import Shape, derived_shape, same_policy, shape_of, stored_forms
 from tenantguard.rls.generate import LOCK_TIMEOUT, entries
 from tenantguard.rls.names import qualified, quote, target_of

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tenantguard.errors import ConfigurationError
-from tenantguard.rls.finding import Finding
+from tenantguard.findings import Finding
 from tenantguard.rls.names import qualified, target_of
 from tenantguard.rls.step import Kind, Phase, Step, Value
 

@@ -1,0 +1,23 @@
+"""All rules, in the order in which their findings are reported."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tenantguard.check import functions, grants, indexes, keys, policies, relations, roles, server
+
+if TYPE_CHECKING:
+    from tenantguard.check.rule import Rule
+
+__all__ = ["RULES"]
+
+RULES: tuple[Rule, ...] = (
+    *policies.RULES,
+    *roles.RULES,
+    *relations.RULES,
+    *functions.RULES,
+    *grants.RULES,
+    *keys.RULES,
+    *indexes.RULES,
+    *server.RULES,
+)

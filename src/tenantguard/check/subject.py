@@ -1,0 +1,98 @@
+"""What the rules look at: the models, and the catalogs of a database."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from tenantguard.rls.generate import LOCK_TIMEOUT, entries
+from tenantguard.rls.names import target_of
+from tenantguard.rls.state import ask
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Engine
+
+    from tenantguard.catalog import Catalog, Entry, Roles
+    from tenantguard.rls.state import Run
+    from tenantguard.rls.step import Target
+
+__all__ = ["NoDatabaseError", "Subject", "connected"]
+
+
+class NoDatabaseError(Exception):
+    """A rule asked a database, and none was given."""
+
+
+@dataclass
+class Subject:
+    """The models, and a database if there is one.
+
+    Attributes:
+        catalog: The application's tables.
+        roles: The roles that the policies speak of.
+        run: Runs a statement in a transaction that is rolled back, as a role that may read the
+            catalogs; None where only the models are looked at.
+    """
+
+    catalog: Catalog
+    roles: Roles
+    run: Run | None = None
+    _answers: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+
+    @cached_property
+    def entries(self) -> list[Entry]:
+        """What the database should have: the models' tables, and the table of keys if need be."""
+        return entries(self.catalog)
+
+    @cached_property
+    def by_target(self) -> dict[Target, Entry]:
+        """The entries by schema and name."""
+        return {target_of(each): each for each in self.entries}
+
+    @cached_property
+    def version(self) -> int:
+        """The server's version, such as 180004."""
+        answer: int = self.ask(
+            "SELECT to_json(pg_catalog.current_setting('server_version_num')::int)::text"
+        )
+        return answer
+
+    def ask(self, question: str) -> Any:
+        """Return the decoded JSON text that *question* answers with, asking each only once.
+
+        Ask for all tables at once: a database with 1,000 of them is checked in seconds.
+
+        Raises:
+            NoDatabaseError: If only the models are looked at.
+        """
+        if self.run is None:
+            raise NoDatabaseError
+        if question not in self._answers:
+            self._answers[question] = ask(self.run, question)
+        return self._answers[question]
+
+
+@contextmanager
+def connected(engine: Engine, catalog: Catalog, roles: Roles) -> Iterator[Subject]:
+    """Yield a subject that asks *engine*'s database, in one transaction, which is rolled back."""
+    with engine.connect() as connection:
+
+        def run(statement: str) -> Any:
+            # What one rule may not ask must not end the transaction of the others.
+            with connection.begin_nested():
+                result = connection.exec_driver_sql(
+                    statement, execution_options={"no_parameters": True}
+                )
+                return result.fetchall() if result.returns_rows else ()
+
+        run(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+        # Names in answers are qualified, whatever the role's search_path says.
+        run("SET LOCAL search_path = pg_catalog")
+        try:
+            yield Subject(catalog, roles, run)
+        finally:
+            connection.rollback()

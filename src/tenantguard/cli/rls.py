@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -18,10 +17,17 @@ from tenantguard.cli.options import (
     format_option,
     guard_option,
 )
-from tenantguard.cli.outcome import FINDINGS, HOLDS, GuardedCommand, could_not_look
+from tenantguard.cli.outcome import FINDINGS, HOLDS, GuardedCommand
+from tenantguard.cli.rls_files import (
+    compare_directory,
+    compare_file,
+    is_directory,
+    write_directory,
+    write_file,
+)
 from tenantguard.cli.signing_push import add_keys, pushed_json, pushed_text, signing
 from tenantguard.rls import apply as apply_steps
-from tenantguard.rls import apply_roles, down_sql, roles_sql
+from tenantguard.rls import apply_roles, down_files, down_sql, files, roles_sql
 from tenantguard.rls import sql as up_sql
 
 if TYPE_CHECKING:
@@ -46,15 +52,25 @@ rls.add_command(signing)
     name="sql",
     examples=[
         "tenantguard rls sql --out policies.sql",
-        "tenantguard rls sql --check policies.sql",
+        "tenantguard rls sql --out sql/ && tenantguard rls sql --check sql/",
         "tenantguard rls sql --down",
     ],
 )
 @guard_option
 @click.option("--down", is_flag=True, help="What removes it again; tables and roles stay.")
 @create_roles_option
-@click.option("--check", type=click.Path(path_type=Path), help="Compare with a committed file.")
-@click.option("--out", type=click.Path(path_type=Path), help="Write to a file.")
+@click.option(
+    "--check",
+    metavar="PATH",
+    type=click.Path(path_type=Path),
+    help="Compare with a committed file or directory.",
+)
+@click.option(
+    "--out",
+    metavar="PATH",
+    type=click.Path(path_type=Path),
+    help="Write to a file; to a directory, one file a table and phase.",
+)
 @click.pass_context
 def sql(
     ctx: click.Context,
@@ -67,22 +83,27 @@ def sql(
 ) -> None:
     """Print the SQL that the models ask for; the same models give the same text.
 
-    With --check, ends with 1 and a diff if the file is not that text.
+    A PATH that is a directory, or is not there and has no ending such as .sql, is a directory. With
+    --check, ends with 1 and a diff if PATH does not hold that text.
     """
     guard = load_guard(guard_name)
-    if down:
-        script = down_sql(guard.catalog, guard.roles)
-    else:
-        script = up_sql(guard.catalog, guard.roles, create_roles=create_roles)
-    if check is not None:
-        ctx.exit(_compare(check, script))
-    if out is None:
-        click.echo(script, nl=False)
+    catalog, roles = guard.catalog, guard.roles
+    path = check or out
+    if path is not None and is_directory(path):
+        texts = (
+            down_files(catalog, roles) if down else files(catalog, roles, create_roles=create_roles)
+        )
+        if check is not None:
+            ctx.exit(compare_directory(path, texts, down=down))
+        write_directory(path, texts, down=down)
         return
-    try:
-        out.write_text(script, encoding="utf-8")
-    except OSError as error:
-        could_not_look(f"{out} cannot be written ({error.strerror}). Choose another --out.")
+    script = down_sql(catalog, roles) if down else up_sql(catalog, roles, create_roles=create_roles)
+    if check is not None:
+        ctx.exit(compare_file(check, script))
+    if out is not None:
+        write_file(out, script)
+        return
+    click.echo(script, nl=False)
 
 
 @rls.command(
@@ -179,26 +200,6 @@ class _Bar:
 
     def advance(self, done: int, total: int, step: Step) -> None:
         self._progress.update(self._task, completed=done, total=total, description=step.table)
-
-
-def _compare(path: Path, script: str) -> int:
-    try:
-        committed = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        could_not_look(
-            f"{path} cannot be read ({type(error).__name__}). Write it with "
-            f"`tenantguard rls sql --out {path}`."
-        )
-    if committed == script:
-        return HOLDS
-    lines = difflib.unified_diff(
-        committed.splitlines(keepends=True),
-        script.splitlines(keepends=True),
-        fromfile=str(path),
-        tofile="what the models ask for",
-    )
-    click.echo("".join(line if line.endswith("\n") else f"{line}\n" for line in lines), nl=False)
-    return FINDINGS
 
 
 def _write_json(steps: list[Step], pushed: Pushed | None, *, dry_run: bool) -> None:

@@ -2,6 +2,7 @@
 
 from tenantguard.findings import Finding
 from tenantguard.rls.apply import apply, apply_roles
+from tenantguard.rls.files import down_files, files, is_ours
 from tenantguard.rls.generate import down_sql, generate, roles_sql, sql
 from tenantguard.rls.plan import plan
 from tenantguard.rls.signed import enter_function, entry_token
@@ -15,10 +16,13 @@ __all__ = [
     "Step",
     "apply",
     "apply_roles",
+    "down_files",
     "down_sql",
     "enter_function",
     "entry_token",
+    "files",
     "generate",
+    "is_ours",
     "plan",
     "push_signing_keys",
     "roles_sql",

@@ -31,8 +31,10 @@ if TYPE_CHECKING:
 __all__ = [
     "LOCK_TIMEOUT",
     "down_sql",
+    "down_steps",
     "entries",
     "generate",
+    "kept",
     "preamble",
     "roles_sql",
     "script",
@@ -148,17 +150,26 @@ def down_sql(catalog: Catalog, roles: Roles) -> str:
     Raises:
         ConfigurationError: As `generate`.
     """
-    steps = generate(catalog, roles)[::-1]
-    kept = [_KEPT.format(_commented(step.table)) for step in steps if step.kind is Kind.TABLE]
+    steps = down_steps(catalog, roles)
     return "".join(
         [
-            *kept,
+            *kept(steps),
             *(
                 script(group, [line for step in group for line in step.down])
                 for group in transactions(steps)
             ),
         ]
     )
+
+
+def down_steps(catalog: Catalog, roles: Roles) -> list[Step]:
+    """Return the steps in the order in which `down_sql` undoes them."""
+    return generate(catalog, roles)[::-1]
+
+
+def kept(steps: Iterable[Step]) -> list[str]:
+    """Return comments that name what `down_sql` does not drop of what *steps* make."""
+    return [_KEPT.format(_commented(step.table)) for step in steps if step.kind is Kind.TABLE]
 
 
 def script(group: list[Step], statements: list[str]) -> str:

@@ -700,7 +700,7 @@ CONTROLS = {
         _attribute("tenantguard.rls.verify", "_privileges", lambda *_: ()), VERIFY
     ),
     "policies are compared": Control(
-        _attribute("tenantguard.rls.verify", "_policy", lambda *_: ()), VERIFY
+        _attribute("tenantguard.rls.verify", "policy_findings", lambda *_: ()), VERIFY
     ),
     "ways beside the policies are looked for": Control(
         _attribute("tenantguard.rls.verify", "way_findings", lambda *_: ()), WAYS, "way_around"

@@ -13,11 +13,12 @@ from tenantguard.catalog import WRITTEN
 from tenantguard.catalog import Kind as TableKind
 from tenantguard.errors import sqlstate
 from tenantguard.findings import Finding
+from tenantguard.rls.comparing import APPLY, extra_policy, policy_findings
 from tenantguard.rls.drift import drift
 from tenantguard.rls.encrypted import formats, searches, watched_columns
-from tenantguard.rls.forms import Shape, derived_shape, same_policy, shape_of, stored_forms
+from tenantguard.rls.forms import derived_shape, shape_of, stored_forms
 from tenantguard.rls.generate import LOCK_TIMEOUT, entries
-from tenantguard.rls.names import qualified, quote, target_of
+from tenantguard.rls.names import target_of
 from tenantguard.rls.policies import APPLICATION_POLICIES, wanted_policies
 from tenantguard.rls.role import role_findings
 from tenantguard.rls.session import rolled_back
@@ -33,9 +34,8 @@ if TYPE_CHECKING:
     from tenantguard.rls.state import Facts, Run
     from tenantguard.rls.step import Derived, Policy
 
-__all__ = ["LOCKED", "verify", "verify_role"]
+__all__ = ["LOCKED", "switch_findings", "verify", "verify_role"]
 
-_APPLY = "Run `tenantguard rls apply` with the owner's address."
 _CLASSIFY = "Classify the table (`tenantguard tables` says how), or revoke the privilege."
 _WRITES = {"INSERT", "UPDATE", "DELETE"}
 _LOCK_NOT_AVAILABLE = "55P03"
@@ -84,7 +84,7 @@ def verify(
         superuser = any(finding.code == "role-superuser" for finding in findings)
         for entry in known:
             facts = tables.get(target_of(entry))
-            findings.extend(_switches(entry, facts))
+            findings.extend(switch_findings(entry, facts))
             # A superuser has every privilege; one finding says so.
             if facts is not None and not superuser:
                 findings.extend(_privileges(entry, facts))
@@ -114,7 +114,8 @@ def _is_lost(error: BaseException) -> bool:
     return (sqlstate(error) or _LOST[0]).startswith(_LOST)
 
 
-def _switches(entry: Entry, facts: Facts | None) -> Iterator[Finding]:
+def switch_findings(entry: Entry, facts: Facts | None) -> Iterator[Finding]:
+    """Yield whether *entry*'s table is missing, or its row-level security is off for anyone."""
     if not entry.guarded:
         return
     name = ".".join(target_of(entry))
@@ -132,11 +133,11 @@ def _switches(entry: Entry, facts: Facts | None) -> Iterator[Finding]:
         return
     if not facts["enabled"]:
         yield Finding(
-            "rls-not-enabled", name, f"Row-level security is not enabled on {name}.", _APPLY
+            "rls-not-enabled", name, f"Row-level security is not enabled on {name}.", APPLY
         )
     if not facts["forced"]:
         yield Finding(
-            "rls-not-forced", name, f"Row-level security is not forced on {name}'s owner.", _APPLY
+            "rls-not-forced", name, f"Row-level security is not forced on {name}'s owner.", APPLY
         )
 
 
@@ -148,7 +149,7 @@ def _privileges(entry: Entry, facts: Facts) -> Iterator[Finding]:
             "privilege-excess",
             name,
             f"The application may {', '.join(excess)} on {name}, which is {entry.kind.value}.",
-            _CLASSIFY if entry.kind is TableKind.UNCLASSIFIED else _APPLY,
+            _CLASSIFY if entry.kind is TableKind.UNCLASSIFIED else APPLY,
         )
 
 
@@ -215,8 +216,7 @@ def _policies(
         return
     for target, (entry, facts) in found.items():
         yield from drift(entry, facts, forms)
-        for name, policy in wanted[target].items():
-            yield from _policy(target, name, policy, facts, forms)
+        yield from policy_findings(target, wanted[target], facts, forms)
         yield from _strangers(target, facts)
 
 
@@ -226,38 +226,7 @@ def _derived(entry: Entry) -> Iterator[Derived]:
         yield from (wanted for _, wanted in formats(entry.table))
 
 
-def _policy(
-    target: tuple[str, str],
-    name: str,
-    policy: Policy,
-    facts: Facts,
-    forms: dict[Shape, str | None],
-) -> Iterator[Finding]:
-    table = ".".join(target)
-    stored = facts["policies"].get(name)
-    expected = forms[shape_of(policy, facts)]
-    if expected is None:
-        yield Finding(
-            "could-not-compare",
-            table,
-            f"The tenant column of {table} has another type in the database than in the models.",
-            "Change either type, then run `tenantguard rls apply`.",
-        )
-    elif stored is None:
-        yield Finding("policy-missing", table, f"Policy {name} on {table} is missing.", _APPLY)
-    elif not same_policy(stored, policy, expected):
-        yield Finding(
-            "policy-changed", table, f"Policy {name} on {table} is not the generated one.", _APPLY
-        )
-
-
 def _strangers(target: tuple[str, str], facts: Facts) -> Iterator[Finding]:
     for name, stored in sorted(facts["policies"].items()):
         if name not in APPLICATION_POLICIES and stored["permissive"] and stored["applies"]:
-            yield Finding(
-                "policy-extra",
-                ".".join(target),
-                f"Policy {name!r} on {'.'.join(target)} also applies to the application. The "
-                "restrictive policy still holds; this one was not generated.",
-                f"DROP POLICY {quote(name)} ON {qualified(target)}",
-            )
+            yield extra_policy(target, name)

@@ -1,0 +1,118 @@
+"""In what the policies of a table differ from the generated ones."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from tenantguard.catalog import SETTING
+from tenantguard.findings import Finding
+from tenantguard.rls.forms import same_policy, shape_of
+from tenantguard.rls.names import qualified, quote
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from tenantguard.rls.forms import Shape
+    from tenantguard.rls.state import Facts
+    from tenantguard.rls.step import Policy, Target
+
+__all__ = ["APPLY", "extra_policy", "policy_findings"]
+
+APPLY = "Run `tenantguard rls apply` with the owner's address."
+"""What mends most of what is found in a database."""
+
+_COMMANDS = {"r": "SELECT", "a": "INSERT", "w": "UPDATE", "d": "DELETE"}
+_SETTINGS = re.compile(r"current_setting\('([^']*)'")
+_EVERY_ROW = "true"
+
+
+def policy_findings(
+    target: Target,
+    wanted: Mapping[str, Policy],
+    facts: Facts,
+    forms: Mapping[Shape, str | None],
+) -> Iterator[Finding]:
+    """Yield which of the *wanted* policies a table lacks, or has in another form, and in which.
+
+    Args:
+        target: The table.
+        wanted: What is generated, by name.
+        facts: What the database has of the table.
+        forms: The stored forms of what is wanted.
+    """
+    table = ".".join(target)
+    for name, policy in wanted.items():
+        stored = facts["policies"].get(name)
+        expected = forms[shape_of(policy, facts)]
+        if expected is None:
+            yield Finding(
+                "could-not-compare",
+                table,
+                f"The tenant column of {table} has another type in the database than in the "
+                "models.",
+                "Change either type, then run `tenantguard rls apply`.",
+            )
+        elif stored is None:
+            yield Finding("policy-missing", table, f"Policy {name} on {table} is missing.", APPLY)
+        elif not same_policy(stored, policy, expected):
+            yield Finding(
+                "policy-changed",
+                table,
+                f"Policy {name} on {table} is not the generated one: "
+                f"{'; '.join(_differences(stored, policy, expected))}.",
+                APPLY,
+            )
+
+
+def extra_policy(target: Target, name: str, to: str = "application") -> Finding:
+    """Return the finding of a permissive policy that was not generated and applies *to* a role."""
+    table = ".".join(target)
+    return Finding(
+        "policy-extra",
+        table,
+        f"Policy {name!r} on {table} also applies to the {to}. The restrictive policy still "
+        "holds; this one was not generated.",
+        f"DROP POLICY {quote(name)} ON {qualified(target)}",
+    )
+
+
+def _differences(stored: Facts, policy: Policy, expected: str) -> Iterator[str]:
+    """Yield what differs, by names: the text of an expression can hold values."""
+    if stored["permissive"] is not policy.permissive:
+        modes = ("permissive", "restrictive")
+        has, wants = modes if stored["permissive"] else modes[::-1]
+        yield f"it is {has}, not {wants}"
+    if stored["command"] != "*":
+        yield f"it is FOR {_COMMANDS[stored['command']]} alone, not FOR ALL"
+    if stored["roles"] != [policy.role]:
+        yield f"it is TO {', '.join(stored['roles'])}, not TO {policy.role}"
+    for clause, has in (("USING", stored["using"]), ("WITH CHECK", stored["check"])):
+        if has != expected:
+            yield f"its {clause} {_expression(has, expected)}"
+
+
+def _expression(has: str | None, expected: str) -> str:
+    if has is None:
+        return "is missing"
+    if has == _EVERY_ROW:
+        return "is (true), which holds for every row"
+    if expected == _EVERY_ROW:
+        return "does not hold for every row"
+    return _comparison(has, expected)
+
+
+def _comparison(has: str, expected: str) -> str:
+    column = expected[1:].partition(" = ")[0]
+    settings = _SETTINGS.findall(has)
+    if not re.search(rf"(?<!\w){re.escape(column)}(?!\w)", has):
+        return f"does not compare the column {column}"
+    if settings and SETTING not in settings:
+        return f"reads the setting {settings[0]}, not {SETTING}"
+    if f"({column})::" in has:
+        return f"casts the column {column}, so that no index serves"
+    if " OR " in has:
+        return "has an OR, beside which its comparison does not hold"
+    if "SELECT" in expected and "SELECT" not in has:
+        return "has no scalar sub-select, so the tenant is asked for once a row"
+    return "is another expression"

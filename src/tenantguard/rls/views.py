@@ -116,35 +116,35 @@ def way_findings(facts: Facts, in_models: set[Target]) -> Iterator[Finding]:
             yield open_part(target)
 
 
-def view_of_owner(target: Target) -> Finding:
-    """Return the finding of a view that reads guarded tables with its owner's rights."""
+def view_of_owner(target: Target, who: str = "the application") -> Finding:
+    """Return the finding of a view that reads guarded tables with its owner's rights, for *who*."""
     return Finding(
         "view-of-owner",
         ".".join(target),
-        f"The view {'.'.join(target)} reads guarded tables as its owner, not as the application.",
+        f"The view {'.'.join(target)} reads guarded tables as its owner, not as {who}.",
         f"ALTER VIEW {qualified(target)} SET (security_invoker = true), from PostgreSQL 15 on; "
-        "before, revoke it from the application's role. A view that all tenants may read belongs "
+        f"before, revoke it from {who}'s role. A view that all tenants may read belongs "
         "into the models and into shared=, with the reason.",
     )
 
 
-def materialised_view(target: Target) -> Finding:
-    """Return the finding of a copy of guarded rows that the application reaches."""
+def materialised_view(target: Target, who: str = "the application") -> Finding:
+    """Return the finding of a copy of guarded rows that *who* reaches."""
     return Finding(
         "view-materialised",
         ".".join(target),
         f"The materialised view {'.'.join(target)} holds rows of guarded tables, has no policies, "
-        "and the application reaches it.",
-        f"REVOKE ALL ON {qualified(target)} FROM the application's role and from PUBLIC.",
+        f"and {who} reaches it.",
+        f"REVOKE ALL ON {qualified(target)} FROM {who}'s role and from PUBLIC.",
     )
 
 
-def open_part(target: Target) -> Finding:
-    """Return the finding of a partition or child that the application reaches by its own name."""
+def open_part(target: Target, who: str = "the application") -> Finding:
+    """Return the finding of a partition or child that *who* reaches by its own name."""
     return Finding(
         "partition-open",
         ".".join(target),
         f"{'.'.join(target)} is a part of a guarded table, has no row-level security of its own, "
-        "and the application reaches it by its own name.",
-        f"REVOKE ALL ON {qualified(target)} FROM the application's role and from PUBLIC.",
+        f"and {who} reaches it by its own name.",
+        f"REVOKE ALL ON {qualified(target)} FROM {who}'s role and from PUBLIC.",
     )

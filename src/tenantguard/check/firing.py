@@ -1,0 +1,160 @@
+"""What a write or a transaction sets off: rules, triggers, foreign keys and publications."""
+
+# ruff: noqa: S608  (statements are put together from constants and escaped literals)
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tenantguard.check import reach
+from tenantguard.check.rule import Rule
+from tenantguard.findings import Severity
+from tenantguard.rls.names import qualified, quote, target_of
+from tenantguard.rls.signed import signing_target
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tenantguard.check.subject import Subject
+    from tenantguard.findings import Finding
+
+__all__ = ["RULES"]
+
+_PARAMETER_PRIVILEGES = 150000
+_NAMED = 3
+
+
+def _rules(rule: Rule, subject: Subject) -> Iterator[Finding]:
+    for schema, table, name in subject.ask(f"""
+    WITH RECURSIVE {_watched(subject)}
+    SELECT coalesce(json_agg(json_build_array(n.nspname, k.relname, r.rulename)
+        ORDER BY n.nspname, k.relname, r.rulename), '[]')::text
+    FROM pg_catalog.pg_rewrite r JOIN watched w ON w.oid = r.ev_class
+    JOIN pg_catalog.pg_class k ON k.oid = r.ev_class
+    JOIN pg_catalog.pg_namespace n ON n.oid = k.relnamespace
+    WHERE r.rulename <> '_RETURN' AND r.ev_enabled <> 'D'"""):
+        yield rule.finding(
+            f"{schema}.{table}",
+            f"Rule {name!r} on {schema}.{table} rewrites statements, and does what it adds with "
+            "the rights of the table's owner, wherever that leads.",
+            f"DROP RULE {quote(name)} ON {qualified((schema, table))}; a trigger that runs as its "
+            "caller can do the same work.",
+        )
+
+
+def _triggers(rule: Rule, subject: Subject) -> Iterator[Finding]:
+    for schema, table, name, function, owner in subject.ask(f"""
+    WITH RECURSIVE {_watched(subject)}
+    SELECT coalesce(json_agg(json_build_array(n.nspname, k.relname, t.tgname,
+        p.oid::pg_catalog.regprocedure, o.rolname)
+        ORDER BY n.nspname, k.relname, t.tgname), '[]')::text
+    FROM pg_catalog.pg_trigger t JOIN watched w ON w.oid = t.tgrelid
+    JOIN pg_catalog.pg_class k ON k.oid = t.tgrelid
+    JOIN pg_catalog.pg_namespace n ON n.oid = k.relnamespace
+    JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
+    JOIN pg_catalog.pg_roles o ON o.oid = p.proowner
+    WHERE NOT t.tgisinternal AND t.tgparentid = 0 AND t.tgenabled <> 'D' AND p.prosecdef
+        AND {reach.unheld("o", subject)}"""):
+        yield rule.finding(
+            f"{schema}.{table}",
+            f"Trigger {name!r} on {schema}.{table} runs {function} as {owner!r}, whom no policy "
+            "restricts, at the application's writes.",
+            f"Read it; then ALTER FUNCTION {function} SECURITY INVOKER, or OWNER TO a role that "
+            "can do just what it has to.",
+        )
+
+
+def _keys_off(rule: Rule, subject: Subject) -> Iterator[Finding]:
+    # conenforced exists from PostgreSQL 18 on; what is not enforced has no triggers to turn off.
+    for schema, table, names in subject.ask(f"""
+    WITH RECURSIVE {_watched(subject)},
+    off(relation, name) AS (
+        SELECT t.tgrelid, c.conname FROM pg_catalog.pg_trigger t
+        JOIN pg_catalog.pg_constraint c ON c.oid = t.tgconstraint
+        WHERE t.tgisinternal AND t.tgenabled IN ('D', 'R') AND c.contype = 'f'
+        UNION
+        SELECT c.conrelid, c.conname FROM pg_catalog.pg_constraint c
+        WHERE c.contype = 'f' AND NOT coalesce((to_jsonb(c.*) ->> 'conenforced')::boolean, true))
+    SELECT coalesce(json_agg(json_build_array(f.s, f.t, f.names) ORDER BY f.s, f.t), '[]')::text
+    FROM (SELECT n.nspname AS s, k.relname AS t, json_agg(o.name ORDER BY o.name) AS names
+        FROM off o JOIN watched w ON w.oid = o.relation
+        JOIN pg_catalog.pg_class k ON k.oid = o.relation
+        JOIN pg_catalog.pg_namespace n ON n.oid = k.relnamespace
+        GROUP BY n.nspname, k.relname) f"""):
+        alter = f"ALTER TABLE {qualified((schema, table))}"
+        yield rule.finding(
+            f"{schema}.{table}",
+            f"Foreign keys are switched off on {schema}.{table}: {_listed(names)}. Rows can point "
+            "at another tenant's rows.",
+            f"As a superuser: {alter} ENABLE TRIGGER ALL (one that is NOT ENFORCED: {alter} ALTER "
+            "CONSTRAINT … ENFORCED); then `tenantguard doctor` counts the rows that cross.",
+        )
+
+
+def _replication_role(rule: Rule, subject: Subject) -> Iterator[Finding]:
+    may_set = (
+        "pg_catalog.has_parameter_privilege(c.oid, 'session_replication_role', 'SET')"
+        if subject.version >= _PARAMETER_PRIVILEGES
+        else "false"
+    )
+    for role, preset, settable in subject.ask(f"""
+    WITH {reach.confined(subject)},
+    found(role, preset, settable) AS (
+        SELECT c.role, EXISTS (SELECT FROM pg_catalog.pg_db_role_setting s
+            LEFT JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase
+            WHERE s.setrole IN (0, c.oid)
+                AND (s.setdatabase = 0 OR d.datname = pg_catalog.current_database())
+                AND 'session_replication_role=replica' = ANY (s.setconfig)), {may_set}
+        FROM confined c)
+    SELECT coalesce(json_agg(json_build_array(f.role, f.preset, f.settable)
+        ORDER BY f.role), '[]')::text
+    FROM found f WHERE f.preset OR f.settable"""):
+        reset = "ALTER ROLE … or ALTER DATABASE … RESET session_replication_role"
+        revoke = f"REVOKE SET ON PARAMETER session_replication_role FROM {quote(role)}, PUBLIC"
+        yield rule.finding(
+            None,
+            f"Sessions of {role!r} {'start with' if preset else 'may set'} "
+            "session_replication_role = replica, under which foreign keys and triggers do nothing.",
+            "; ".join([reset] * preset + [revoke] * settable),
+        )
+
+
+def _publications(rule: Rule, subject: Subject) -> Iterator[Finding]:
+    secret = {signing_target(subject.catalog)} if subject.catalog.signed else set()
+    targets = {target_of(each) for each in subject.entries if each.guarded}
+    for name, tables in subject.ask(f"""
+    WITH RECURSIVE {reach.relations("guarded", targets | secret)}, {reach.parts()}
+    SELECT coalesce(json_agg(json_build_array(f.name, f.tables) ORDER BY f.name), '[]')::text
+    FROM (SELECT p.pubname AS name, json_agg(p.schemaname || '.' || p.tablename
+            ORDER BY p.schemaname, p.tablename) AS tables
+        FROM pg_catalog.pg_publication_tables p
+        JOIN pg_catalog.pg_namespace n ON n.nspname = p.schemaname
+        JOIN pg_catalog.pg_class k ON k.relnamespace = n.oid AND k.relname = p.tablename
+        WHERE k.oid IN (SELECT oid FROM guarded UNION SELECT oid FROM parts)
+        GROUP BY p.pubname) f"""):
+        yield rule.finding(
+            name,
+            f"Publication {name!r} carries rows of all tenants: {_listed(tables)}. Policies do not "
+            "hold for who subscribes, nor for the tables there.",
+            "Protect the subscriber like this database, and accept the finding with that reason; "
+            f"or ALTER PUBLICATION {quote(name)} to tables that all may read.",
+        )
+
+
+def _watched(subject: Subject) -> str:
+    return f"""{reach.guarded(subject)}, {reach.parts()},
+    watched(oid) AS (SELECT oid FROM guarded UNION SELECT oid FROM parts)"""
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{', '.join(names[:_NAMED])}{more}"
+
+
+RULES: tuple[Rule, ...] = (
+    Rule("rule-rewrites", Severity.ERROR, _rules),
+    Rule("trigger-definer", Severity.WARNING, _triggers),
+    Rule("key-switched-off", Severity.ERROR, _keys_off),
+    Rule("replication-role", Severity.ERROR, _replication_role),
+    Rule("publication-open", Severity.WARNING, _publications),
+)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tenantguard.rls.state import Run
     from tenantguard.rls.step import Target
 
-__all__ = ["Eyes"]
+__all__ = ["Eyes", "hidden_reason", "members_question", "not_seen_whole"]
 
 _PREAMBLE = ("SET TRANSACTION READ ONLY", f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
 
@@ -64,16 +64,7 @@ class Eyes:
 
     def missed(self) -> list[str]:
         """Return the reason why tables are hidden, if any are."""
-        if not self.hidden:
-            return []
-        names = [".".join(target) for target in sorted(self.hidden)]
-        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        reason = (
-            f"Policies or missing privileges hide rows of {', '.join(names[:_NAMED])}{more} from "
-            "the role of the admin address. Give the address of a superuser, or of a login that is "
-            "granted the backup or the maintenance role."
-        )
-        return [reason]
+        return [hidden_reason(self.hidden)] if self.hidden else []
 
     @contextmanager
     def transaction(self) -> Iterator[Run]:
@@ -95,22 +86,15 @@ class Eyes:
 
     def _candidates(self, subject: Subject) -> list[str | None]:
         wanted = (subject.roles.backup, subject.roles.maintenance)
-        listed = ", ".join(map(literal, wanted))
         with self.transaction() as run:
-            member_of = {
-                name
-                for [name] in run(
-                    "SELECT r.rolname FROM pg_catalog.pg_roles r "
-                    f"WHERE r.rolname IN ({listed}) AND pg_catalog.pg_has_role(r.oid, 'MEMBER')"
-                )
-            }
+            member_of = {name for [name] in run(members_question(wanted))}
         return [None, *(role for role in wanted if role in member_of)]
 
     def _hidden_from(self, role: str | None) -> set[Target]:
         self._role = role
         try:
             with self.transaction() as run:
-                answer = ask(run, _not_seen_whole(sorted(self._targets)))
+                answer = ask(run, not_seen_whole(sorted(self._targets)))
         except DBAPIError:
             # A member that may not SET ROLE sees nothing that way.
             if role is None:
@@ -124,7 +108,27 @@ def _as(role: str | None) -> tuple[str, ...]:
     return ("SET LOCAL row_security = off",) if role is None else (f"SET LOCAL ROLE {quote(role)}",)
 
 
-def _not_seen_whole(targets: list[Target]) -> str:
+def hidden_reason(hidden: Iterable[Target]) -> str:
+    """Return why rows of the tables *hidden* cannot be counted, and what to do."""
+    names = [".".join(target) for target in sorted(hidden)]
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return (
+        f"Policies or missing privileges hide rows of {', '.join(names[:_NAMED])}{more} from the "
+        "role of the admin address. Give the address of a superuser, or of a login that is granted "
+        "the backup or the maintenance role."
+    )
+
+
+def members_question(roles: Iterable[str]) -> str:
+    """Return the question for those of *roles* that the current role is a member of."""
+    return (
+        "SELECT r.rolname FROM pg_catalog.pg_roles r "
+        f"WHERE r.rolname IN ({', '.join(map(literal, roles))}) "
+        "AND pg_catalog.pg_has_role(r.oid, 'MEMBER')"
+    )
+
+
+def not_seen_whole(targets: list[Target]) -> str:
     """Return the question for those of *targets* of which the current role may miss rows."""
     wanted = as_recordset(({"s": s, "t": t} for s, t in targets), "s text, t text")
     applies = (

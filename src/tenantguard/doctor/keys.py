@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tenantguard.doctor.links import Link
     from tenantguard.doctor.subject import Look, Subject
 
-__all__ = ["look_at_keys"]
+__all__ = ["constraint_findings", "crossing_findings", "crossing_rows", "look_at_keys"]
 
 _APPLY = "Run `tenantguard rls apply` with the owner's address."
 
@@ -44,16 +44,17 @@ def look_at_keys(subject: Subject) -> Look:
             str(link),
             frozenset({target_of(link.child), target_of(link.parent)}),
             _question(link),
-            partial(_crossing, link),
+            partial(crossing_findings, link),
         )
         for link in links
     ]
     look = tally(subject, eyes, counts, unit="keys between tables", holds="none crosses")
-    missing = [finding for link in links for finding in _constraints(link)]
+    missing = [finding for link in links for finding in constraint_findings(link)]
     return replace(look, findings=[*missing, *look.findings])
 
 
-def _constraints(link: Link) -> Iterator[Finding]:
+def constraint_findings(link: Link) -> Iterator[Finding]:
+    """Yield what is wrong with the foreign keys of *link*, whatever the rows say."""
     table = ".".join(target_of(link.child))
     # Nothing is generated for the registry's own keys, and a key to it holds the tenant itself.
     between_scoped = Kind.REGISTRY not in (link.child.kind, link.parent.kind)
@@ -68,10 +69,22 @@ def _constraints(link: Link) -> Iterator[Finding]:
             if link.modelled
             else "Declare the foreign key in the models, then run `tenantguard rls apply`; or drop "
             "it.",
+            column=_column(link),
         )
+    alter = f"ALTER TABLE {qualified(target_of(link.child))}"
     for constraint in link.constraints:
-        if not constraint.valid:
-            alter = f"ALTER TABLE {qualified(target_of(link.child))}"
+        if not constraint.checked:
+            yield Finding(
+                "key-not-enforced",
+                table,
+                f"Foreign key {constraint.name} of {table} is not enforced, or its triggers are "
+                "disabled, so new rows can point anywhere.",
+                f"As a superuser, for {table} and {'.'.join(target_of(link.parent))}: ALTER TABLE … "
+                f"ENABLE TRIGGER ALL; for a key that is NOT ENFORCED: {alter} ALTER CONSTRAINT "
+                f"{quote(constraint.name)} ENFORCED. Then look for rows that crossed meanwhile.",
+                column=_column(link),
+            )
+        elif not constraint.valid:
             yield Finding(
                 "key-not-valid",
                 table,
@@ -81,10 +94,12 @@ def _constraints(link: Link) -> Iterator[Finding]:
                 if link.modelled and constraint.pairs == link.pairs
                 else f"As a superuser: {alter} VALIDATE CONSTRAINT {quote(constraint.name)}",
                 Severity.WARNING,
+                _column(link),
             )
 
 
-def _crossing(link: Link, wrong: int) -> Iterator[Finding]:
+def crossing_findings(link: Link, wrong: int) -> Iterator[Finding]:
+    """Yield that *wrong* rows of *link* point at nothing, or at another tenant's row."""
     if not wrong:
         return
     table = ".".join(target_of(link.child))
@@ -100,7 +115,8 @@ def _crossing(link: Link, wrong: int) -> Iterator[Finding]:
         table,
         f"{wrong:,} rows of {table} point at a row of {'.'.join(target_of(link.parent))} "
         f"{what}{although}.",
-        f"Find them as the maintenance role: SELECT c.* FROM {_wrong(link)}",
+        f"Find them as the maintenance role: SELECT c.* FROM {crossing_rows(link)}",
+        column=_column(link),
     )
 
 
@@ -108,11 +124,12 @@ def _question(link: Link) -> str:
     child = qualified(target_of(link.child))
     return (
         f"SELECT json_build_array((SELECT count(*) FROM {child} c WHERE {_points(link)}), "
-        f"(SELECT count(*) FROM {_wrong(link)}))::text"
+        f"(SELECT count(*) FROM {crossing_rows(link)}))::text"
     )
 
 
-def _wrong(link: Link) -> str:
+def crossing_rows(link: Link) -> str:
+    """Return what follows FROM in a question for the rows of *link* that cross, called c."""
     match = " AND ".join(f"p.{quote(their)} = c.{quote(own)}" for own, their in sorted(link.pairs))
     return (
         f"{qualified(target_of(link.child))} c WHERE {_points(link)} AND NOT EXISTS "
@@ -126,5 +143,15 @@ def _points(link: Link) -> str:
 
 
 def _columns(link: Link) -> str:
+    return ", ".join(_own_columns(link))
+
+
+def _column(link: Link) -> str | None:
+    return next(iter(_own_columns(link)), None)
+
+
+def _own_columns(link: Link) -> list[str]:
+    """Return the columns of the child but the tenant's, which names the registry alone."""
     tenant = link.child.column.name if link.child.column is not None else ""
-    return ", ".join(sorted(own for own, _ in link.pairs if own != tenant))
+    own = sorted(own for own, _ in link.pairs)
+    return [each for each in own if each != tenant] or own

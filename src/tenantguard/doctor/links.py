@@ -26,11 +26,12 @@ Pairs = frozenset[tuple[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """A foreign key of the database."""
+    """A foreign key of the database; *checked* is whether new rows are held to it."""
 
     name: str
     valid: bool
     pairs: Pairs
+    checked: bool
 
 
 @dataclass(slots=True)
@@ -72,7 +73,7 @@ def links_of(catalog: Catalog, guarded: list[Entry], structure: dict[Target, Fac
             if parent_entry is not None:
                 pairs = frozenset(zip(key["columns"], key["parent_columns"], strict=True))
                 link = _link(found, child, parent_entry, pairs, modelled=False)
-                link.constraints.append(Constraint(key["name"], key["valid"], pairs))
+                link.constraints.append(Constraint(key["name"], key["valid"], pairs, key["checked"]))
     return list(found.values())
 
 

@@ -31,6 +31,7 @@ __all__ = [
     "read_structure",
     "read_tables",
     "read_type_names",
+    "structure_question",
 ]
 
 Facts = dict[str, Any]
@@ -59,7 +60,8 @@ _NAMES = """(SELECT json_agg(n.attname ORDER BY u.ord) FROM
         unnest({numbers}) WITH ORDINALITY u(num, ord)
         LEFT JOIN pg_catalog.pg_attribute n ON n.attrelid = {relation} AND n.attnum = u.num)"""
 
-# confdelsetcols exists from PostgreSQL 15 on: reading the row as JSON gives NULL before.
+# confdelsetcols exists from PostgreSQL 15 on, conenforced from 18 on: reading the row as JSON gives
+# NULL before. Without its triggers a key checks nothing, however valid it is.
 _CONSTRAINTS = f"""
     (SELECT coalesce(json_agg(json_build_object(
         'name', c.conname, 'type', c.contype::text, 'valid', c.convalidated,
@@ -67,7 +69,10 @@ _CONSTRAINTS = f"""
         'parent', (SELECT json_build_array(ps.nspname, pk.relname) FROM pg_catalog.pg_class pk
             JOIN pg_catalog.pg_namespace ps ON ps.oid = pk.relnamespace WHERE pk.oid = c.confrelid),
         'parent_columns', {_NAMES.format(numbers="c.confkey", relation="c.confrelid")},
-        'delete', c.confdeltype::text,
+        'checked', coalesce((to_jsonb(c.*) ->> 'conenforced')::boolean, true) AND NOT EXISTS (
+            SELECT FROM pg_catalog.pg_trigger t
+            WHERE t.tgconstraint = c.oid AND t.tgenabled IN ('D', 'R')),
+        'update', c.confupdtype::text, 'delete', c.confdeltype::text,
         'delete_columns', (SELECT json_agg(n.attname ORDER BY n.attnum)
             FROM pg_catalog.pg_attribute n
             WHERE n.attrelid = c.conrelid
@@ -187,7 +192,16 @@ def read_structure(
 
     *sequences* are those that columns name.
     """
-    question = f"""
+    return {
+        (facts["s"], facts["t"]): facts for facts in ask(run, structure_question(wanted, sequences))
+    }
+
+
+def structure_question(
+    wanted: dict[Target, str], sequences: dict[Target, tuple[str, ...]] | None = None
+) -> str:
+    """Return the question that `read_structure` asks."""
+    return f"""
     SELECT coalesce(json_agg(json_build_object(
         's', w.s, 't', w.t, 'not_null', a.attnotnull,
         'default', (SELECT pg_catalog.pg_get_expr(d.adbin, d.adrelid) FROM pg_catalog.pg_attrdef d
@@ -201,7 +215,6 @@ def read_structure(
     FROM {_relations(wanted, sequences)}
     LEFT JOIN pg_catalog.pg_attribute a
         ON a.attrelid = k.oid AND a.attname = w.c AND a.attnum > 0 AND NOT a.attisdropped"""
-    return {(facts["s"], facts["t"]): facts for facts in ask(run, question)}
 
 
 def read_functions(run: Run, wanted: Iterable[Target]) -> dict[Target, list[Facts]]:

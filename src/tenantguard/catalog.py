@@ -17,8 +17,10 @@ from sqlalchemy.sql.expression import FromClause, TableClause
 from sqlalchemy.types import TypeEngine
 
 from tenantguard.classification import (
+    DIALECTS,
     SETTING,
     WRITTEN,
+    Dialect,
     Entry,
     IdentityLookup,
     Kind,
@@ -32,9 +34,11 @@ from tenantguard.keytable import KEY_TABLE, check_encrypted, encrypted_columns, 
 from tenantguard.tenant_ids import affinity, canonical, to_text
 
 __all__ = [
+    "DIALECTS",
     "SETTING",
     "WRITTEN",
     "Catalog",
+    "Dialect",
     "Entry",
     "IdentityLookup",
     "Kind",
@@ -58,6 +62,7 @@ class Catalog:
         shared: Table name to the reason why all tenants may read it.
         untenanted: Table name to the reason why no tenant needs it.
         signed: Whether row-level security believes a tenant only with the application's signature.
+        dialect: What the database is: `postgres`, or `citus` for PostgreSQL spread over nodes.
     """
 
     metadata: MetaData
@@ -68,6 +73,7 @@ class Catalog:
     untenanted: Mapping[str, str] = field(default_factory=dict)
     lookups: list[IdentityLookup | TenantLookup] = field(default_factory=list)
     signed: bool = False
+    dialect: Dialect = "postgres"
     _entries: dict[tuple[str | None, str], Entry] = field(default_factory=dict)
     _to_database: Callable[[Any], Any] | None = None
     _key_table: Table | None = None
@@ -113,6 +119,7 @@ class Catalog:
 
         Unclassified tables are not an error here: they are refused where they are used.
         """
+        self.check_dialect()
         registry = self.registry
         declared = {**self.shared, **self.untenanted, **dict.fromkeys(self.tenant_columns, "-")}
         for name, reason in declared.items():
@@ -145,6 +152,18 @@ class Catalog:
                     "they need."
                 )
         check_encrypted(self.metadata)
+
+    def check_dialect(self) -> None:
+        """Raise a `ConfigurationError` unless the database's kind can be what the options ask."""
+        if self.dialect not in DIALECTS:
+            raise ConfigurationError(
+                f"TenantGuard(dialect=…) takes {' or '.join(map(repr, DIALECTS))}."
+            )
+        if self.signed and self.dialect == "citus":
+            raise ConfigurationError(
+                "With Citus no node could verify a signed tenant: the table of its keys is on "
+                "another. Leave out signed_setting=True, or dialect='citus'."
+            )
 
     @property
     def registry(self) -> Entry:

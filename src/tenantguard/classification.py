@@ -2,15 +2,17 @@
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, Literal, get_args
 
 from sqlalchemy import Column, Table
 
 from tenantguard.errors import ConfigurationError
 
 __all__ = [
+    "DIALECTS",
     "SETTING",
     "WRITTEN",
+    "Dialect",
     "Entry",
     "IdentityLookup",
     "Kind",
@@ -21,6 +23,11 @@ __all__ = [
 
 SETTING = "tenantguard.tenant"
 """The transaction-local PostgreSQL setting that carries the tenant."""
+
+Dialect = Literal["postgres", "citus"]
+"""What a database may be."""
+
+DIALECTS: tuple[Dialect, ...] = get_args(Dialect)
 
 
 class Kind(Enum):

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from tenantguard import rls
 from tenantguard.binding import (
+    AHEAD,
     Binding,
     bind_engine,
     refuse_driver,
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from tenantguard.caching import CacheKeyPart
+    from tenantguard.catalog import Dialect
     from tenantguard.crypto.keyfile import KeyProvider
     from tenantguard.crypto.signing import SigningFile
 
@@ -94,11 +96,12 @@ class TenantGuard(GuardedJobs):
             `SigningFile(…)`.
         signed_setting: Let row-level security believe a tenant only with a signature, so that
             injected SQL cannot change it.
+        dialect: `citus` for a database that Citus distributes by tenant; it has no signed setting.
 
     Raises:
-        ConfigurationError: If a role has no name of its own, the mode is unknown, or there is no
-            key for a signed setting. What depends on the MetaData is checked by `protect`, when all
-            models are imported.
+        ConfigurationError: If a role has no name of its own, the mode or the dialect is unknown, or
+            there is no key for a signed setting, or nothing that could verify it. What depends on
+            the MetaData is checked by `protect`, when all models are imported.
     """
 
     def __init__(
@@ -117,6 +120,7 @@ class TenantGuard(GuardedJobs):
         keys: KeyProvider | None = None,
         signing: SigningFile | None = None,
         signed_setting: bool = False,
+        dialect: Dialect = "postgres",
     ) -> None:
         if mode not in ("off", "observe", "enforce"):
             raise ConfigurationError("TenantGuard(mode=…) takes 'off', 'observe' or 'enforce'.")
@@ -143,7 +147,8 @@ class TenantGuard(GuardedJobs):
         self._suspended = suspended
         self.keys = keys
         self.signing = signing
-        self.catalog.signed = signed_setting
+        self.catalog.signed, self.catalog.dialect = signed_setting, dialect
+        self.catalog.check_dialect()
         self._system_engine = system_engine
         if system_engine is not None and mode != "off":
             self._guard_system(*engines_of(system_engine))
@@ -389,6 +394,7 @@ class TenantGuard(GuardedJobs):
             text_allowed=text_allowed,
             observe=self.observations if self.mode == "observe" else None,
             entering=self._entering(),
+            ahead=AHEAD[self.catalog.dialect],
         )
         bind_engine(engine, binding, verify=verify)
 

@@ -59,6 +59,9 @@ CELERY = "tests/integrations/test_celery.py"
 RQ = "tests/integrations/test_rq.py"
 SIGNED = "tests/db/test_signed.py"
 INJECTION = "tests/attacks/test_injection.py"
+CITUS = "tests/db/test_citus.py"
+CITUS_MODELS = "tests/unit/test_rls_citus.py"
+RLS_FILES = "tests/unit/test_rls_files.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -1045,6 +1048,33 @@ CONTROLS = {
         _attribute("tenantguard.binding.engine", "_is_pooled", lambda *_: False),
         SIGNED,
         "pooler and psycopg2",
+    ),
+    # Citus.
+    "Citus passes the tenant on to its nodes": Control(
+        _attribute("tenantguard.guard", "AHEAD", {"postgres": (), "citus": ()}),
+        CITUS,
+        "pair_rides",
+    ),
+    "Citus's keys contain the tenant": Control(
+        _attribute("tenantguard.rls.citus", "key_faults", lambda *_: ()),
+        CITUS_MODELS,
+        "keys_without",
+    ),
+    "Citus has no signed tenants": Control(
+        _attribute("tenantguard.catalog:Catalog", "check_dialect", _nothing),
+        CITUS_MODELS,
+        "citus_cannot_do",
+    ),
+    "Citus spreads tables by the tenant": Control(
+        _attribute("tenantguard.rls.compare", "is_distributed", lambda *_: True),
+        CITUS,
+        "another_distribution",
+    ),
+    # Files of generated SQL.
+    "files of others are not written over": Control(
+        _attribute("tenantguard.cli.rls_files", "is_ours", lambda *_, **__: True),
+        RLS_FILES,
+        "files_of_others",
     ),
     # Flask.
     "a request without a tenant is refused": Control(

@@ -8,9 +8,10 @@ connection runs for the tenant: SQLAlchemy's statements, raw cursors and COPY al
 from tenantguard.binding.engine import bind_engine, refuse_driver
 from tenantguard.binding.execution import ask
 from tenantguard.binding.literal import sql_literal
-from tenantguard.binding.state import Binding, registry_query
+from tenantguard.binding.state import AHEAD, Binding, registry_query
 
 __all__ = [
+    "AHEAD",
     "Binding",
     "ask",
     "bind_engine",

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from sqlalchemy import Column, ColumnElement, Table
 
     from tenantguard.binding.entry import Entry
+    from tenantguard.catalog import Dialect
 
 __all__ = [
+    "AHEAD",
     "SNAPSHOT_QUERY",
     "UNBOUND",
     "Beginning",
@@ -30,6 +32,13 @@ __all__ = [
     "registry_query",
     "scrub_sql",
 ]
+
+AHEAD: dict[Dialect, tuple[str, ...]] = {
+    "postgres": (),
+    # Without it the setting stays on the coordinator, and the shards' policies show no row.
+    "citus": ("SET LOCAL citus.propagate_set_commands = 'local'",),
+}
+"""What a database has to be told before the tenant, in the same message."""
 
 UNBOUND = object()
 """What a transaction is bound to while its BEGIN has not come back: to nobody's tenant."""
@@ -84,6 +93,7 @@ class Binding:
         observe: Told what would be refused; None refuses.
         entering: Returns the SQL that enters a tenant by a signature, given the tenant, the id of
             the server's process and its time in microseconds since 1970; None names the tenant.
+        ahead: Commands that come before the one that names the tenant.
     """
 
     tenant: Callable[[], str | None]
@@ -94,6 +104,7 @@ class Binding:
     text_allowed: Callable[[], bool] = lambda: True
     observe: Callable[[str, str], None] | None = None
     entering: Callable[[str, int, int], str] | None = None
+    ahead: tuple[str, ...] = ()
 
     def refuse_autocommit(self) -> None:
         """Raise `UnscopedStatementError`: nothing begins the transaction to bind a tenant to."""
@@ -308,7 +319,7 @@ class ConnectionState:
         elif self.entry is not None and apart and not scrubs:
             # A signature is believed in the message that begins its transaction.
             commands.append(_ANEW)
-        commands.append(self._binding_command(tenant))
+        commands += [*self.binding.ahead, self._binding_command(tenant)]
         asks = tenant is not None and self.binding.unknown(tenant)
         if asks:
             query = self.registry_query(tenant or "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -10,6 +11,7 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
+from tenantguard.catalog import DIALECTS
 from tenantguard.cli.locate import admin_engine, load_guard
 from tenantguard.cli.options import (
     admin_option,
@@ -31,6 +33,7 @@ from tenantguard.rls import apply_roles, down_files, down_sql, files, roles_sql
 from tenantguard.rls import sql as up_sql
 
 if TYPE_CHECKING:
+    from tenantguard.catalog import Dialect
     from tenantguard.rls import Pushed
     from tenantguard.rls.step import Step
 
@@ -60,6 +63,11 @@ rls.add_command(signing)
 @click.option("--down", is_flag=True, help="What removes it again; tables and roles stay.")
 @create_roles_option
 @click.option(
+    "--dialect",
+    type=click.Choice(DIALECTS),
+    help="For which database; without it, the guard's own.",
+)
+@click.option(
     "--check",
     metavar="PATH",
     type=click.Path(path_type=Path),
@@ -78,6 +86,7 @@ def sql(
     guard_name: str | None,
     down: bool,
     create_roles: bool,
+    dialect: Dialect | None,
     check: Path | None,
     out: Path | None,
 ) -> None:
@@ -88,6 +97,8 @@ def sql(
     """
     guard = load_guard(guard_name)
     catalog, roles = guard.catalog, guard.roles
+    if dialect is not None:
+        catalog = replace(catalog, dialect=dialect)
     path = check or out
     if path is not None and is_directory(path):
         texts = (

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from tenantguard.rls.citus import is_distributed
 from tenantguard.rls.drift import checked, is_search_column
 from tenantguard.rls.forms import Shape, derived_shape, same_policy, shape_of
 from tenantguard.rls.keys import lifted
@@ -29,7 +30,7 @@ class State:
     """What the database has; *forms* are the stored forms of what is wanted.
 
     *absent* are the tables that steps make and the database does not have. *signed* is what it has
-    of the signed setting.
+    of the signed setting, *distribution* how it spreads tables over nodes.
     """
 
     version: int
@@ -44,6 +45,7 @@ class State:
     forms: dict[Shape, str | None]
     absent: frozenset[Target] = frozenset()
     signed: frozenset[str] = frozenset()
+    distribution: dict[Target, Facts] = field(default_factory=dict)
 
 
 def remaining(step: Step, state: State) -> Step | None:
@@ -83,6 +85,8 @@ def _has_value(step: Step, wanted: Value, state: State) -> bool:
         return wanted.text in state.roles
     if step.kind is Kind.SCHEMA:
         return _has_schema(state.schemas.get(wanted.text, {}), state)
+    if step.kind is Kind.DISTRIBUTION:
+        return is_distributed(step, wanted, state.distribution)
     table, structure = state.tables[step.target], state.structure[step.target]
     if step.kind in _SWITCHES:
         return bool(table[_SWITCHES[step.kind]])

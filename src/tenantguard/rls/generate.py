@@ -9,6 +9,7 @@ from sqlalchemy import table as named_table
 
 from tenantguard.catalog import Kind as TableKind
 from tenantguard.errors import ConfigurationError
+from tenantguard.rls.dialect import dialect_of
 from tenantguard.rls.encrypted import encrypted_steps, key_table_steps
 from tenantguard.rls.grants import grant_steps
 from tenantguard.rls.keys import composite_keys, key_steps
@@ -64,12 +65,15 @@ def generate(catalog: Catalog, roles: Roles, *, create_roles: bool = False) -> l
     catalog.check()
     known = entries(catalog)
     _refuse_unclassified(known, catalog)
+    dialect = dialect_of(catalog)
+    dialect.refuse(catalog)
     composites = composite_keys(catalog)
     steps = list(role_steps(roles)) if create_roles else []
     steps.extend(schema_steps(known, roles))
     steps.extend(signed_steps(catalog, roles))
     for entry in known:
         steps.extend(table_steps(entry, catalog, roles, composites))
+    steps.extend(dialect.steps(catalog))
     steps.extend(lookup_steps(catalog, roles))
     return sorted(steps, key=lambda step: step.phase)
 
@@ -96,7 +100,7 @@ def table_steps(
     yield from encrypted_steps(entry)
     if entry.kind in {TableKind.SCOPED, TableKind.KEYS}:
         yield from key_steps(entry, catalog, composites)
-    yield from policy_steps(entry, roles, verified_call(catalog))
+    yield from policy_steps(entry, roles, verified_call(catalog), dialect_of(catalog).form)
     if entry.guarded:
         yield from switch_steps(entry)
     yield from grant_steps(entry, roles)

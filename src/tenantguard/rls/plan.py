@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tenantguard.catalog import Kind as TableKind
 from tenantguard.errors import ConfigurationError
 from tenantguard.rls.compare import State, remaining
+from tenantguard.rls.dialect import dialect_of
 from tenantguard.rls.drift import refuse_drift
 from tenantguard.rls.encrypted import watched_columns
 from tenantguard.rls.forms import SEARCH_PATH, Shape, derived_shape, shape_of, stored_forms
@@ -123,6 +124,7 @@ def _read(
         forms=forms,
         absent=absent,
         signed=frozenset(step.name for step in steps if as_generated(step, signed)),
+        distribution=dialect_of(catalog).read(run),
     )
 
 

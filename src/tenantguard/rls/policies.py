@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tenantguard.catalog import SETTING
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "APPLICATION_POLICIES",
     "POLICY_NAMES",
+    "PolicyForm",
     "bound_tenant",
     "policy_steps",
     "switch_steps",
@@ -35,6 +37,22 @@ POLICY_NAMES = (
     "tenantguard_maintenance",
 )
 
+
+@dataclass(frozen=True, slots=True)
+class PolicyForm:
+    """How policies are written.
+
+    Attributes:
+        condition: What makes a row the *tenant*'s by its *column*.
+        floors: Whether a restrictive policy stands beside each permissive one of a bound role.
+    """
+
+    # The scalar sub-select is an InitPlan: the setting is read once per statement, not per row.
+    condition: str = "{column} = (SELECT {tenant})"
+    floors: bool = True
+
+
+_FORM = PolicyForm()
 
 _SETTING = f"nullif(pg_catalog.current_setting('{SETTING}', true), '')"
 
@@ -52,7 +70,9 @@ def bound_tenant(column: Column[Any], tenant: str = _SETTING) -> str:
     return f"{tenant}::{'pg_catalog.bpchar' if name == 'CHAR' else type_}"
 
 
-def wanted_policies(entry: Entry, roles: Roles, verified: str | None = None) -> dict[str, Policy]:
+def wanted_policies(
+    entry: Entry, roles: Roles, verified: str | None = None, form: PolicyForm = _FORM
+) -> dict[str, Policy]:
     """Return the policies of *entry*'s table by name.
 
     *verified* is the expression of the tenant that the restrictive ones believe, if that is not the
@@ -61,9 +81,8 @@ def wanted_policies(entry: Entry, roles: Roles, verified: str | None = None) -> 
     column = entry.column
     if column is None:
         return {}
-    # The scalar sub-select is an InitPlan: the setting is read once per statement, not per row.
     own, floor = (
-        f"{quote(column.name)} = (SELECT {bound_tenant(column, tenant)})"
+        form.condition.format(column=quote(column.name), tenant=bound_tenant(column, tenant))
         for tenant in (_SETTING, verified or _SETTING)
     )
     bound = [
@@ -72,16 +91,20 @@ def wanted_policies(entry: Entry, roles: Roles, verified: str | None = None) -> 
         for permissive in (True, False)
     ]
     every = Policy(roles.maintenance, True, "true", column.name)  # noqa: FBT003
-    wanted = dict(zip(POLICY_NAMES, [*bound, every], strict=True))
-    if entry.kind is TableKind.KEYS:
-        return {name: policy for name, policy in wanted.items() if policy.role != roles.support}
-    return wanted
+    refused = {roles.support} if entry.kind is TableKind.KEYS else ()
+    return {
+        name: policy
+        for name, policy in zip(POLICY_NAMES, [*bound, every], strict=True)
+        if policy.role not in refused and (policy.permissive or form.floors)
+    }
 
 
-def policy_steps(entry: Entry, roles: Roles, verified: str | None = None) -> Iterator[Step]:
+def policy_steps(
+    entry: Entry, roles: Roles, verified: str | None = None, form: PolicyForm = _FORM
+) -> Iterator[Step]:
     """Yield a step for each policy of *entry*'s table; *verified* as in `wanted_policies`."""
     target = target_of(entry)
-    for name, policy in wanted_policies(entry, roles, verified).items():
+    for name, policy in wanted_policies(entry, roles, verified, form).items():
         create = _create(target, name, policy)
         mark = hashlib.sha256(create.encode()).hexdigest()[:16]
         on = f"{quote(name)} ON {qualified(target)}"

@@ -38,9 +38,10 @@ class Phase(IntEnum):
     SCHEMAS = 1
     TABLES = 2
     STRUCTURE = 3
-    KEYS = 4
-    PROTECTION = 5
-    LOOKUPS = 6
+    DISTRIBUTION = 4
+    KEYS = 5
+    PROTECTION = 6
+    LOOKUPS = 7
 
 
 class Kind(Enum):
@@ -58,6 +59,7 @@ class Kind(Enum):
     SEARCH_COLUMN = "search column"
     SEARCH_INDEX = "search index"
     FORMAT = "format check"
+    DISTRIBUTION = "distribution"
     POLICY = "policy"
     ENABLE = "enable"
     FORCE = "force"

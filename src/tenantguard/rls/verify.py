@@ -14,6 +14,7 @@ from tenantguard.catalog import Kind as TableKind
 from tenantguard.errors import sqlstate
 from tenantguard.findings import Finding
 from tenantguard.rls.comparing import APPLY, extra_policy, policy_findings
+from tenantguard.rls.dialect import dialect_of
 from tenantguard.rls.drift import drift
 from tenantguard.rls.encrypted import formats, searches, watched_columns
 from tenantguard.rls.forms import derived_shape, shape_of, stored_forms
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tenantguard.catalog import Catalog, Entry, Roles
+    from tenantguard.rls.policies import PolicyForm
     from tenantguard.rls.state import Facts, Run
     from tenantguard.rls.step import Derived, Policy
 
@@ -91,7 +93,9 @@ def verify(
                 findings.extend(way_findings(facts, {target_of(each) for each in known}))
         signed = read_signed(run, catalog) if catalog.signed else {}
         findings.extend(signed_findings(signed, catalog, roles, superuser=superuser))
-        compared = _Compared(roles, verified_call(catalog), missing=VERIFIED not in signed)
+        compared = _Compared(
+            roles, verified_call(catalog), dialect_of(catalog).form, missing=VERIFIED not in signed
+        )
         findings.extend(_policies(run, known, tables, compared))
         if signing_key is not None and not findings:
             findings.extend(unknown_key(run, catalog, signing_key))
@@ -170,15 +174,16 @@ class _Compared:
 
     roles: Roles
     verified: str | None
+    form: PolicyForm
     missing: bool
 
     def __call__(self, entry: Entry) -> dict[str, Policy]:
-        wanted = wanted_policies(entry, self.roles, self.verified)
+        wanted = wanted_policies(entry, self.roles, self.verified, self.form)
         uncallable = self.verified if self.missing else None
         return {
             name: wanted[name]
             for name in APPLICATION_POLICIES
-            if uncallable is None or uncallable not in wanted[name].expression
+            if name in wanted and (uncallable is None or uncallable not in wanted[name].expression)
         }
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tenantguard.rls.generate import LOCK_TIMEOUT, entries
 from tenantguard.rls.names import target_of
 from tenantguard.rls.state import ask
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from sqlalchemy import Engine
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from tenantguard.rls.step import Target
 
 __all__ = ["NoDatabaseError", "Subject", "connected"]
+
+_T = TypeVar("_T")
 
 
 class NoDatabaseError(Exception):
@@ -42,6 +44,7 @@ class Subject:
     roles: Roles
     run: Run | None = None
     _answers: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+    _made: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def entries(self) -> list[Entry]:
@@ -74,6 +77,22 @@ class Subject:
         if question not in self._answers:
             self._answers[question] = ask(self.run, question)
         return self._answers[question]
+
+    def once(self, make: Callable[[Subject], _T]) -> _T:
+        """Return what *make* makes of this subject, for as many rules as ask for the same.
+
+        If it fails, it fails for all of them: waiting for a lock once is enough.
+        """
+        if make not in self._made:
+            try:
+                self._made[make] = (make(self), None)
+            except Exception as error:
+                self._made[make] = (None, error)
+                raise
+        made, failure = self._made[make]
+        if failure is not None:
+            raise failure
+        return made  # type: ignore[no-any-return]
 
 
 @contextmanager

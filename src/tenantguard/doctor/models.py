@@ -10,9 +10,12 @@ from tenantguard.findings import Finding, Severity
 from tenantguard.rls.generate import entries
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tenantguard.catalog import Entry
     from tenantguard.doctor.subject import Subject
 
-__all__ = ["look_at_mode", "look_at_tables"]
+__all__ = ["application_only", "look_at_mode", "look_at_tables", "unclassified"]
 
 _MODES = {
     "off": "The guard's mode is 'off': no statement is scoped and no tenant is bound.",
@@ -45,19 +48,29 @@ def look_at_tables(subject: Subject) -> Look:
     catalog = subject.catalog
     catalog.check()
     known = entries(catalog)
-    findings = [
-        Finding(
-            "table-unclassified",
-            entry.fullname,
-            f"Table {entry.fullname} is unclassified, so its use is an error.",
-            f"`tenantguard tables` says how; `tenantguard migrate sql {entry.fullname}` gives it "
-            "a tenant column.",
-        )
-        for entry in known
-        if entry.kind is Kind.UNCLASSIFIED
-    ]
-    findings += [
-        Finding(
+    findings = [*unclassified(known), *application_only(catalog.application_only)]
+    counts = {kind: sum(entry.kind is kind for entry in known) for kind in Kind}
+    listed = ", ".join(f"{count} {kind.value}" for kind, count in counts.items() if count)
+    return Look(f"{len(known)} tables: {listed}", findings)
+
+
+def unclassified(known: list[Entry]) -> Iterator[Finding]:
+    """Yield the tables of which nobody said whose rows they have."""
+    for entry in known:
+        if entry.kind is Kind.UNCLASSIFIED:
+            yield Finding(
+                "table-unclassified",
+                entry.fullname,
+                f"Table {entry.fullname} is unclassified, so its use is an error.",
+                f"`tenantguard tables` says how; `tenantguard migrate sql {entry.fullname}` gives "
+                "it a tenant column.",
+            )
+
+
+def application_only(children: list[Entry]) -> Iterator[Finding]:
+    """Yield the tables that the first lock holds alone."""
+    for entry in children:
+        yield Finding(
             "table-application-only",
             entry.fullname,
             f"Table {entry.fullname} has no tenant column of its own: statements are scoped "
@@ -65,8 +78,3 @@ def look_at_tables(subject: Subject) -> Look:
             f"`tenantguard migrate sql {entry.fullname}` gives it the column.",
             Severity.WARNING,
         )
-        for entry in catalog.application_only
-    ]
-    counts = {kind: sum(entry.kind is kind for entry in known) for kind in Kind}
-    listed = ", ".join(f"{count} {kind.value}" for kind, count in counts.items() if count)
-    return Look(f"{len(known)} tables: {listed}", findings)

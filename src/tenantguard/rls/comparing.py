@@ -65,14 +65,19 @@ def policy_findings(
             )
 
 
-def extra_policy(target: Target, name: str, to: str = "application") -> Finding:
-    """Return the finding of a permissive policy that was not generated and applies *to* a role."""
-    table = ".".join(target)
+def extra_policy(target: Target, name: str, facts: Facts, whom: str = "the application") -> Finding:
+    """Return the finding of a permissive policy that was not generated and applies to *whom*."""
+    table, stored = ".".join(target), facts["policies"]
+    shows = ", and shows every row" if stored[name]["using"] == _EVERY_ROW else ""
+    floor = (
+        "The restrictive policy still holds; this one was not generated."
+        if any(not each["permissive"] for each in stored.values())
+        else "It was not generated, and no restrictive policy holds against it."
+    )
     return Finding(
         "policy-extra",
         table,
-        f"Policy {name!r} on {table} also applies to the {to}. The restrictive policy still "
-        "holds; this one was not generated.",
+        f"Policy {name!r} on {table} also applies to {whom}{shows}. {floor}",
         f"DROP POLICY {quote(name)} ON {qualified(target)}",
     )
 
@@ -104,15 +109,17 @@ def _expression(has: str | None, expected: str) -> str:
 
 def _comparison(has: str, expected: str) -> str:
     column = expected[1:].partition(" = ")[0]
-    settings = _SETTINGS.findall(has)
-    if not re.search(rf"(?<!\w){re.escape(column)}(?!\w)", has):
-        return f"does not compare the column {column}"
-    if settings and SETTING not in settings:
-        return f"reads the setting {settings[0]}, not {SETTING}"
-    if f"({column})::" in has:
-        return f"casts the column {column}, so that no index serves"
-    if " OR " in has:
-        return "has an OR, beside which its comparison does not hold"
-    if "SELECT" in expected and "SELECT" not in has:
-        return "has no scalar sub-select, so the tenant is asked for once a row"
-    return "is another expression"
+    read = _SETTINGS.findall(has)
+    faults = {
+        f"does not compare the column {column}": not re.search(
+            rf"(?<!\w){re.escape(column)}(?!\w)", has
+        ),
+        f"reads the setting {''.join(read[:1])}, not {SETTING}": read and SETTING not in read,
+        f"does not read the setting {SETTING}": not read and "(" not in has.strip("()"),
+        f"casts the column {column}, so that no index serves": f"({column})::" in has,
+        "has an OR, beside which its comparison does not hold": " OR " in has,
+        "has no scalar sub-select, so the tenant is asked for once a row": (
+            "SELECT" in expected and "SELECT" not in has
+        ),
+    }
+    return next((fault for fault, is_so in faults.items() if is_so), "is another expression")

@@ -234,4 +234,4 @@ def _derived(entry: Entry) -> Iterator[Derived]:
 def _strangers(target: tuple[str, str], facts: Facts) -> Iterator[Finding]:
     for name, stored in sorted(facts["policies"].items()):
         if name not in APPLICATION_POLICIES and stored["permissive"] and stored["applies"]:
-            yield extra_policy(target, name)
+            yield extra_policy(target, name, facts)

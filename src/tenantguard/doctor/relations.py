@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tenantguard.rls.state import Facts
     from tenantguard.rls.step import Target
 
-__all__ = ["look_at_relations"]
+__all__ = ["definer_function", "look_at_relations"]
 
 _OWN = "n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'"
 
@@ -58,7 +58,7 @@ def look_at_relations(subject: Subject) -> Look:
     in_models = {target_of(entry) for entry in known}
     findings = [
         *(found for each in relations for found in _relation(each, in_models)),
-        *(_function(each) for each in functions if (each["s"], each["f"]) not in lookups),
+        *(definer_function(each) for each in functions if (each["s"], each["f"]) not in lookups),
     ]
     return Look(f"{len(relations)} relations within the application's reach", findings)
 
@@ -131,15 +131,16 @@ def _relation(facts: Facts, in_models: set[Target]) -> Iterator[Finding]:
         )
 
 
-def _function(facts: Facts) -> Finding:
+def definer_function(facts: Facts, who: str = "the application") -> Finding:
+    """Return the finding of a function that *who* may call, and that no policy restricts."""
     name = f"{facts['s']}.{facts['f']}"
     signature = f"{qualified((facts['s'], facts['f']))}({facts['arguments']})"
     return Finding(
         "function-definer",
         name,
-        f"The application may call {name}, which runs as {facts['owner']!r}, whom no policy "
-        "restricts.",
-        f"Read it; then REVOKE EXECUTE ON FUNCTION {signature} FROM PUBLIC, or ALTER FUNCTION "
+        f"{who[0].upper()}{who[1:]} may call {name}, which runs as {facts['owner']!r}, whom no "
+        "policy restricts.",
+        f"Read it; then REVOKE EXECUTE ON ROUTINE {signature} FROM PUBLIC, or ALTER ROUTINE "
         f"{signature} OWNER TO a role with fewer rights than {quote(facts['owner'])}.",
         Severity.WARNING,
     )

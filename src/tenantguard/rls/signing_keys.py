@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tenantguard.rls.state import Facts, Run
     from tenantguard.rls.step import Step
 
-__all__ = ["as_generated", "read_signed", "signed_findings", "unknown_key"]
+__all__ = ["as_generated", "keys_open", "read_signed", "signed_findings", "unknown_key"]
 
 _CONFIG = ["search_path=pg_catalog, pg_temp"]
 _APPLY = "Run `tenantguard rls apply` with the owner's address."
@@ -105,15 +105,20 @@ def signed_findings(
     name = f"{schema}.{SIGNING_TABLE}"
     # A superuser has every privilege; one finding says so.
     if table is not None and table["reached"] and not superuser:
-        yield Finding(
-            "signing-keys-open",
-            name,
-            f"The connection's role has privileges on {name}, so injected SQL can sign.",
-            "Revoke them, from the roles that it is a member of too; then make new keys, and "
-            "remove the old ones.",
-        )
+        yield keys_open(name, "The connection's role")
     if table is not None and table["empty"]:
         yield Finding("signing-keys-empty", name, f"{name} has no keys.", _PUSH)
+
+
+def keys_open(name: str, who: str) -> Finding:
+    """Return the finding that *who* has privileges on the table of keys, *name*."""
+    return Finding(
+        "signing-keys-open",
+        name,
+        f"{who} has privileges on {name}, so injected SQL can sign.",
+        "Revoke them, from the roles that it is a member of too; then make new keys, and "
+        "remove the old ones.",
+    )
 
 
 def unknown_key(run: Run, catalog: Catalog, key: str) -> Iterator[Finding]:

@@ -27,7 +27,6 @@ FUNCTION = (
 TRIGGER = "CREATE TRIGGER note BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION note(); "
 RULE_TO = "CREATE RULE note AS ON INSERT TO {table} DO ALSO NOTIFY note; "
 INVOKER_SINCE = 150000
-ENFORCED_SINCE = 180000
 
 
 def far(columns: str, role: str) -> str:
@@ -153,12 +152,6 @@ PLANTS = (
         label="on a part",
     ),
     Plant(
-        "key-switched-off",
-        "ALTER TABLE orders DISABLE TRIGGER ALL",
-        at="public.orders",
-        fine=trigger("orders", "INVOKER") + "ALTER TABLE orders DISABLE TRIGGER USER",
-    ),
-    Plant(
         "replication-role",
         "ALTER ROLE {application} SET session_replication_role = replica",
         at=None,
@@ -230,18 +223,6 @@ NEWER = (
             label="of some rows",
         ),
     ),
-    (
-        ENFORCED_SINCE,
-        Plant(
-            "key-switched-off",
-            "ALTER TABLE orders ADD CONSTRAINT loose FOREIGN KEY (patient_id) "
-            "REFERENCES patients NOT ENFORCED",
-            at="public.orders",
-            fine="ALTER TABLE orders ADD CONSTRAINT tight FOREIGN KEY (patient_id) "
-            "REFERENCES patients ENFORCED",
-            label="never on",
-        ),
-    ),
 )
 
 plants = pytest.mark.parametrize("plant", PLANTS, ids=str)
@@ -269,10 +250,3 @@ def test_who_reaches_it_is_named(world: World) -> None:
     with planted(world, LIST + "GRANT SELECT ON reading_list TO {support}") as subject:
         [finding] = examine(subject, [RULE["view-of-owner"]]).findings
     assert "not as support" in finding.message
-
-
-def test_the_switched_off_keys_are_named(world: World) -> None:
-    with planted(world, "ALTER TABLE order_tags DISABLE TRIGGER ALL") as subject:
-        [finding] = examine(subject, [RULE["key-switched-off"]]).findings
-    assert "order_tags_order_id_fkey" in finding.message
-    assert "and 2 more" in finding.message

@@ -1,4 +1,4 @@
-"""What a write or a transaction sets off: rules, triggers, foreign keys and publications."""
+"""What a write sets off, or does not: rules, triggers, replication."""
 
 # ruff: noqa: S608  (statements are put together from constants and escaped literals)
 
@@ -61,33 +61,6 @@ def _triggers(rule: Rule, subject: Subject) -> Iterator[Finding]:
             "restricts, at the application's writes.",
             f"Read it; then ALTER FUNCTION {function} SECURITY INVOKER, or OWNER TO a role that "
             "can do just what it has to.",
-        )
-
-
-def _keys_off(rule: Rule, subject: Subject) -> Iterator[Finding]:
-    # conenforced exists from PostgreSQL 18 on; what is not enforced has no triggers to turn off.
-    for schema, table, names in subject.ask(f"""
-    WITH RECURSIVE {_watched(subject)},
-    off(relation, name) AS (
-        SELECT t.tgrelid, c.conname FROM pg_catalog.pg_trigger t
-        JOIN pg_catalog.pg_constraint c ON c.oid = t.tgconstraint
-        WHERE t.tgisinternal AND t.tgenabled IN ('D', 'R') AND c.contype = 'f'
-        UNION
-        SELECT c.conrelid, c.conname FROM pg_catalog.pg_constraint c
-        WHERE c.contype = 'f' AND NOT coalesce((to_jsonb(c.*) ->> 'conenforced')::boolean, true))
-    SELECT coalesce(json_agg(json_build_array(f.s, f.t, f.names) ORDER BY f.s, f.t), '[]')::text
-    FROM (SELECT n.nspname AS s, k.relname AS t, json_agg(o.name ORDER BY o.name) AS names
-        FROM off o JOIN watched w ON w.oid = o.relation
-        JOIN pg_catalog.pg_class k ON k.oid = o.relation
-        JOIN pg_catalog.pg_namespace n ON n.oid = k.relnamespace
-        GROUP BY n.nspname, k.relname) f"""):
-        alter = f"ALTER TABLE {qualified((schema, table))}"
-        yield rule.finding(
-            f"{schema}.{table}",
-            f"Foreign keys are switched off on {schema}.{table}: {_listed(names)}. Rows can point "
-            "at another tenant's rows.",
-            f"As a superuser: {alter} ENABLE TRIGGER ALL (one that is NOT ENFORCED: {alter} ALTER "
-            "CONSTRAINT … ENFORCED); then `tenantguard doctor` counts the rows that cross.",
         )
 
 
@@ -154,7 +127,6 @@ def _listed(names: list[str]) -> str:
 RULES: tuple[Rule, ...] = (
     Rule("rule-rewrites", Severity.ERROR, _rules),
     Rule("trigger-definer", Severity.WARNING, _triggers),
-    Rule("key-switched-off", Severity.ERROR, _keys_off),
     Rule("replication-role", Severity.ERROR, _replication_role),
     Rule("publication-open", Severity.WARNING, _publications),
 )

@@ -75,12 +75,12 @@ def constraint_findings(link: Link) -> Iterator[Finding]:
     for constraint in link.constraints:
         if not constraint.checked:
             yield Finding(
-                "key-not-enforced",
+                "key-switched-off",
                 table,
                 f"Foreign key {constraint.name} of {table} is not enforced, or its triggers are "
                 "disabled, so new rows can point anywhere.",
-                f"As a superuser, for {table} and {'.'.join(target_of(link.parent))}: ALTER TABLE … "
-                f"ENABLE TRIGGER ALL; for a key that is NOT ENFORCED: {alter} ALTER CONSTRAINT "
+                f"As a superuser, for {table} and {'.'.join(target_of(link.parent))}: ALTER TABLE "
+                f"… ENABLE TRIGGER ALL; for a key that is NOT ENFORCED: {alter} ALTER CONSTRAINT "
                 f"{quote(constraint.name)} ENFORCED. Then look for rows that crossed meanwhile.",
                 column=_column(link),
             )

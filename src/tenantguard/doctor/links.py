@@ -73,7 +73,9 @@ def links_of(catalog: Catalog, guarded: list[Entry], structure: dict[Target, Fac
             if parent_entry is not None:
                 pairs = frozenset(zip(key["columns"], key["parent_columns"], strict=True))
                 link = _link(found, child, parent_entry, pairs, modelled=False)
-                link.constraints.append(Constraint(key["name"], key["valid"], pairs, key["checked"]))
+                link.constraints.append(
+                    Constraint(key["name"], key["valid"], pairs, key["checked"])
+                )
     return list(found.values())
 
 

@@ -125,9 +125,9 @@ class World:
 
 
 @contextmanager
-def make_world(url: URL) -> Iterator[World]:
+def make_world(url: URL, metadata: MetaData | None = None) -> Iterator[World]:
     """Create tables owned by an owner who is no superuser; roles are named after the database."""
-    metadata = models()
+    metadata = models() if metadata is None else metadata
     prefix = f"{url.database}_r"
     roles = Roles(*(f"{prefix}_{name}" for name in ("app", "owner", "maint", "support", "backup")))
     admin = create_engine(url)

@@ -22,14 +22,14 @@ from tenantguard.rls.step import Grants, Kind, Phase, Step
 from tenantguard.rls.views import is_view
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from sqlalchemy import Table
 
     from tenantguard.catalog import Entry, Roles
     from tenantguard.rls.step import Target
 
-__all__ = ["grant_steps", "granted_roles"]
+__all__ = ["grant_statements", "grant_steps", "granted_roles"]
 
 _READ = frozenset({"SELECT"})
 _WRITE = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE"})
@@ -55,20 +55,28 @@ def grant_steps(entry: Entry, roles: Roles) -> Iterator[Step]:
         tuple(_named_sequences(entry.table)),
         optional=entry.table is None,
     )
-    revoke = _revoke(qualified(target), roles)
-    up = [
-        revoke.replace(" FROM ", " FROM PUBLIC, ", 1),
-        *_grants("TABLE", qualified(target), grants.table),
-    ]
-    down = [revoke]
+    everybody = granted_roles(roles)
+    down = [_revoke(qualified(target), everybody)]
     if grants.optional:
-        up, down = [_if_present(target, up)], [_if_present(target, down)]
+        down = [_if_present(target, down)]
+    if grants.sequences:
+        gone = f"REVOKE ALL ON SEQUENCE {_EACH} FROM {column_list(everybody)}"
+        down.append(_for_sequences(target, grants, [gone]))
+    up = grant_statements(target, grants, everybody)
+    yield Step(Phase.PROTECTION, target, Kind.GRANTS, "privileges", up, tuple(down), grants)
+
+
+def grant_statements(target: Target, grants: Grants, roles: Iterable[str]) -> tuple[str, ...]:
+    """Return what takes all privileges on *target* from *roles* and PUBLIC, and gives *grants*."""
+    name = qualified(target)
+    revoke = _revoke(name, roles).replace(" FROM ", " FROM PUBLIC, ", 1)
+    up = [revoke, *_grants("TABLE", name, grants.table)]
+    if grants.optional:
+        up = [_if_present(target, up)]
     if grants.sequences:
         granted = list(_grants("SEQUENCE", _EACH, grants.sequences))
         up.append(_for_sequences(target, grants, granted))
-        gone = f"REVOKE ALL ON SEQUENCE {_EACH} FROM {column_list(granted_roles(roles))}"
-        down.append(_for_sequences(target, grants, [gone]))
-    yield Step(Phase.PROTECTION, target, Kind.GRANTS, "privileges", tuple(up), tuple(down), grants)
+    return tuple(up)
 
 
 def _has_sequences(table: Table | None) -> bool:
@@ -110,8 +118,8 @@ def _named_sequences(table: Table | None) -> Iterator[str]:
             yield qualified((default.schema or DEFAULT_SCHEMA, default.name))
 
 
-def _revoke(name: str, roles: Roles) -> str:
-    return f"REVOKE ALL ON TABLE {name} FROM {column_list(granted_roles(roles))}"
+def _revoke(name: str, roles: Iterable[str]) -> str:
+    return f"REVOKE ALL ON TABLE {name} FROM {column_list(roles)}"
 
 
 def _grants(what: str, name: str, granted: Mapping[str, frozenset[str]]) -> Iterator[str]:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from tenantguard.catalog import Catalog, Roles
+    from tenantguard.catalog import Catalog, Entry, Roles
     from tenantguard.rls.state import Facts, Run
     from tenantguard.rls.step import Target
 
@@ -43,11 +43,18 @@ _SET_NULL_COLUMNS = 150000
 
 
 def plan(
-    connection: Connection, catalog: Catalog, roles: Roles, *, create_roles: bool = False
+    connection: Connection,
+    catalog: Catalog,
+    roles: Roles,
+    *,
+    create_roles: bool = False,
+    ahead: bool = False,
 ) -> list[Step]:
     """Return the steps that the database of *connection* still needs; none, if all are there.
 
     What needs an empty temporary table to compare is done in a savepoint that is rolled back.
+    With *ahead* the models may have tables and columns that the database is about to get: all steps
+    of such tables are missing.
 
     Raises:
         ConfigurationError: If a table is unclassified, or a table, a column or a role that the
@@ -57,7 +64,9 @@ def plan(
     steps = generate(catalog, roles, create_roles=create_roles)
     savepoint = connection.begin_nested()
     try:
-        state = _read(_runner(connection), steps, catalog, roles, create_roles=create_roles)
+        state = _read(
+            _runner(connection), steps, catalog, roles, create_roles=create_roles, ahead=ahead
+        )
     finally:
         savepoint.rollback()
     missing = [rest for step in steps if (rest := remaining(step, state)) is not None]
@@ -86,7 +95,7 @@ def _runner(connection: Connection) -> Run:
 
 
 def _read(
-    run: Run, steps: list[Step], catalog: Catalog, roles: Roles, *, create_roles: bool
+    run: Run, steps: list[Step], catalog: Catalog, roles: Roles, *, create_roles: bool, ahead: bool
 ) -> State:
     run(f"SET LOCAL search_path = {SEARCH_PATH}")
     run("SET LOCAL jit = off")
@@ -100,7 +109,11 @@ def _read(
     }
     watched = {target: watched_columns(entry) for target, entry in known.items()}
     tables = read_tables(run, columns, watched)
-    absent = frozenset(step.target for step in steps if step.kind is Kind.TABLE) - tables.keys()
+    made = {step.target for step in steps if step.kind is Kind.TABLE}
+    if ahead:
+        tables = {at: facts for at, facts in tables.items() if _complete(known[at], facts)}
+        made |= {at for at, entry in known.items() if entry.table is not None}
+    absent = frozenset(made) - tables.keys()
     _refuse_missing_tables(catalog, tables, absent)
     signed = read_signed(run, catalog) if catalog.signed else {}
     # What calls a function that steps make cannot be compared before it is there.
@@ -126,6 +139,14 @@ def _read(
         signed=frozenset(step.name for step in steps if as_generated(step, signed)),
         distribution=dialect_of(catalog).read(run),
     )
+
+
+def _complete(entry: Entry, facts: Facts) -> bool:
+    """Return whether a table has the columns that migrations give it; the keys' is not theirs."""
+    if entry.kind is TableKind.KEYS:
+        return True
+    missing = set(watched_columns(entry)) - facts["columns"].keys()
+    return not missing and (facts["type"] is not None or not entry.guarded)
 
 
 def _forms(run: Run, steps: Iterable[Step], tables: dict[Target, Facts]) -> dict[Shape, str | None]:

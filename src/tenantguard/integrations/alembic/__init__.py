@@ -1,0 +1,11 @@
+"""Alembic: operations for row-level security, seen by autogenerate, and safe data statements.
+
+`env.py` calls `configure(guard, …)` in place of `context.configure(…)`. Importing this registers
+the operations on `op`.
+"""
+
+from tenantguard.integrations.alembic import data, protection, structure
+from tenantguard.integrations.alembic.configure import configure
+from tenantguard.integrations.alembic.missing import missing_operations
+
+__all__ = ["configure", "data", "missing_operations", "protection", "structure"]

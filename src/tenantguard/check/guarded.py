@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tenantguard.check.subject import NoDatabaseError
+from tenantguard.rls.dialect import dialect_of
 from tenantguard.rls.forms import SEARCH_PATH, shape_of, stored_forms
 from tenantguard.rls.names import literal, target_of
 from tenantguard.rls.policies import wanted_policies
@@ -107,7 +108,9 @@ def _wanted(
 ) -> dict[str, Policy]:
     if facts is None or facts["type"] is None:
         return {}
-    wanted = wanted_policies(entry, subject.roles, verified_call(subject.catalog))
+    catalog = subject.catalog
+    form = dialect_of(catalog).form
+    wanted = wanted_policies(entry, subject.roles, verified_call(catalog), form)
     return {
         name: policy
         for name, policy in wanted.items()

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from tenantguard.rls.state import Facts, Run
     from tenantguard.rls.step import Derived, Policy
 
-__all__ = ["LOCKED", "switch_findings", "verify", "verify_role"]
+__all__ = ["LOCKED", "privilege_excess", "switch_findings", "verify", "verify_role"]
 
 _CLASSIFY = "Classify the table (`tenantguard tables` says how), or revoke the privilege."
 _WRITES = {"INSERT", "UPDATE", "DELETE"}
@@ -145,16 +145,21 @@ def switch_findings(entry: Entry, facts: Facts | None) -> Iterator[Finding]:
         )
 
 
+def privilege_excess(entry: Entry, excess: list[str], who: str = "The application") -> Finding:
+    """Return the finding that *who* may do with *entry*'s table what its kind does not allow."""
+    name = ".".join(target_of(entry))
+    return Finding(
+        "privilege-excess",
+        name,
+        f"{who} may {', '.join(excess)} on {name}, which is {entry.kind.value}.",
+        _CLASSIFY if entry.kind is TableKind.UNCLASSIFIED else APPLY,
+    )
+
+
 def _privileges(entry: Entry, facts: Facts) -> Iterator[Finding]:
     excess = sorted(_refused(entry) & set(facts["privileges"]))
     if excess:
-        name = ".".join(target_of(entry))
-        yield Finding(
-            "privilege-excess",
-            name,
-            f"The application may {', '.join(excess)} on {name}, which is {entry.kind.value}.",
-            _CLASSIFY if entry.kind is TableKind.UNCLASSIFIED else APPLY,
-        )
+        yield privilege_excess(entry, excess)
 
 
 def _refused(entry: Entry) -> set[str]:

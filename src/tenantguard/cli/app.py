@@ -10,6 +10,7 @@ from tenantguard.cli.doctor import doctor
 from tenantguard.cli.keys import keys
 from tenantguard.cli.migrate import migrate
 from tenantguard.cli.outcome import could_not_look
+from tenantguard.cli.prove import prove_command
 from tenantguard.cli.rls import rls
 from tenantguard.cli.tables import tables
 
@@ -52,6 +53,7 @@ main.add_command(tables)
 main.add_command(rls)
 main.add_command(migrate)
 main.add_command(keys)
+main.add_command(prove_command)
 
 
 def _demo() -> click.Command:

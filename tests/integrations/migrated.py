@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
@@ -22,14 +22,24 @@ from tenantguard.rls.names import target_of
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "db"))
 
-from rls_world import A, B, World, make_world  # type: ignore[import-not-found, unused-ignore]
+from rls_world import A, B, World, make_world
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sqlalchemy import URL
+    from sqlalchemy import URL, Connection
 
-__all__ = ["A", "B", "Project", "current", "fill", "make_project", "state"]
+__all__ = [
+    "A",
+    "B",
+    "Project",
+    "current",
+    "fill",
+    "make_migrated_world",
+    "make_project",
+    "project_of",
+    "state",
+]
 
 _ENV = """\
 from alembic import context
@@ -44,7 +54,7 @@ if context.is_offline_mode():
     with context.begin_transaction():
         context.run_migrations()
 else:
-    with project.world.owner.connect() as connection:
+    with project.connected() as connection:
         configure(project.guard, connection=connection, **options)
         with context.begin_transaction():
             context.run_migrations()
@@ -82,6 +92,7 @@ class Project:
     world: World
     guard: TenantGuard
     options: dict[str, Any] = field(default_factory=dict)
+    connection: Connection | None = None
 
     def __post_init__(self) -> None:
         template = Path(alembic.__file__).parent / "templates" / "generic" / "script.py.mako"
@@ -93,6 +104,10 @@ class Project:
     @property
     def ini(self) -> Path:
         return self.directory / "alembic.ini"
+
+    def connected(self) -> AbstractContextManager[Connection]:
+        """Return what `env.py` works on: the owner's, unless a test has given its own."""
+        return nullcontext(self.connection) if self.connection else self.world.owner.connect()
 
     def config(self, *x: str) -> Config:
         options = Namespace(x=list(x))
@@ -193,29 +208,39 @@ def _indented(lines: str) -> str:
 
 
 @contextmanager
-def make_project(url: URL, directory: Path, **options: Any) -> Iterator[Project]:
-    """Make a project whose database has its tables and no protection; the owner may be each role.
-
-    An empty first migration is applied, so that the table of versions is there.
-    """
+def make_migrated_world(url: URL) -> Iterator[World]:
+    """Make a database with its tables and no protection; the owner may be each role."""
     with make_world(url, models()) as world:
-        guard = TenantGuard(
-            world.metadata,
-            tenants="practices",
-            shared=dict(world.catalog.shared),
-            untenanted=dict(world.catalog.untenanted),
-            roles=world.roles,
-        )
-        guard.catalog.lookups.extend(world.catalog.lookups)
         world.run(f'GRANT "{world.roles.application}" TO "{world.roles.owner}"')
-        project = Project(directory, world, guard, options)
-        _PROJECTS.append(project)
-        try:
-            project.version("first", "pass")
-            project.upgrade()
-            yield project
-        finally:
-            _PROJECTS.remove(project)
+        yield world
+
+
+@contextmanager
+def project_of(world: World, directory: Path, **options: Any) -> Iterator[Project]:
+    """Make the migrations of *world*. An empty first one is applied: the table of versions is."""
+    guard = TenantGuard(
+        world.metadata,
+        tenants="practices",
+        shared=dict(world.catalog.shared),
+        untenanted=dict(world.catalog.untenanted),
+        roles=world.roles,
+    )
+    guard.catalog.lookups.extend(world.catalog.lookups)
+    project = Project(directory, world, guard, options)
+    _PROJECTS.append(project)
+    try:
+        project.version("first", "pass")
+        project.upgrade()
+        yield project
+    finally:
+        _PROJECTS.remove(project)
+
+
+@contextmanager
+def make_project(url: URL, directory: Path, **options: Any) -> Iterator[Project]:
+    """Make a project with a world of its own."""
+    with make_migrated_world(url) as world, project_of(world, directory, **options) as project:
+        yield project
 
 
 def state(project: Project) -> Former:

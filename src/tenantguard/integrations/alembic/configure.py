@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from alembic import context
 from sqlalchemy import event
 
+from tenantguard.integrations.alembic.operation import autocommits
 from tenantguard.integrations.alembic_plugin import NAME, OPTION, compare, plugin
 from tenantguard.migrate import autogenerate
 
@@ -81,10 +82,10 @@ def _watch(connection: Connection) -> None:
 
     def begun(connection: Connection) -> None:
         if _migrating():
-            _send(connection, "SET row_security = off" if _autocommits(connection) else _OFF)
+            _send(connection, "SET row_security = off" if autocommits(connection) else _OFF)
 
     def ended(connection: Connection) -> None:
-        if _autocommits(connection):
+        if autocommits(connection):
             _send(connection, "RESET row_security")
 
     event.listen(connection, "begin", begun)
@@ -109,14 +110,10 @@ def _watch_script(migration: MigrationContext) -> None:
 def _migrating() -> bool:
     try:
         context.get_context()
-    except NameError:
+    except (NameError, AttributeError):
         # No environment is left: the connection is somebody else's now.
         return False
     return True
-
-
-def _autocommits(connection: Connection) -> bool:
-    return bool(getattr(connection.connection.dbapi_connection, "autocommit", False))
 
 
 def _send(connection: Connection, statement: str) -> None:

@@ -17,7 +17,12 @@ from alembic.util import CommandError
 from sqlalchemy.dialects.postgresql.base import PGDialect
 
 from tenantguard.catalog import SETTING
-from tenantguard.integrations.alembic.operation import TenantOperation, operation, send
+from tenantguard.integrations.alembic.operation import (
+    TenantOperation,
+    autocommits,
+    operation,
+    send,
+)
 from tenantguard.rls.names import DEFAULT_SCHEMA, do_block, plain_literal, qualified, quote
 
 if TYPE_CHECKING:
@@ -188,9 +193,9 @@ def _undone_on_error(context: MigrationContext) -> Iterator[None]:
     if context.as_sql or context.connection is None:
         yield
         return
-    if not context.connection.in_transaction():
+    if autocommits(context.connection):
         raise CommandError(
-            "This needs a transaction, and there is none in an autocommit block. Move it out."
+            "This needs a transaction, and an autocommit block has none. Move it out of there."
         )
     with context.connection.begin_nested():
         yield

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
     from alembic.autogenerate.api import AutogenContext
     from alembic.runtime.migration import MigrationContext
+    from sqlalchemy import Connection
 
-__all__ = ["TenantOperation", "Unprotecting", "operation", "refuse_unprotecting", "send"]
+__all__ = ["TenantOperation", "Unprotecting", "autocommits", "operation", "send"]
 
 FLAG = "allow_unprotected"
 
@@ -80,13 +81,18 @@ def send(context: MigrationContext, statement: str) -> None:
         context.connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
 
 
-def refuse_unprotecting(what: str, reason: str, context: MigrationContext) -> None:
+def _refuse(what: str, reason: str, context: MigrationContext) -> None:
     """Raise a `CommandError`, unless *reason* or `-x allow_unprotected=true` allows *what*."""
     if not reason.strip() and not _flagged(context):
         raise CommandError(
             f"{what} takes protection from tenants' rows, and nothing says that it may. Run it "
             f"with `alembic -x {FLAG}=true …`, or give the operation {FLAG}='the reason'."
         )
+
+
+def autocommits(connection: Connection) -> bool:
+    """Return whether each statement on *connection* is a transaction of its own."""
+    return bool(getattr(connection.connection.dbapi_connection, "autocommit", False))
 
 
 def _flagged(context: MigrationContext) -> bool:
@@ -102,7 +108,7 @@ def _run(operations: Operations, wanted: TenantOperation) -> None:
     context = operations.migration_context
     if isinstance(wanted, Unprotecting):
         names = ", ".join(repr(getattr(wanted, each.name)) for each in _positional(wanted))
-        refuse_unprotecting(f"op.{wanted.verb}({names})", wanted.allow_unprotected, context)
+        _refuse(f"op.{wanted.verb}({names})", wanted.allow_unprotected, context)
     for statement in wanted.statements():
         send(context, statement)
 

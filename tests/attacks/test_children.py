@@ -662,12 +662,17 @@ def test_unscoped_text_needs_a_reason(engines: Locks) -> None:
         pytest.fail("a block without a reason was entered")
 
 
-def test_object_of_another_tenant_is_refused_before_the_database_sees_it(engines: Locks) -> None:
+@pytest.mark.parametrize("loaded", [False, True])
+def test_object_of_another_tenant_is_refused_before_the_database_sees_it(
+    engines: Locks, *, loaded: bool
+) -> None:
     """Also where no key of the database and no statement would hold it: the first lock alone."""
     foreign = Document(id=101, tenant_id=B, kind="document", title="")
     make_transient_to_detached(foreign)
     with tenant_context(A), Session(engines.first_alone()) as session:
-        session.add(Line(document=foreign, cents=1))
+        line = session.get_one(Line, 1) if loaded else Line(cents=1)
+        line.document = foreign
+        session.add(line)
         session.expunge(foreign)
         with pytest.raises(
             CrossTenantError, match=r"Line\.document refers to an object of another"
@@ -675,14 +680,18 @@ def test_object_of_another_tenant_is_refused_before_the_database_sees_it(engines
             session.flush()
 
 
-def test_default_of_a_reference_is_refused(engines: Locks) -> None:
+@pytest.mark.parametrize(
+    "statement",
+    [insert(filled).values(cents=1), insert(filled).from_select(["cents"], select(literal(1)))],
+)
+def test_default_of_a_reference_is_refused(engines: Locks, statement: Any) -> None:
     """What a default would fill in could not be checked."""
     with (
         tenant_context(A),
         engines.first_alone().connect() as connection,
         pytest.raises(UnscopedStatementError, match="has a default"),
     ):
-        connection.execute(insert(filled), {"cents": 1})
+        connection.execute(statement)
 
 
 @pytest.mark.parametrize(
@@ -777,6 +786,11 @@ def _lines(at: At) -> Any:
 SHADOWS: dict[str, Any] = {
     "read": _count(
         lambda at: select(lines).join(_documents(at), true()).where(lines.c.id == at.line)
+    ),
+    "read, the CTE first": _count(
+        lambda at: select(select(_documents(at).c.id).scalar_subquery(), lines.c.cents).where(
+            lines.c.id == at.line
+        )
     ),
     "update": _count(
         lambda at: (

@@ -11,8 +11,14 @@ import pytest
 from attacking import BINDING, LOCKS, SCOPING, Stage
 from drivers import ASYNC, SYNC
 from practice import A, B, Order, Patient
-from sqlalchemy import select, text
-from sqlalchemy.orm import Session, joinedload, scoped_session, sessionmaker
+from sqlalchemy import inspect, select, text
+from sqlalchemy.orm import (
+    Session,
+    joinedload,
+    make_transient_to_detached,
+    scoped_session,
+    sessionmaker,
+)
 
 from tenantguard import CrossTenantError, TenantNotSetError, tenant_context
 
@@ -39,6 +45,17 @@ def _flushed(session: Session) -> None:
     session.flush()
 
 
+def _detached() -> Patient:
+    patient = Patient(id=4711)
+    make_transient_to_detached(patient)
+    return patient
+
+
+def _unpresent(session: Session, state: Any) -> None:
+    """Do what SQLAlchemy does with an object that it has just loaded."""
+    session.identity_map._add_unpresent(state, state.key)
+
+
 WARM: dict[str, Callable[[Session, Any], object]] = {
     "get": lambda s, at: s.get(Patient, at.patient),
     "get_one": lambda s, at: s.get_one(Patient, at.patient),
@@ -48,6 +65,10 @@ WARM: dict[str, Callable[[Session, Any], object]] = {
     "values": lambda s, _: list(s.identity_map.values()),
     "items": lambda s, _: list(s.identity_map.items()),  # type: ignore[attr-defined]
     "keys": lambda s, _: list(s.identity_map.keys()),
+    "presence": lambda s, at: s.identity_key(Patient, at.patient) in s.identity_map,
+    "attach": lambda s, _: s.add(_detached()),
+    "put back": lambda s, _: s.identity_map.replace(inspect(s.info["held"][0])),
+    "load": lambda s, _: _unpresent(s, inspect(s.info["held"][0])),
     "select": lambda s, _: s.scalars(select(Patient)).all(),
     "refresh": lambda s, _: s.refresh(s.info["held"][0]),
     "merge": lambda s, at: s.merge(Patient(id=at.patient)),

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import sqlalchemy
 from attacking import BINDING, Stage, Target, outcome
 from drivers import ASYNC
 from practice import A, Order, Patient
@@ -30,7 +31,10 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import INTERVAL, JSONB
 from sqlalchemy.orm import Session
 from sqlalchemy.sql import quoted_name
+from sqlalchemy.sql.elements import UnaryExpression
+from sqlalchemy.sql.operators import custom_op
 from sqlalchemy.types import UserDefinedType
+from sqlalchemy.util import compat
 
 from tenantguard import TenantNotSetError, UnscopedStatementError, tenant_context
 
@@ -117,6 +121,12 @@ SMUGGLED: dict[str, Callable[[], Any]] = {
     ),
     "operator": lambda: select(patients.c.name).where(patients.c.id.op("= 0 OR TRUE) OR (1 =")(1)),
     "operator as from": lambda: select(word("name").op("FROM")(word("patients"))),
+    "prefix operator": lambda: select(
+        UnaryExpression(word("1"), operator=custom_op(f"{EVERY_NAME},"))
+    ),
+    "postfix operator": lambda: select(
+        UnaryExpression(word("name"), modifier=custom_op("FROM patients"))
+    ),
     "boolean operator": lambda: select(patients.c.name).where(
         patients.c.id.bool_op("= 0) OR (TRUE OR 1 =")(1)
     ),
@@ -237,7 +247,16 @@ def _harmless(session: Session) -> object:
     return session.execute(text("SELECT 1")).all()
 
 
-@pytest.mark.parametrize("work", [_commit, _driver_sql, _harmless])
+def _template(session: Session) -> object:
+    """A template string, as Python 3.14 and SQLAlchemy 2.1 have them."""
+    template = compat.Template("SELECT name FROM patients")
+    return session.execute(sqlalchemy.tstring(template)).all()
+
+
+WHOLE = [_commit, _driver_sql, _harmless, *([_template] if hasattr(sqlalchemy, "tstring") else [])]
+
+
+@pytest.mark.parametrize("work", WHOLE)
 def test_text_as_a_whole_statement_is_refused(stage: Stage, work: Any) -> None:
     """The first lock alone sends no statement that is text, however short."""
     with (
@@ -248,7 +267,7 @@ def test_text_as_a_whole_statement_is_refused(stage: Stage, work: Any) -> None:
         work(session)
 
 
-@pytest.mark.parametrize("work", [_commit, _driver_sql, _harmless])
+@pytest.mark.parametrize("work", WHOLE)
 def test_text_needs_a_tenant(stage: Stage, work: Any) -> None:
     """Also where the policies hold, text without a tenant is an error, not an empty answer."""
     with Session(stage.engine("both")) as session, pytest.raises(TenantNotSetError):

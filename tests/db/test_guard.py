@@ -12,7 +12,11 @@ from drivers import ASYNC, address
 from locks import unique_roles
 from practice import A, B, Base, Material, Order, Patient, Practice, User, make_guard, order_tags
 from sqlalchemy import (
+    Column,
     Engine,
+    Integer,
+    MetaData,
+    Table,
     and_,
     create_engine,
     delete,
@@ -26,6 +30,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.schema import CreateTable
 
 from tenantguard import (
     ConfigurationError,
@@ -298,6 +303,23 @@ def test_observe_never_refuses(locks: Locks) -> None:
     with tenant_context(A), engine.connect().execution_options(**options) as connection:
         connection.execute(text("SELECT 1"))
     assert guard.observations.counts["autocommit"] > before
+
+
+def test_observe_notes_each_kind_of_refusal(locks: Locks) -> None:
+    """What enforcing would refuse is told before the database answers, each by its kind."""
+    guard, engine = observing(locks)
+    counts = guard.observations.counts
+    temporary = Table("observed", MetaData(), Column("id", Integer), prefixes=["TEMPORARY"])
+    with tenant_context(A), engine.connect() as connection:
+        connection.exec_driver_sql("SELECT 1")
+        assert counts == {"text": 1}
+        connection.execute(CreateTable(temporary))
+        assert counts == {"text": 1, "schema change": 1}
+        connection.execute(insert(PATIENTS).values(name="x"))
+        assert counts["unscoped"] == 1
+        with pytest.raises(DBAPIError, match="permission denied"):
+            connection.execute(insert(Material).values(name="x"))
+        assert counts["refused"] == 1
 
 
 def test_off_does_nothing(locks: Locks) -> None:

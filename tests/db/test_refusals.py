@@ -79,6 +79,10 @@ WRONG: dict[str, tuple[Any, str]] = {
         .with_hint(PATIENTS, "ONLY"),
         "stands under a FULL JOIN",
     ),
+    "join written": (
+        update(PATIENTS.join(Order.__table__)).values({PATIENTS.c.name: "x"}),
+        "Only tables can be written",
+    ),
 }
 
 
@@ -94,9 +98,17 @@ def test_what_cannot_be_scoped_is_refused(locks: Locks, wrong: str) -> None:
         connection.execute(statement)
 
 
-def test_tenant_given_as_an_expression_is_refused(locks: Locks) -> None:
+@pytest.mark.parametrize(
+    "statement",
+    [
+        insert(PATIENTS).values(name="x", tenant_id=select(Practice.id).scalar_subquery()),
+        insert(PATIENTS).from_select(
+            ["name", "tenant_id"], select(PATIENTS.c.name, func.coalesce(PATIENTS.c.tenant_id))
+        ),
+    ],
+)
+def test_tenant_given_as_an_expression_is_refused(locks: Locks, statement: Any) -> None:
     """An expression could be anything, so the tenant column takes none."""
-    statement = insert(PATIENTS).values(name="x", tenant_id=select(Practice.id).scalar_subquery())
     with (
         tenant_context(A),
         locks.both().connect() as connection,

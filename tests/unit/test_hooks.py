@@ -1,0 +1,35 @@
+"""A version of SQLAlchemy or of a driver that lacks a hook is refused, not run without it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tenantguard import ConfigurationError
+from tenantguard.binding.driver import need_hooks
+from tenantguard.scoping.compiler import scoping_compiler
+from tenantguard.scoping.streams import watch_streams
+
+NONE: Any = None
+
+
+def test_a_compiler_without_a_hook_is_refused() -> None:
+    """The predicate would silently be missing wherever that hook places it."""
+    bare: Any = type("Bare", (), {})
+    with pytest.raises(ConfigurationError, match="no compiler hook _compose_select_body"):
+        scoping_compiler(bare, NONE)
+
+
+def test_an_execution_context_without_a_hook_is_refused() -> None:
+    """Streamed rows would come out for whoever reads them."""
+    dialect: Any = SimpleNamespace(execution_ctx_cls=object)
+    with pytest.raises(ConfigurationError, match="no hook for streamed results"):
+        watch_streams(dialect, NONE)
+
+
+def test_a_driver_without_a_hook_is_refused() -> None:
+    """Transactions would begin without their tenant."""
+    with pytest.raises(ConfigurationError, match="no hook _start_query; tenantguard supports x>=1"):
+        need_hooks("x>=1", object, ["_start_query"])

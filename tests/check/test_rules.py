@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from locks import World
 
 SECTIONS = ["How it hurts", "How it is found", "What to do"]
+OF_THE_SERVER = {"server-cve", "server-end-of-life"}
 rules = pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
 
 
@@ -50,4 +51,4 @@ def test_a_database_as_generated_is_clean(world: World) -> None:
         result = examine(subject)
     assert set(result.looked) == set(RULE)
     assert result.unseen == ()
-    assert result.findings == ()
+    assert [each for each in result.findings if each.code not in OF_THE_SERVER] == []

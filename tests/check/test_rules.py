@@ -12,6 +12,7 @@ import pytest
 from planting import RULE, planted
 
 from tenantguard.check import RULES, Rule, examine, page_of
+from tenantguard.cli.explain import SEVERITIES
 
 if TYPE_CHECKING:
     from locks import World
@@ -37,7 +38,7 @@ def test_a_rule_has_a_page(rule: Rule) -> None:
 
 def test_every_page_is_a_rules() -> None:
     pages = {each.name for each in (files("tenantguard.check") / "pages").iterdir()}
-    assert pages == {f"{each}.md" for each in RULE} | {"index.md"}
+    assert pages == {f"{each}.md" for each in SEVERITIES} | {"index.md"}
 
 
 def test_every_rule_has_a_planted_fault() -> None:

@@ -75,10 +75,9 @@ def test_an_exemption_holds_on_its_last_day_and_not_after() -> None:
     assert accepting(last).of(report(OPEN)).exit_code == 0
     found = accepting(over).of(report(OPEN))
     assert found.exit_code == 1
-    assert [str(each) for each in found.lapsed] == [
-        "exemption of policy-missing at public.tags "
-        "ended on 2027-02-28: what it accepted counts again"
-    ]
+    [lapsed] = found.lapsed
+    assert str(lapsed).startswith("exemption of policy-missing at public.tags ended on 2027-02-28")
+    assert str(lapsed).endswith("counts again")
 
 
 def test_an_exemption_that_accepts_nothing_is_listed() -> None:

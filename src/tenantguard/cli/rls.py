@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from tenantguard.catalog import DIALECTS
+from tenantguard.cli.check import check as check_command
+from tenantguard.cli.explain import explain
 from tenantguard.cli.locate import admin_engine, load_guard
 from tenantguard.cli.options import (
     admin_option,
@@ -48,6 +50,8 @@ def rls() -> None:
 
 
 rls.add_command(signing)
+rls.add_command(check_command)
+rls.add_command(explain)
 
 
 @rls.command(

@@ -86,7 +86,8 @@ class Session:
         """Send *statement*, which may be several, and return the rows of the last one."""
         cursor = self._cursor
         cursor.execute(statement)
-        while hasattr(cursor, "results") and cursor.nextset():
+        # psycopg2 has the last result alone, and its cursor other methods.
+        while not hasattr(cursor, "copy_expert") and cursor.nextset():
             pass
         return list(cursor.fetchall()) if cursor.description else []
 

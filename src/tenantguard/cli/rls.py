@@ -22,6 +22,7 @@ from tenantguard.cli.options import (
     guard_option,
 )
 from tenantguard.cli.outcome import FINDINGS, HOLDS, GuardedCommand
+from tenantguard.cli.revision import revision
 from tenantguard.cli.rls_files import (
     compare_directory,
     compare_file,
@@ -50,6 +51,7 @@ def rls() -> None:
 
 
 rls.add_command(signing)
+rls.add_command(revision)
 rls.add_command(check_command)
 rls.add_command(explain)
 

@@ -59,6 +59,9 @@ CELERY = "tests/integrations/test_celery.py"
 RQ = "tests/integrations/test_rq.py"
 SIGNED = "tests/db/test_signed.py"
 INJECTION = "tests/attacks/test_injection.py"
+PROVE = "tests/prove/test_prove.py"
+PROVE_FAULTS = "tests/prove/test_prove_faults.py"
+PROVE_ZOO = "tests/prove/test_zoo.py"
 CITUS = "tests/db/test_citus.py"
 CITUS_MODELS = "tests/unit/test_rls_citus.py"
 RLS_FILES = "tests/unit/test_rls_files.py"
@@ -112,6 +115,40 @@ def _keep_unfinished() -> None:
         state.alone = alone
 
     _PoolEvents.check_in = keep  # type: ignore[assignment, method-assign]
+
+
+def _leave_out(name: str) -> None:
+    """Prove without the probe *name*."""
+    from importlib import import_module  # noqa: PLC0415
+
+    trial: Any = import_module("tenantguard.prove.trial")
+    rest = tuple(each for each in trial.PROBES if each.name != name)
+    if rest == trial.PROBES:
+        raise AttributeError(f"There is no probe {name}: the control is out of date")
+    trial.PROBES = rest
+
+
+def _all_good() -> Any:
+    from tenantguard.findings import Result  # noqa: PLC0415
+
+    return Result(("everything",), ())
+
+
+def _keep_what_was_tried() -> None:
+    """Commit what was tried."""
+    from contextlib import contextmanager  # noqa: PLC0415
+
+    from tenantguard.prove.session import Session  # noqa: PLC0415
+
+    rolled_back = Session.transaction
+
+    @contextmanager
+    def committed(self: Any, entering: str = "") -> Any:
+        with rolled_back(self, entering):
+            yield
+            self.run("COMMIT")
+
+    Session.transaction = committed  # type: ignore[method-assign]
 
 
 def _passes_query(self: Any) -> Any:
@@ -1076,6 +1113,36 @@ CONTROLS = {
         RLS_FILES,
         "files_of_others",
     ),
+    # The live probe.
+    "proving counts no probe whose control stays green": Control(
+        _attribute("tenantguard.prove.trial", "_went_red", lambda _: True),
+        PROVE,
+        "never_goes_red or takes_nothing_away",
+    ),
+    "proving inserts into the other tenant": Control(
+        lambda: _leave_out("insert"), PROVE_FAULTS, "CHECK"
+    ),
+    "proving upserts onto the other's row": Control(
+        lambda: _leave_out("upsert"), PROVE_FAULTS, "upsert"
+    ),
+    "proving runs a prepared statement for the other": Control(
+        lambda: _leave_out("prepared"), PROVE_FAULTS, "IMMUTABLE"
+    ),
+    "proving reads while no tenant is set": Control(
+        lambda: _leave_out("unset"), PROVE_FAULTS, "no and tenant and means"
+    ),
+    "proving points a foreign key at the other's row": Control(
+        _attribute("tenantguard.prove.trial", "_try_crossing", _nothing), PROVE_FAULTS, "foreign"
+    ),
+    "proving truncates": Control(
+        _attribute("tenantguard.prove.trial", "_try_truncate", _nothing), PROVE_FAULTS, "TRUNCATE"
+    ),
+    "proving names what is not proven": Control(
+        _attribute("tenantguard.prove.proof:Proof", "result", property(lambda _: _all_good())),
+        PROVE,
+        "valid_row",
+    ),
+    "proving keeps nothing": Control(_keep_what_was_tried, PROVE_ZOO, "remains"),
     # Flask.
     "a request without a tenant is refused": Control(
         _attribute("tenantguard.guard:TenantGuard", "refuses", lambda *_: False), FLASK

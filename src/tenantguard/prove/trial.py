@@ -130,13 +130,18 @@ def _conclude(case: Case, what: tuple[str, str], seen: Seen, control: Seen, resu
         result.findings.append(_finding(case, name, says))
     elif not seen.holds:
         result.doubts.append(f"Probe {name} ended in another error: {seen.refusal}.")
-    elif control.holds:
+    elif not _went_red(control):
         result.doubts.append(
             f"Probe {name} found nothing although its negative control had taken the protection "
             "away, so it says nothing."
         )
     else:
         result.held.append(name)
+
+
+def _went_red(control: Seen) -> bool:
+    """Return whether a probe notices that the protection is gone: if not, it says nothing."""
+    return not control.holds
 
 
 def _finding(case: Case, name: str, says: str) -> Finding:

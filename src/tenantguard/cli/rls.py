@@ -13,6 +13,7 @@ from rich.progress import Progress
 
 from tenantguard.catalog import DIALECTS
 from tenantguard.cli.check import check as check_command
+from tenantguard.cli.diff import diff
 from tenantguard.cli.explain import explain
 from tenantguard.cli.locate import admin_engine, load_guard
 from tenantguard.cli.options import (
@@ -54,6 +55,7 @@ rls.add_command(signing)
 rls.add_command(revision)
 rls.add_command(check_command)
 rls.add_command(explain)
+rls.add_command(diff)
 
 
 @rls.command(

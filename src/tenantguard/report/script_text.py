@@ -60,9 +60,12 @@ def statements(text: str) -> list[str]:
     start = position = 0
     while token := _TOKEN.search(text, position):
         position = token.end()
+        if token["comment"] == "/*":
+            # What it comments out is no statement, and the generator writes none.
+            break
         if token["comment"] and not text[start : token.start()].strip():
             # A comment between statements changes nothing; within one it is left, and not read.
-            start = position if token["comment"] != "/*" else start
+            start = position
         if token["end"]:
             found.append(text[start : token.start()].strip())
             start = position

@@ -21,7 +21,7 @@ from tenantguard.integrations.alembic.structure import (
 from tenantguard.keytable import KEY_TABLE
 from tenantguard.rls.lookups import hand_over
 from tenantguard.rls.names import column_list, plain_literal, qualified, quote
-from tenantguard.rls.step import Kind, Policy
+from tenantguard.rls.step import Kind, Lookup, Policy, Signed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -147,7 +147,9 @@ def _function(facts: Facts, step: Step, before: Before) -> list[str]:
     """Return what puts a function back as it was, with its owner and its privileges."""
     signature, owner = facts["signature"], facts["owner"]
     granted = [role for role, privilege in facts["acl"] if privilege == "EXECUTE"]
-    everybody = f"PUBLIC, {column_list(before.roles)}"
+    # What its present owner may do, the former may do once it is handed over.
+    keeper = step.wanted.owner if isinstance(step.wanted, Lookup | Signed) else ""
+    everybody = f"PUBLIC, {column_list(role for role in before.roles if role != keeper)}"
     # Policies depend on a function of the signed setting, so that one is replaced.
     return [
         *(step.down if step.kind is Kind.LOOKUP else ()),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from planting import RULE, Plant, planted
+from practice import A
 from signing_world import build_signed
 
 from tenantguard.check import examine
@@ -350,6 +351,25 @@ def test_the_signed_setting_as_generated_is_clean(signed: World) -> None:
         result = examine(subject, mine)
     assert result.unseen == ()
     assert result.findings == ()
+
+
+MEMBERS = (
+    "CREATE TABLE members (tenant_id uuid); GRANT SELECT ON members TO {application}; "
+    "CREATE TABLE notes AS SELECT tenant_id FROM orders; "
+    "ALTER TABLE notes ENABLE ROW LEVEL SECURITY; GRANT SELECT ON notes TO {application}; "
+)
+
+
+@pytest.mark.parametrize(("name", "seen"), [("members", True), ("public.members", False)])
+def test_a_temporary_table_takes_the_place_of_a_name(world: World, name: str, seen: bool) -> None:  # noqa: FBT001
+    """Why it is a fault: whoever makes the table that a policy asks is a member of every tenant."""
+    ask = helper(body=f"AS 'SELECT tenant_id FROM {name} LIMIT 1'")
+    with planted(world, MEMBERS + ask + POLICY.replace("orders", "notes")) as subject:
+        assert subject.run is not None
+        subject.run(f"SET LOCAL ROLE {world.guard.roles.application}")
+        assert subject.run("SELECT count(*) FROM public.notes")[0][0] == 0
+        subject.run(f"CREATE TEMPORARY TABLE members AS SELECT '{A}'::uuid AS tenant_id")
+        assert (subject.run("SELECT count(*) FROM public.notes")[0][0] > 0) is seen
 
 
 def test_no_value_is_shown(world: World) -> None:

@@ -250,3 +250,12 @@ def test_who_reaches_it_is_named(world: World) -> None:
     with planted(world, LIST + "GRANT SELECT ON reading_list TO {support}") as subject:
         [finding] = examine(subject, [RULE["view-of-owner"]]).findings
     assert "not as support" in finding.message
+
+
+def test_a_parent_shows_what_policies_hide(world: World) -> None:
+    """Why it is a fault: without a tenant no patient is seen, and by the other name all are."""
+    with planted(world, PARENT + "GRANT SELECT ON people TO {application}") as subject:
+        assert subject.run is not None
+        subject.run(f"SET LOCAL ROLE {world.guard.roles.application}")
+        assert subject.run("SELECT count(*) FROM public.patients")[0][0] == 0
+        assert subject.run("SELECT count(*) FROM public.people")[0][0] > 0

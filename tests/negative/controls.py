@@ -59,12 +59,18 @@ CELERY = "tests/integrations/test_celery.py"
 RQ = "tests/integrations/test_rq.py"
 SIGNED = "tests/db/test_signed.py"
 INJECTION = "tests/attacks/test_injection.py"
+CHECK_FUNCTIONS = "tests/check/test_functions.py"
+CHECK_GRANTS = "tests/check/test_grants.py"
+CHECK_RELATIONS = "tests/check/test_relations.py"
 PROVE = "tests/prove/test_prove.py"
 PROVE_FAULTS = "tests/prove/test_prove_faults.py"
 PROVE_ZOO = "tests/prove/test_zoo.py"
 CITUS = "tests/db/test_citus.py"
 CITUS_MODELS = "tests/unit/test_rls_citus.py"
 RLS_FILES = "tests/unit/test_rls_files.py"
+
+
+_NO_ANCESTORS = "ancestors(oid) AS (SELECT 0::oid WHERE false)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -1143,6 +1149,37 @@ CONTROLS = {
         "valid_row",
     ),
     "proving keeps nothing": Control(_keep_what_was_tried, PROVE_ZOO, "remains"),
+    # What goes past policies.
+    "who reaches a view is asked by name": Control(
+        _attribute("tenantguard.check.relations", "_REACHES", "false"),
+        CHECK_RELATIONS,
+        "is_found and view",
+    ),
+    "a parent of a guarded table is looked at": Control(
+        _attribute("tenantguard.check.relations", "_ANCESTORS", _NO_ANCESTORS),
+        CHECK_RELATIONS,
+        "is_found and parent",
+    ),
+    "a function's search path is looked at": Control(
+        _attribute("tenantguard.check.functions", "is_pinned", lambda *_: True),
+        CHECK_FUNCTIONS,
+        "is_found and temporary",
+    ),
+    "names in policies' functions are read": Control(
+        _attribute("tenantguard.check.helpers", "unqualified", lambda _: []),
+        CHECK_FUNCTIONS,
+        "is_found and helper-search-path",
+    ),
+    "generated lookups are compared": Control(
+        _attribute("tenantguard.check.own_functions", "_is_generated", lambda *_: True),
+        CHECK_FUNCTIONS,
+        "is_found and lookup-changed and owner",
+    ),
+    "privileges on columns count": Control(
+        _attribute("tenantguard.check.grants", "_OF_COLUMNS", "('')"),
+        CHECK_GRANTS,
+        "is_found and excess and column",
+    ),
     # Flask.
     "a request without a tenant is refused": Control(
         _attribute("tenantguard.guard:TenantGuard", "refuses", lambda *_: False), FLASK

@@ -322,6 +322,31 @@ def test_observe_notes_each_kind_of_refusal(locks: Locks) -> None:
         assert counts["refused"] == 1
 
 
+def _rows(tenant: Any) -> dict[str, tuple[Any, ...]]:
+    """INSERTs that say whose the row is."""
+    row = {"name": "x", "tenant_id": tenant}
+    copied = select(PATIENTS.c.name, PATIENTS.c.tenant_id).where(PATIENTS.c.tenant_id == tenant)
+    return {
+        "values": (insert(PATIENTS).values(row),),
+        "rows of values": (insert(PATIENTS).values([row, row]),),
+        "parameters": (insert(PATIENTS), row),
+        "select": (insert(PATIENTS).from_select(list(row), copied),),
+    }
+
+
+@pytest.mark.parametrize("way", _rows(A))
+def test_observe_notes_whose_row_is_inserted(locks: Locks, way: str) -> None:
+    """The own tenant's, given whatever way, is as it should be; another's would be refused."""
+    guard, engine = observing(locks)
+    with tenant_context(A), engine.connect() as connection:
+        connection.execute(*_rows(A)[way])
+        assert guard.observations.counts == {}
+        if way != "select":
+            with pytest.raises(DBAPIError, match="row-level security"):
+                connection.execute(*_rows(B)[way])
+            assert guard.observations.counts == {"refused": 1}
+
+
 def test_off_does_nothing(locks: Locks) -> None:
     """The engine stays exactly as it was."""
     _, engine = observing(locks, "off")

@@ -16,6 +16,7 @@ from sqlalchemy import (
     create_engine,
     func,
     insert,
+    literal_column,
     select,
     table,
     text,
@@ -98,13 +99,18 @@ def test_what_cannot_be_scoped_is_refused(locks: Locks, wrong: str) -> None:
         connection.execute(statement)
 
 
+def _selecting(tenant: Any) -> Any:
+    return insert(PATIENTS).from_select(["name", "tenant_id"], select(PATIENTS.c.name, tenant))
+
+
 @pytest.mark.parametrize(
     "statement",
     [
         insert(PATIENTS).values(name="x", tenant_id=select(Practice.id).scalar_subquery()),
-        insert(PATIENTS).from_select(
-            ["name", "tenant_id"], select(PATIENTS.c.name, func.coalesce(PATIENTS.c.tenant_id))
-        ),
+        _selecting(func.coalesce(PATIENTS.c.tenant_id)),
+        _selecting(literal_column("tenant_id")),
+        _selecting(PATIENTS.c.name),
+        _selecting(Material.name),
     ],
 )
 def test_tenant_given_as_an_expression_is_refused(locks: Locks, statement: Any) -> None:
@@ -115,6 +121,18 @@ def test_tenant_given_as_an_expression_is_refused(locks: Locks, statement: Any) 
         pytest.raises(CrossTenantError, match="given an SQL expression"),
     ):
         connection.execute(statement)
+
+
+@pytest.mark.parametrize("rows", [{"name": "x"}, [{"name": "x"}, {"name": "y"}]])
+def test_tenant_given_as_none_is_filled_in(locks: Locks, rows: Any) -> None:
+    """As SQLAlchemy's own defaults are not, because a row without a tenant is nobody's."""
+    given = rows if isinstance(rows, list) else [rows]
+    given = [{**row, "tenant_id": None} for row in given]
+    with tenant_context(A), locks.both().connect() as connection:
+        connection.execute(insert(PATIENTS), given if isinstance(rows, list) else given[0])
+        names = [row["name"] for row in given]
+        found = select(PATIENTS.c.tenant_id).where(PATIENTS.c.name.in_(names))
+        assert connection.scalars(found).all() == [A] * len(given)
 
 
 def test_tenant_taken_off_an_object_is_refused(locks: Locks) -> None:

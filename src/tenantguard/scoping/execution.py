@@ -89,8 +89,10 @@ class TenantExecution:
         context = cast("DefaultExecutionContext", self)
         try:
             tenant = self.tenantguard.tenant()
+            # A statement from the cache holds the values of when it was compiled.
+            given = context.extracted_parameters
             for params in context.compiled_parameters:
-                compiled.writes.check(compiled, params, None, self.tenantguard, tenant)
+                compiled.writes.check(compiled, params, given, self.tenantguard, tenant)
         except IsolationError as refusal:
             observe("refused", str(refusal))
 

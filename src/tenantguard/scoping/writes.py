@@ -102,7 +102,6 @@ class Writes:
     ) -> Any:
         """Return *statement* with the tenant column taking the active tenant."""
         self.table = target.entry.name
-        kwargs = {key: value for key, value in kwargs.items() if key != "visiting_cte"}
         state = statement._compile_state_factory(statement, compiler, **kwargs)  # noqa: SLF001
         compiled = state.statement
         if compiled.select is not None:
@@ -139,7 +138,9 @@ class Writes:
             for key, value in row.items()
             if _names(key, column)
         ]
-        self.supplied += [value for value in given if isinstance(value, BindParameter)]
+        for value in given:
+            if isinstance(value, BindParameter) or not _is_expression(value):
+                self._take_supplied(value)
         selected = {getattr(name, "key", name) for name in insert._select_names or ()}  # noqa: SLF001
         return bool(named or given or selected & {column.key, column.name})
 
@@ -230,7 +231,7 @@ class Writes:
             self.supplied.append(value)
         elif isinstance(value, Null):
             return
-        elif hasattr(value, "__clause_element__") or hasattr(value, "_compiler_dispatch"):
+        elif _is_expression(value):
             raise self._expression_error()
         else:
             self.supplied.append(BindParameter(None, value, unique=True))
@@ -370,6 +371,10 @@ def _names(key: Any, column: ColumnClause[Any]) -> bool:
 def _parameter_keys(compiler: TenantCompiler, column: ColumnClause[Any]) -> set[str]:
     """Return the names under which the execution's parameters carry *column*."""
     return {column.key, column.name} & set(compiler.column_keys or ())
+
+
+def _is_expression(value: Any) -> bool:
+    return hasattr(value, "__clause_element__") or hasattr(value, "_compiler_dispatch")
 
 
 def _table_name(column: ColumnClause[Any]) -> str:

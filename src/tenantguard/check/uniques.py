@@ -174,7 +174,8 @@ _UNIQUES = """
                 pg_catalog.pg_get_indexdef(x.indexrelid, i.number::int, false)) AS part,
                 (SELECT o.oprname FROM pg_catalog.pg_constraint c
                     JOIN pg_catalog.pg_operator o ON o.oid = c.conexclop[i.number]
-                    WHERE c.conindid = x.indexrelid AND c.contype IN ('x', 'u', 'p')) AS operator
+                    WHERE c.conrelid = k.oid AND c.conindid = x.indexrelid
+                        AND c.contype IN ('x', 'u', 'p')) AS operator
             FROM unnest(x.indkey::int2[]) WITH ORDINALITY i(num, number)
             LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = k.oid AND a.attnum = i.num
             WHERE i.number <= x.indnkeyatts) u) p

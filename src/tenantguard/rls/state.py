@@ -75,7 +75,7 @@ _CONSTRAINTS = f"""
         'update', c.confupdtype::text, 'delete', c.confdeltype::text,
         'delete_columns', (SELECT json_agg(n.attname ORDER BY n.attnum)
             FROM pg_catalog.pg_attribute n
-            WHERE n.attrelid = c.conrelid
+            WHERE c.confdeltype IN ('n', 'd') AND n.attrelid = c.conrelid
                 AND to_jsonb(c.*) -> 'confdelsetcols' @> to_jsonb(n.attnum))
      )), '[]') FROM pg_catalog.pg_constraint c WHERE c.conrelid = k.oid AND c.contype = 'f')"""
 
@@ -144,14 +144,14 @@ _ACL = """(SELECT coalesce(json_agg(json_build_array(
         coalesce(r.rolname::text, 'public'), e.privilege_type)), '[]')
      FROM pg_catalog.aclexplode({acl}) e LEFT JOIN pg_catalog.pg_roles r ON r.oid = e.grantee)"""
 
+# As an array the ids are looked up; joined, each table would scan all relations.
 _SEQUENCES = f"""
     (SELECT coalesce(json_agg(json_build_object('acl', {_ACL.format(acl="s.relacl")})), '[]')
-     FROM pg_catalog.pg_class s WHERE s.relkind = 'S' AND (s.oid IN (
+     FROM pg_catalog.pg_class s WHERE s.relkind = 'S' AND s.oid = ANY (ARRAY(
         SELECT d.objid FROM pg_catalog.pg_depend d WHERE d.refobjid = k.oid
             AND d.deptype IN ('a', 'i') AND d.classid = 'pg_catalog.pg_class'::regclass
-            AND d.refclassid = 'pg_catalog.pg_class'::regclass)
-        OR s.oid IN (SELECT to_regclass(e.name)
-            FROM json_array_elements_text(w.q) e(name))))"""
+            AND d.refclassid = 'pg_catalog.pg_class'::regclass
+        UNION SELECT to_regclass(e.name)::oid FROM json_array_elements_text(w.q) e(name))))"""
 
 
 def ask(run: Run, question: str) -> Any:

@@ -61,6 +61,8 @@ SIGNED = "tests/db/test_signed.py"
 INJECTION = "tests/attacks/test_injection.py"
 CHECK_FUNCTIONS = "tests/check/test_functions.py"
 CHECK_GRANTS = "tests/check/test_grants.py"
+CHECK_INDEXES = "tests/check/test_indexes.py"
+CHECK_KEYS = "tests/check/test_keys.py"
 CHECK_RELATIONS = "tests/check/test_relations.py"
 PROVE = "tests/prove/test_prove.py"
 PROVE_FAULTS = "tests/prove/test_prove_faults.py"
@@ -1179,6 +1181,39 @@ CONTROLS = {
         _attribute("tenantguard.check.grants", "_OF_COLUMNS", "('')"),
         CHECK_GRANTS,
         "is_found and excess and column",
+    ),
+    # The check of keys and indexes.
+    "the check counts the rows that cross": Control(
+        _attribute("tenantguard.check.keys", "crossing_findings", lambda *_: ()),
+        CHECK_KEYS,
+        "validated_under_force",
+    ),
+    "rows that the check cannot see are no zero": Control(
+        _attribute("tenantguard.check.sight", "_hidden_from", lambda *_: set()),
+        CHECK_KEYS,
+        "nobody_sees",
+    ),
+    "unique keys are looked for the tenant": Control(
+        _attribute(
+            "tenantguard.check.uniques", "_distinct", lambda _, entry: set(entry.table.c.keys())
+        ),
+        CHECK_KEYS,
+        "fault_is_found and unique and constraint",
+    ),
+    "a plan is made as the application": Control(
+        _attribute("tenantguard.check.leakproof", "as_application", lambda *_: nullcontext()),
+        CHECK_INDEXES,
+        "fault_is_found and enum",
+    ),
+    "an index is known by what it looks up": Control(
+        _attribute("tenantguard.check.leakproof", "_serves_as_well", lambda *_: False),
+        CHECK_INDEXES,
+        "no_policy_applies",
+    ),
+    "a policy's comparison stands alone": Control(
+        _attribute("tenantguard.check.predicates", "_is_served", lambda _: True),
+        CHECK_INDEXES,
+        "fault_is_found and OR",
     ),
     # Flask.
     "a request without a tenant is refused": Control(

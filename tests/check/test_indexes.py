@@ -237,6 +237,14 @@ def test_leakproof_operator_serves(world: World) -> None:
         )
 
 
+def test_index_serves_where_no_policy_applies(world: World) -> None:
+    """The plan decides: what is slow by row-level security is not where that is off."""
+    off = "ALTER TABLE patients DISABLE ROW LEVEL SECURITY;"
+    with planted(world, f"{off} {_STATE} CREATE INDEX ON patients (state)") as subject:
+        result = examine(subject, [RULE["index-not-leakproof"]])
+    assert (result.findings, result.unseen) == ((), ())
+
+
 def test_partitions_of_an_index_are_it(world: World) -> None:
     """A plan names the index of a partition, not that of the whole table."""
     script = f"""

@@ -104,6 +104,8 @@ INVOKER = """coalesce((SELECT o.option_value::boolean
 
 # What shows a guarded table's rows to the current user without its policies: parts under their own
 # names, and views, however many there are in between.
+# OFFSET keeps the planner from reading a whole catalog for each table, which it chooses where the
+# catalogs have no statistics yet: 1,000 new tables took 13 seconds.
 _WAYS = f"""
     CASE WHEN w.c <> '' THEN (
         WITH RECURSIVE parts(oid) AS (
@@ -114,13 +116,15 @@ _WAYS = f"""
             SELECT k.oid UNION SELECT p.oid FROM parts p
             UNION
             SELECT v.ev_class FROM readers e
-            JOIN pg_catalog.pg_depend d ON d.refobjid = e.oid
-                AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
-                AND d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass
+            CROSS JOIN LATERAL (SELECT d.objid FROM pg_catalog.pg_depend d
+                WHERE d.refobjid = e.oid
+                    AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+                    AND d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass OFFSET 0) d
             JOIN pg_catalog.pg_rewrite v ON v.oid = d.objid)
         SELECT coalesce(json_agg(json_build_object('s', xn.nspname, 't', x.relname,
             'kind', x.relkind::text) ORDER BY xn.nspname, x.relname), '[]')
-        FROM readers e JOIN pg_catalog.pg_class x ON x.oid = e.oid AND x.oid <> k.oid
+        FROM readers e CROSS JOIN LATERAL (SELECT x.* FROM pg_catalog.pg_class x
+            WHERE x.oid = e.oid AND x.oid <> k.oid OFFSET 0) x
         JOIN pg_catalog.pg_namespace xn ON xn.oid = x.relnamespace
         WHERE pg_catalog.has_schema_privilege(xn.oid, 'USAGE')
             AND (pg_catalog.has_any_column_privilege(x.oid, 'SELECT, INSERT, UPDATE')

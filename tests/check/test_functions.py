@@ -295,6 +295,13 @@ SIGNED_PLANTS = (
         fine=f"ALTER FUNCTION {VERIFIED} COST 7",
     ),
     Plant(
+        "signing-changed",
+        f"GRANT INSERT ON {KEYS} TO {{maintenance}}",
+        at=KEYS,
+        fine=f"GRANT SELECT ON {KEYS} TO {{backup}}",
+        label="privileges",
+    ),
+    Plant(
         "signing-keys-open",
         f"GRANT SELECT (id) ON {KEYS} TO {{application}}",
         at=KEYS,

@@ -158,5 +158,5 @@ def _same_function(wanted: Signed, facts: Facts) -> bool:
 
 
 def _same_table(wanted: Signed, facts: Facts) -> bool:
-    granted = {role: privilege for role, privilege in facts["acl"] if role != facts["owner"]}
-    return granted == dict.fromkeys(wanted.callers, "SELECT") and not facts["column_acl"]
+    granted = {(role, may) for role, may in facts["acl"] if role != facts["owner"]}
+    return granted == {(role, "SELECT") for role in wanted.callers} and not facts["column_acl"]

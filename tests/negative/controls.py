@@ -63,7 +63,10 @@ CHECK_FUNCTIONS = "tests/check/test_functions.py"
 CHECK_GRANTS = "tests/check/test_grants.py"
 CHECK_INDEXES = "tests/check/test_indexes.py"
 CHECK_KEYS = "tests/check/test_keys.py"
+CHECK_POLICIES = "tests/check/test_policies.py"
 CHECK_RELATIONS = "tests/check/test_relations.py"
+CHECK_ROLES = "tests/check/test_role_rules.py"
+CHECK_SERVER = "tests/check/test_server.py"
 PROVE = "tests/prove/test_prove.py"
 PROVE_FAULTS = "tests/prove/test_prove_faults.py"
 PROVE_ZOO = "tests/prove/test_zoo.py"
@@ -749,6 +752,31 @@ CONTROLS = {
     ),
     "policies are compared": Control(
         _attribute("tenantguard.rls.verify", "policy_findings", lambda *_: ()), VERIFY
+    ),
+    "the check compares policies": Control(
+        _attribute("tenantguard.check.policies", "policy_findings", lambda *_: ()),
+        CHECK_POLICIES,
+        "fault_is_found and changed",
+    ),
+    "the check finds tables that no model knows": Control(
+        _attribute("tenantguard.check.undecided", "_unknown", lambda _: ()),
+        CHECK_POLICIES,
+        "fault_is_found and relation",
+    ),
+    "the check finds policies beside ours": Control(
+        _attribute("tenantguard.check.policies", "_strangers", lambda _: ()),
+        CHECK_POLICIES,
+        "fault_is_found and extra",
+    ),
+    "the check judges roles by name": Control(
+        _attribute("tenantguard.check.roles", "judge_roles", lambda *_: ()),
+        CHECK_ROLES,
+        "fault_is_found and superuser",
+    ),
+    "the check judges the server": Control(
+        _attribute("tenantguard.check.server", "_coded", lambda *_: ()),
+        CHECK_SERVER,
+        "fault_is_found",
     ),
     "ways beside the policies are looked for": Control(
         _attribute("tenantguard.rls.verify", "way_findings", lambda *_: ()), WAYS, "way_around"

@@ -10,16 +10,18 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
-from tenantguard.check import RULES, Subject, connected, examine
+from tenantguard.check import RULES, Subject, connected, examine, server
 from tenantguard.cli.committed import committed_sql
 from tenantguard.cli.ephemeral import migrated
 from tenantguard.cli.explain import SEVERITIES
 from tenantguard.cli.locate import admin_engine, load_guard
+from tenantguard.cli.migrations import Migrations
 from tenantguard.cli.options import admin_option, guard_option
 from tenantguard.cli.outcome import GuardedCommand, could_not_look
 from tenantguard.report import (
     FORMATS,
     Acceptance,
+    Place,
     Places,
     Report,
     baseline_text,
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from tenantguard.check import Rule
-    from tenantguard.findings import Result
+    from tenantguard.findings import Finding, Result
     from tenantguard.guard import TenantGuard
 
 __all__ = ["check"]
@@ -124,15 +126,15 @@ def check(
         read_exemptions(_PYPROJECT, SEVERITIES),
         read_baseline(baseline) if baseline and not write_baseline else (),
     )
-    if migrations is not None:
-        result = _of_migrations(guard, migrations, variables)
+    scripts = Migrations(migrations) if migrations is not None else None
+    if migrations is not None and scripts is not None:
+        result = _of_migrations(guard, migrations, scripts, variables)
     elif offline is not None:
         result = _of_models(guard, offline)
     else:
         result = _of_database(guard, admin_url)
     severities = {each: SEVERITIES[each] for each in result.looked}
-    place = Places(guard.catalog, guard)
-    report = Report("rls check", result, rules=severities, place=place)
+    report = Report("rls check", result, rules=severities, place=_places(guard, scripts))
     if baseline is not None and write_baseline:
         acceptance = _written(baseline, report, acceptance)
     report = acceptance.of(report)
@@ -149,17 +151,27 @@ def _of_database(guard: TenantGuard, url: str | None) -> Result:
         engine.dispose()
 
 
-def _of_migrations(guard: TenantGuard, ini: Path, variables: tuple[str, ...]) -> Result:
+def _of_migrations(
+    guard: TenantGuard, ini: Path, scripts: Migrations, variables: tuple[str, ...]
+) -> Result:
     with (
         migrated(ini, guard.roles, variables) as engine,
         connected(engine, guard.catalog, guard.roles) as subject,
     ):
-        return _examined(subject, RULES)
+        # The embedded server is not the one that the application will have.
+        rules = [each for each in RULES if each not in server.RULES]
+        return _examined(subject, [*rules, scripts.rule()])
 
 
 def _of_models(guard: TenantGuard, path: str) -> Result:
     rules = [] if path == _MODELS_ALONE else [committed_sql(Path(path))]
     return _examined(Subject(guard.catalog, guard.roles), [*RULES, *rules])
+
+
+def _places(guard: TenantGuard, scripts: Migrations | None) -> Callable[[Finding], Place | None]:
+    models = Places(guard.catalog, guard)
+    places = scripts.places if scripts else {}
+    return lambda finding: places.get(finding) or models(finding)
 
 
 def _examined(subject: Subject, rules: Sequence[Rule]) -> Result:

@@ -8,13 +8,14 @@ from rich.markdown import Markdown
 
 from tenantguard.check import RULES, page_of
 from tenantguard.cli.committed import SQL_DIFFERS
+from tenantguard.cli.migrations import DATA_STATEMENT
 from tenantguard.cli.outcome import GuardedCommand, could_not_look
 from tenantguard.findings import Severity
 from tenantguard.report.pages import page
 
 __all__ = ["SEVERITIES", "explain", "index"]
 
-BESIDE = (SQL_DIFFERS,)
+BESIDE = (SQL_DIFFERS, DATA_STATEMENT)
 """Rules that look at what is committed, and so at no database."""
 
 SEVERITIES = {

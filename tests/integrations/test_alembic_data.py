@@ -178,6 +178,31 @@ def test_the_owner_may_see_its_rows_without_force(project: Project) -> None:
         project.upgrade()
 
 
+def test_a_foreign_key_is_not_validated_against_no_rows(project: Project) -> None:
+    """Plain, it is refused; without FORCE, PostgreSQL checks it against all rows."""
+    key = "op.create_foreign_key('own', 'order', 'practices', ['tenant_id'], ['id'])"
+    project.version("second", key)
+    with pytest.raises(DBAPIError, match=REFUSED):
+        project.upgrade()
+    project.scripts()[-1].unlink()
+    lifted = f"""with op.without_force("order", "practices", reason="a key"):\n    {key}"""
+    project.version("second", f"{lifted}\nop.drop_constraint('own', 'order')")
+    project.upgrade()
+
+
+def test_a_function_in_sql_needs_its_body_unchecked(project: Project) -> None:
+    """PostgreSQL plans the body, which reads what policies would hide."""
+    made = """op.execute('CREATE FUNCTION own() RETURNS bigint LANGUAGE sql '
+    'AS $$ SELECT count(*) FROM "order" $$')"""
+    project.version("second", made)
+    with pytest.raises(DBAPIError, match=REFUSED):
+        project.upgrade()
+    project.scripts()[-1].unlink()
+    unchecked = "op.execute('SET LOCAL check_function_bodies = off')"
+    project.version("second", f"{unchecked}\n{made}\nop.execute('DROP FUNCTION own')")
+    project.upgrade()
+
+
 @pytest.mark.parametrize(
     "call", ["op.as_maintenance('role', reason=' ')", "op.without_force('order', reason='')"]
 )

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from alembic import op
 from alembic.util import CommandError
 from migrated import A, Project, fill, make_project, state
 
 from tenantguard import rls
+from tenantguard.integrations.alembic.protection import EnableTenantIsolation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from sqlalchemy import URL
 
@@ -91,3 +94,19 @@ def test_a_downgrade_needs_the_flag(project: Project) -> None:
         with pytest.raises(CommandError, match="allow_unprotected=true"):
             project.downgrade("-1", *given)
     assert vars(state(project)) == vars(protected)
+
+
+def test_what_the_page_shows_is_there() -> None:
+    """Each operation that docs/alembic.md names exists on `op`, and its migrations are Python."""
+    page = (Path(__file__).parents[2] / "docs" / "alembic.md").read_text()
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        compile(block, "docs/alembic.md", "exec")
+    named = set(re.findall(r"op\.(\w+)", page)) | set(re.findall(r"`(\w+_tenant_\w+)`", page))
+    assert len(named) > 10
+    assert [name for name in named if not hasattr(op, name)] == []
+
+
+def test_a_downgrade_by_hand_says_what_it_needs() -> None:
+    """An operation that was not written from a database cannot be reversed by itself."""
+    with pytest.raises(CommandError, match="Write the downgrade by hand"):
+        EnableTenantIsolation("orders").reverse()

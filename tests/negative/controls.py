@@ -10,6 +10,7 @@ import os
 import re
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from unittest.mock import ANY
 
@@ -59,6 +60,12 @@ CELERY = "tests/integrations/test_celery.py"
 RQ = "tests/integrations/test_rq.py"
 SIGNED = "tests/db/test_signed.py"
 INJECTION = "tests/attacks/test_injection.py"
+MIGRATIONS = "tests/integrations/test_alembic_operations.py"
+MIGRATED_DATA = "tests/integrations/test_alembic_data.py"
+AUTOGENERATE = "tests/integrations/test_alembic_autogenerate.py"
+REVISION = "tests/integrations/test_alembic_revision.py"
+DATA_STATEMENTS = "tests/unit/test_data_statements.py"
+ALEMBIC = "tenantguard.integrations.alembic"
 CHECK_FUNCTIONS = "tests/check/test_functions.py"
 CHECK_GRANTS = "tests/check/test_grants.py"
 CHECK_INDEXES = "tests/check/test_indexes.py"
@@ -107,6 +114,15 @@ def _nothing(*_: Any, **__: Any) -> None:
 
 def _first(first: Any, *_: Any) -> Any:
     return first
+
+
+def _believes(check: str) -> None:
+    """Let a block of a migration go on whatever *check* finds."""
+    from tenantguard.integrations.alembic import data  # noqa: PLC0415
+
+    if check not in data._EACH:
+        raise AttributeError(f"there is no {check}: the control is out of date")
+    data._EACH = data._EACH.replace(check, f"false AND {check}")
 
 
 def _rolls_back(alone: Any) -> None:
@@ -1209,6 +1225,48 @@ CONTROLS = {
         _attribute("tenantguard.check.grants", "_OF_COLUMNS", "('')"),
         CHECK_GRANTS,
         "is_found and excess and column",
+    ),
+    # Migrations.
+    "a downgrade keeps protection without its flag": Control(
+        _attribute(f"{ALEMBIC}.operation", "_refuse", _nothing), MIGRATIONS, "needs_the_flag"
+    ),
+    "a migration's data statement for nobody is an error": Control(
+        _attribute(f"{ALEMBIC}.configure", "_watch", _nothing), MIGRATED_DATA, "for_nobody"
+    ),
+    "also outside of a transaction": Control(
+        _attribute(f"{ALEMBIC}.configure", "autocommits", lambda _: False),
+        MIGRATED_DATA,
+        "for_nobody and autocommit",
+    ),
+    "the script of a migration has the same": Control(
+        _attribute(f"{ALEMBIC}.configure", "_watch_script", _nothing), MIGRATED_DATA, "script_has"
+    ),
+    "a tenant of a migration sees itself alone": Control(
+        partial(_believes, "seen IS DISTINCT FROM ARRAY[tenant]"), MIGRATED_DATA, "shows_more"
+    ),
+    "a migration finds the tenants": Control(
+        partial(_believes, "cardinality(tenants) = 0"), MIGRATED_DATA, "sees_no_tenant"
+    ),
+    "a failed block does not stay the maintenance role": Control(
+        _attribute(f"{ALEMBIC}.data", "_undone_on_error", nullcontext),
+        MIGRATED_DATA,
+        "does_not_leave",
+    ),
+    "the maintenance role of a migration takes a reason": Control(
+        _attribute(f"{ALEMBIC}.data", "_require", _nothing), MIGRATED_DATA, "needs_a_reason"
+    ),
+    "autogenerate sees the second lock": Control(
+        _attribute(f"{ALEMBIC}.compare", "missing_operations", lambda *_, **__: []),
+        AUTOGENERATE,
+        "is_seen",
+    ),
+    "a migration is not written for a database that is behind": Control(
+        _attribute(f"{ALEMBIC}.revision", "_refuse_old", _nothing), REVISION, "behind"
+    ),
+    "a migration's data statements are found": Control(
+        _attribute("tenantguard.migrate.data_statements", "written_by", _nothing),
+        DATA_STATEMENTS,
+        "statement_is_found",
     ),
     # The check of keys and indexes.
     "the check counts the rows that cross": Control(

@@ -12,7 +12,7 @@ from alembic.util import CommandError
 from migrated import A, Project, fill, make_project, state
 
 from tenantguard import rls
-from tenantguard.integrations.alembic.protection import EnableTenantIsolation
+from tenantguard.integrations.alembic.policies import EnableTenantIsolation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -57,6 +57,9 @@ def _weakened(project: Project) -> None:
         f"TO PUBLIC, \"{roles.backup}\" USING (total > 0) WITH CHECK (total < 100 OR '%' = ':x')"
     )
     run("""COMMENT ON POLICY tenantguard_application ON "order" IS 'theirs'""")
+    run('CREATE POLICY tenantguard_support ON "order" FOR SELECT USING (total > 0)')
+    run('CREATE POLICY tenantguard_support_floor ON "order" FOR INSERT WITH CHECK (true)')
+    run('CREATE POLICY tenantguard_maintenance ON "order" USING (total > 0)')
     run(f'GRANT TRUNCATE, SELECT ON "order" TO "{roles.application}" WITH GRANT OPTION')
     run('GRANT SELECT ("total") ON "order" TO PUBLIC')
     run(f'GRANT UPDATE ON SEQUENCE order_id_seq TO "{roles.application}"')

@@ -4,8 +4,17 @@
 the operations on `op`.
 """
 
-from tenantguard.integrations.alembic import data, protection, structure
+from tenantguard.integrations.alembic import columns, data, keys, objects, policies, privileges
 from tenantguard.integrations.alembic.configure import configure
 from tenantguard.integrations.alembic.missing import missing_operations
 
-__all__ = ["configure", "data", "missing_operations", "protection", "structure"]
+__all__ = [
+    "columns",
+    "configure",
+    "data",
+    "keys",
+    "missing_operations",
+    "objects",
+    "policies",
+    "privileges",
+]

@@ -30,7 +30,7 @@ _POLICIES = """(SELECT coalesce(json_object_agg(p.polname, json_build_object(
         'to', (SELECT json_agg(coalesce(r.rolname::text, 'public') ORDER BY r.rolname)
             FROM unnest(p.polroles) g(oid) LEFT JOIN pg_catalog.pg_roles r ON r.oid = g.oid),
         'using', pg_catalog.pg_get_expr(p.polqual, p.polrelid),
-        'with_check', pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid),
+        'with_check', coalesce(pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid), ''),
         'comment', coalesce(pg_catalog.obj_description(p.oid, 'pg_policy'), ''))), '{}')
      FROM pg_catalog.pg_policy p WHERE p.polrelid = k.oid)"""
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tenantguard.integrations.alembic.protection import (
-    PUBLIC,
+from tenantguard.integrations.alembic.operation import PUBLIC
+from tenantguard.integrations.alembic.privileges import (
     GrantTenantPrivileges,
     GrantTenantSchema,
     RestoreTenantPrivileges,

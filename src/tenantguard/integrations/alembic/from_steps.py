@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tenantguard.integrations.alembic.protection import (
-    PUBLIC,
-    CreateTenantPolicy,
-    DisableTenantIsolation,
-    DropTenantPolicy,
-    EnableTenantIsolation,
-    RestoreTenantPrivileges,
-)
-from tenantguard.integrations.alembic.structure import (
+from tenantguard.integrations.alembic.objects import (
     CreateTenantObject,
     DropTenantObject,
     KeepTenantObject,
 )
+from tenantguard.integrations.alembic.operation import PUBLIC
+from tenantguard.integrations.alembic.policies import (
+    CreateTenantPolicy,
+    DisableTenantIsolation,
+    DropTenantPolicy,
+    EnableTenantIsolation,
+)
+from tenantguard.integrations.alembic.privileges import RestoreTenantPrivileges
 from tenantguard.keytable import KEY_TABLE
 from tenantguard.rls.lookups import hand_over
 from tenantguard.rls.names import column_list, plain_literal, qualified, quote

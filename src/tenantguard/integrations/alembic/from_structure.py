@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tenantguard.integrations.alembic.structure import (
-    CreateTenantForeignKey,
-    CreateTenantIndex,
-    CreateTenantKey,
+from tenantguard.integrations.alembic.columns import (
     DropTenantDefault,
-    DropTenantForeignKey,
-    DropTenantIndex,
-    DropTenantKey,
     DropTenantNotNull,
     SetTenantDefault,
     SetTenantNotNull,
+)
+from tenantguard.integrations.alembic.keys import (
+    CreateTenantForeignKey,
+    CreateTenantIndex,
+    CreateTenantKey,
+    DropTenantForeignKey,
+    DropTenantIndex,
+    DropTenantKey,
     ValidateTenantForeignKey,
 )
 from tenantguard.rls.keys import composite_keys

@@ -9,16 +9,30 @@ from alembic.autogenerate import renderers
 from alembic.operations import MigrateOperation, Operations
 from alembic.util import CommandError
 
+from tenantguard.rls.names import DEFAULT_SCHEMA, qualified, quote
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from alembic.autogenerate.api import AutogenContext
     from alembic.runtime.migration import MigrationContext
     from sqlalchemy import Connection
 
-__all__ = ["TenantOperation", "Unprotecting", "autocommits", "operation", "send"]
+    from tenantguard.rls.step import Target
+
+__all__ = [
+    "PUBLIC",
+    "OfTable",
+    "TenantOperation",
+    "Unprotecting",
+    "autocommits",
+    "grantees",
+    "operation",
+    "send",
+]
 
 FLAG = "allow_unprotected"
+PUBLIC = "public"
 
 _WIDTH = 88
 _Made = TypeVar("_Made", bound="type[TenantOperation]")
@@ -60,10 +74,33 @@ class TenantOperation(MigrateOperation):  # type: ignore[misc, unused-ignore]
 
 
 @dataclass
+class OfTable(TenantOperation):
+    """An operation on a table of a schema."""
+
+    table: str
+    schema: str = field(default=DEFAULT_SCHEMA, kw_only=True)
+
+    @property
+    def target(self) -> Target:
+        """Schema and name."""
+        return (self.schema, self.table)
+
+    @property
+    def on(self) -> str:
+        """The table, quoted and with its schema."""
+        return qualified(self.target)
+
+
+@dataclass
 class Unprotecting(TenantOperation):
     """An operation that takes protection away; *allow_unprotected* is the reason why it may."""
 
     allow_unprotected: str = field(default="", kw_only=True)
+
+
+def grantees(roles: Iterable[str]) -> str:
+    """Return *roles* quoted and separated by commas; "public" is everybody."""
+    return ", ".join("PUBLIC" if role == PUBLIC else quote(role) for role in roles)
 
 
 def operation(made: _Made) -> _Made:

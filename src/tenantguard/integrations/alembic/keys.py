@@ -1,11 +1,11 @@
-"""Operations for what a tenant column needs besides policies, and for what is SQL of its own."""
+"""Operations for indexes and keys that contain the tenant."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from tenantguard.integrations.alembic.operation import TenantOperation, Unprotecting, operation
+from tenantguard.integrations.alembic.operation import OfTable, Unprotecting, operation
 from tenantguard.rls.keys import lifted
 from tenantguard.rls.names import DEFAULT_SCHEMA, column_list, qualified, quote
 
@@ -16,96 +16,15 @@ __all__ = [
     "CreateTenantForeignKey",
     "CreateTenantIndex",
     "CreateTenantKey",
-    "CreateTenantObject",
-    "DropTenantDefault",
     "DropTenantForeignKey",
     "DropTenantIndex",
     "DropTenantKey",
-    "DropTenantNotNull",
-    "DropTenantObject",
-    "KeepTenantObject",
-    "SetTenantDefault",
-    "SetTenantNotNull",
     "ValidateTenantForeignKey",
 ]
 
-_SETTING = "SELECT pg_catalog.set_config({}, {}, true)"
-
 
 @dataclass
-class _OfTable(TenantOperation):
-    table: str
-    schema: str = field(default=DEFAULT_SCHEMA, kw_only=True)
-
-    @property
-    def _alter(self) -> str:
-        return f"ALTER TABLE {qualified((self.schema, self.table))}"
-
-
-@dataclass
-class _OfColumn(_OfTable):
-    column: str
-
-    @property
-    def _alter_column(self) -> str:
-        return f"{self._alter} ALTER COLUMN {quote(self.column)}"
-
-
-@operation
-@dataclass
-class SetTenantDefault(_OfColumn):
-    """Give the tenant column its default, an SQL expression, for raw SQL."""
-
-    verb: ClassVar[str] = "set_tenant_default"
-
-    expression: str
-
-    def statements(self) -> Iterator[str]:
-        """Yield what sets it."""
-        yield f"{self._alter_column} SET DEFAULT {self.expression}"
-
-
-@operation
-@dataclass
-class DropTenantDefault(_OfColumn):
-    """Drop a column's default; *former* is the one that was there before, which comes back."""
-
-    verb: ClassVar[str] = "drop_tenant_default"
-
-    former: str | None = field(default=None, kw_only=True)
-
-    def statements(self) -> Iterator[str]:
-        """Yield what drops it, or sets the former."""
-        change = "DROP DEFAULT" if self.former is None else f"SET DEFAULT {self.former}"
-        yield f"{self._alter_column} {change}"
-
-
-@operation
-@dataclass
-class SetTenantNotNull(_OfColumn):
-    """Demand a tenant of every row."""
-
-    verb: ClassVar[str] = "set_tenant_not_null"
-
-    def statements(self) -> Iterator[str]:
-        """Yield what demands it."""
-        yield f"{self._alter_column} SET NOT NULL"
-
-
-@operation
-@dataclass
-class DropTenantNotNull(_OfColumn, Unprotecting):
-    """Let rows be without a tenant again."""
-
-    verb: ClassVar[str] = "drop_tenant_not_null"
-
-    def statements(self) -> Iterator[str]:
-        """Yield what allows it."""
-        yield f"{self._alter_column} DROP NOT NULL"
-
-
-@dataclass
-class _Named(_OfTable):
+class _Named(OfTable):
     name: str
 
 
@@ -127,7 +46,7 @@ class CreateTenantKey(_Named):
         if self.replaces:
             yield f"DROP INDEX IF EXISTS {qualified((self.schema, self.name))}"
         columns = column_list(self.columns)
-        yield f"{self._alter} ADD CONSTRAINT {quote(self.name)} UNIQUE ({columns})"
+        yield f"ALTER TABLE {self.on} ADD CONSTRAINT {quote(self.name)} UNIQUE ({columns})"
 
 
 @operation
@@ -141,7 +60,7 @@ class DropTenantKey(_Named):
 
     def statements(self) -> Iterator[str]:
         """Yield what drops it, whether a constraint or an index alone."""
-        yield f"{self._alter} DROP CONSTRAINT IF EXISTS {quote(self.name)}"
+        yield f"ALTER TABLE {self.on} DROP CONSTRAINT IF EXISTS {quote(self.name)}"
         yield f"DROP INDEX IF EXISTS {qualified((self.schema, self.name))}"
         if self.former is not None:
             yield self.former
@@ -158,7 +77,7 @@ class CreateTenantIndex(CreateTenantKey):
         """Yield what makes it."""
         if self.replaces:
             yield f"DROP INDEX IF EXISTS {qualified((self.schema, self.name))}"
-        table, columns = qualified((self.schema, self.table)), column_list(self.columns)
+        table, columns = self.on, column_list(self.columns)
         yield f"CREATE INDEX {quote(self.name)} ON {table} ({columns})"
 
 
@@ -183,8 +102,8 @@ class _OfForeignKey(_Named):
     parent_schema: str = field(default=DEFAULT_SCHEMA, kw_only=True)
 
     def _validate(self, parent: str) -> str:
-        both = [(self.schema, self.table), (self.parent_schema, parent)]
-        return lifted(both, f"{self._alter} VALIDATE CONSTRAINT {quote(self.name)}")
+        both = [self.target, (self.parent_schema, parent)]
+        return lifted(both, f"ALTER TABLE {self.on} VALIDATE CONSTRAINT {quote(self.name)}")
 
 
 @operation
@@ -217,11 +136,11 @@ class CreateTenantForeignKey(_OfForeignKey):
     def statements(self) -> Iterator[str]:
         """Yield what adds it for new rows, and what checks the others."""
         if self.replaces:
-            yield f"{self._alter} DROP CONSTRAINT IF EXISTS {quote(self.name)}"
+            yield f"ALTER TABLE {self.on} DROP CONSTRAINT IF EXISTS {quote(self.name)}"
         on_delete = f" ON DELETE {self.on_delete}" if self.on_delete else ""
         parent = qualified((self.parent_schema, self.parent))
         yield (
-            f"{self._alter} ADD CONSTRAINT {quote(self.name)}\n"
+            f"ALTER TABLE {self.on} ADD CONSTRAINT {quote(self.name)}\n"
             f"    FOREIGN KEY ({column_list(self.columns)})\n"
             f"    REFERENCES {parent} ({column_list(self.parent_columns)})"
             f"{on_delete}{self.options} NOT VALID"
@@ -254,67 +173,6 @@ class DropTenantForeignKey(_Named, Unprotecting):
 
     def statements(self) -> Iterator[str]:
         """Yield what drops it, and adds the former."""
-        yield f"{self._alter} DROP CONSTRAINT IF EXISTS {quote(self.name)}"
+        yield f"ALTER TABLE {self.on} DROP CONSTRAINT IF EXISTS {quote(self.name)}"
         if self.former is not None:
-            yield f"{self._alter} ADD CONSTRAINT {quote(self.name)} {self.former}"
-
-
-@operation
-@dataclass
-class CreateTenantObject(TenantOperation):
-    """Run the SQL that makes *name*: a function, a view's option, or what encryption needs."""
-
-    verb: ClassVar[str] = "create_tenant_object"
-
-    kind: str
-    name: str
-    sql: Sequence[str] = field(kw_only=True)
-
-    def statements(self) -> Iterator[str]:
-        """Yield the SQL, with row-level security as it is elsewhere."""
-        yield from _with_row_security(self.sql)
-
-
-@operation
-@dataclass
-class DropTenantObject(Unprotecting):
-    """Run the SQL that restores what was there before *name*."""
-
-    verb: ClassVar[str] = "drop_tenant_object"
-
-    kind: str
-    name: str
-    sql: Sequence[str] = field(kw_only=True)
-
-    def statements(self) -> Iterator[str]:
-        """Yield the SQL, with row-level security as it is elsewhere."""
-        yield from _with_row_security(self.sql)
-
-
-@operation
-@dataclass
-class KeepTenantObject(TenantOperation):
-    """Do nothing: *name* stays, for the reason that is given."""
-
-    verb: ClassVar[str] = "keep_tenant_object"
-
-    kind: str
-    name: str
-    reason: str = field(kw_only=True)
-
-    def statements(self) -> Iterator[str]:
-        """Yield nothing."""
-        yield from ()
-
-
-def _with_row_security(statements: Sequence[str]) -> Iterator[str]:
-    """Yield *statements* between what restores `row_security` and sets it back to what it was.
-
-    Under `off`, PostgreSQL refuses the body of a function that reads protected tables.
-    """
-    if not statements:
-        return
-    yield _SETTING.format("'tenantguard.row_security'", "current_setting('row_security')")
-    yield _SETTING.format("'row_security'", "'on'")
-    yield from statements
-    yield _SETTING.format("'row_security'", "current_setting('tenantguard.row_security')")
+            yield f"ALTER TABLE {self.on} ADD CONSTRAINT {quote(self.name)} {self.former}"

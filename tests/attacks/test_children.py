@@ -37,6 +37,7 @@ from sqlalchemy import (
     insert,
     literal,
     literal_column,
+    null,
     select,
     table,
     text,
@@ -833,12 +834,18 @@ def test_statistics_are_refused_beside_a_child(engines: Locks) -> None:
     """They show values of every table that has no row-level security."""
     names = ("tablename", "most_common_vals")
     statistics = table("pg_stats", *map(column, names), schema="pg_catalog")
-    with (
-        tenant_context(A),
-        engines.both().connect() as connection,
-        pytest.raises(UnscopedStatementError, match="statistics"),
-    ):
-        connection.execute(select(statistics.c.tablename))
+    types = table("pg_type", column("typname"), schema="pg_catalog")
+    with tenant_context(A), engines.both().connect() as connection:
+        assert "uuid" in connection.scalars(select(types.c.typname)).all()
+        with pytest.raises(UnscopedStatementError, match="statistics"):
+            connection.execute(select(statistics.c.tablename))
+
+
+def test_no_reference_may_be_given_as_null(engines: Locks) -> None:
+    """A row that refers to nothing refers to nobody's."""
+    with tenant_context(A), engines.both().connect() as connection:
+        statement = insert(lines).values(document_id=1, tag_id=null(), cents=1)
+        assert connection.scalar(statement.returning(lines.c.tag_id)) is None
 
 
 def test_several_children_are_added_at_once(engines: Locks) -> None:

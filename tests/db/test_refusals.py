@@ -135,6 +135,15 @@ def test_tenant_given_as_none_is_filled_in(locks: Locks, rows: Any) -> None:
         assert connection.scalars(found).all() == [A] * len(given)
 
 
+def test_what_nobody_owns_stays_whole(locks: Locks) -> None:
+    """A shared table under a FULL JOIN and PostgreSQL's statistics are read as they are."""
+    ordered = select(Material.name).join(Order, Order.material_id == Material.id, full=True)
+    statistics = table("pg_stats", column("tablename"), schema="pg_catalog")
+    with tenant_context(A), locks.both().connect() as connection:
+        assert connection.scalars(ordered.where(Material.name.is_not(None))).all() == ["Zirkon"]
+        connection.execute(select(statistics.c.tablename))
+
+
 def test_tenant_taken_off_an_object_is_refused(locks: Locks) -> None:
     """A row cannot be left without its tenant either."""
     with tenant_context(A), Session(locks.both()) as session:

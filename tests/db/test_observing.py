@@ -1,0 +1,120 @@
+"""Observing: what would be refused or scoped is counted by its kind; no statement is changed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from practice import A, B, Base, Material, Order, Patient
+from sqlalchemy import (
+    Column,
+    Engine,
+    Integer,
+    MetaData,
+    Table,
+    delete,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.schema import CreateTable
+
+from tenantguard import TenantGuard, tenant_context
+
+if TYPE_CHECKING:
+    from locks import Locks
+
+patients: Any = Patient.__table__
+orders: Any = Order.__table__
+UPSERT = postgresql.insert(patients).values(id=1, name="x", tenant_id=A)
+
+
+@pytest.fixture
+def observing(locks: Locks) -> tuple[TenantGuard, Engine]:
+    guard = TenantGuard(
+        Base.metadata,
+        tenants="practices",
+        shared={"materials": "price list"},
+        roles=locks.world.guard.roles,
+        mode="observe",
+    )
+    engine = locks._engine(locks.world.app_url, {})
+    guard.protect(engine)
+    return guard, engine
+
+
+def test_each_kind_of_refusal_is_noted(observing: tuple[TenantGuard, Engine]) -> None:
+    """What enforcing would refuse is told before the database answers, each by its kind."""
+    guard, engine = observing
+    counts = guard.observations.counts
+    temporary = Table("observed", MetaData(), Column("id", Integer), prefixes=["TEMPORARY"])
+    with tenant_context(A), engine.connect() as connection:
+        connection.exec_driver_sql("SELECT 1")
+        assert counts == {"text": 1}
+        connection.execute(CreateTable(temporary))
+        assert counts == {"text": 1, "schema change": 1}
+        connection.execute(insert(patients).values(name="x"))
+        assert counts["unscoped"] == 1
+        with pytest.raises(DBAPIError, match="permission denied"):
+            connection.execute(insert(Material).values(name="x"))
+        assert counts["refused"] == 1
+
+
+def _rows(tenant: Any) -> dict[str, tuple[Any, ...]]:
+    """INSERTs that say whose the row is."""
+    row = {"name": "x", "tenant_id": tenant}
+    copied = select(patients.c.name, patients.c.tenant_id).where(patients.c.tenant_id == tenant)
+    return {
+        "values": (insert(patients).values(row),),
+        "rows of values": (insert(patients).values([row, row]),),
+        "parameters": (insert(patients), row),
+        "select": (insert(patients).from_select(list(row), copied),),
+    }
+
+
+@pytest.mark.parametrize("way", _rows(A))
+def test_whose_row_is_inserted_is_noted(observing: tuple[TenantGuard, Engine], way: str) -> None:
+    """The own tenant's, given whatever way, is as it should be; another's would be refused."""
+    guard, engine = observing
+    with tenant_context(A), engine.connect() as connection:
+        connection.execute(*_rows(A)[way])
+        assert guard.observations.counts == {}
+        if way != "select":
+            with pytest.raises(DBAPIError, match="row-level security"):
+                connection.execute(*_rows(B)[way])
+            assert guard.observations.counts == {"refused": 1}
+
+
+UNCHANGED: dict[str, Any] = {
+    "select": select(patients),
+    "join": select(patients).join(orders),
+    "outer join": select(patients).outerjoin(orders),
+    "full join": select(patients).join(orders, full=True),
+    "insert": insert(patients).values(name="x"),
+    "insert of rows": insert(patients).values([{"name": "x"}, {"name": "y"}]),
+    "insert from select": insert(patients).from_select(["name"], select(orders.c.what)),
+    "upsert": UPSERT.on_conflict_do_update(index_elements=["id"], set_={"name": "x"}),
+    "update": update(patients).values(name="x"),
+    "update of the tenant": update(patients).values(tenant_id=B),
+    "delete": delete(patients),
+}
+
+
+@pytest.mark.parametrize("name", UNCHANGED)
+def test_no_statement_is_changed(
+    observing: tuple[TenantGuard, Engine], locks: Locks, name: str
+) -> None:
+    """Observed, each compiles to the same text, with the same parameters, as without a guard."""
+    observed = UNCHANGED[name].compile(observing[1])
+    plain = UNCHANGED[name].compile(locks.none())
+    assert str(observed) == str(plain)
+    with tenant_context(A):
+        assert observed.params == plain.params
+
+
+@pytest.mark.parametrize("name", ["full join", "upsert", "update of the tenant"])
+def test_enforcing_changes_it(locks: Locks, name: str) -> None:
+    """Positive control: these are compiled differently where the guard enforces."""
+    assert str(UNCHANGED[name].compile(locks.both())) != str(UNCHANGED[name].compile(locks.none()))

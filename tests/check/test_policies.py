@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from planting import RULE, Plant, planted
+from signing_world import VERIFIED, build_signed
 from sqlalchemy import Column, ForeignKey, Integer, MetaData, Table, Uuid
 
 from tenantguard.catalog import Catalog, Roles
@@ -15,8 +16,10 @@ from tenantguard.check import Subject, examine, policies
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from locks import World
+    from sqlalchemy import URL
 
     from tenantguard.findings import Finding
 
@@ -299,6 +302,28 @@ def test_the_owner_finds_nothing_else(world: World) -> None:
     with planted(world, "SET LOCAL ROLE {owner}") as subject:
         result = examine(subject, policies.RULES)
     assert (result.findings, result.unseen) == ((), ())
+
+
+def test_the_floor_of_a_signed_setting_believes_the_signature_alone(
+    new_database: Callable[[], URL], tmp_path: Path
+) -> None:
+    """Put back to the unsigned setting it is changed; a function that is gone is found itself."""
+    signed = build_signed(new_database(), tmp_path / "signing.keys")
+    unsigned = f"ALTER POLICY {FLOOR} ON orders USING ({OWN}) WITH CHECK ({OWN})"
+    gone = f"DROP FUNCTION {VERIFIED}() CASCADE"
+    try:
+        with planted(signed, "") as subject:
+            clean = examine(subject, policies.RULES)
+        with planted(signed, unsigned) as subject:
+            [found] = examine(subject, [RULE["policy-changed"]]).findings
+        with planted(signed, gone) as subject:
+            without = examine(subject, [*policies.RULES, RULE["signing-missing"]])
+    finally:
+        signed.dispose()
+    assert (clean.findings, clean.unseen) == ((), ())
+    assert "does not ask whether the tenant is signed" in found.message
+    assert [each.code for each in without.findings] == ["signing-missing"]
+    assert without.unseen == ()
 
 
 SAYS = {

@@ -9,6 +9,7 @@ from tenantguard.catalog import SETTING
 from tenantguard.findings import Finding
 from tenantguard.rls.forms import same_policy, shape_of
 from tenantguard.rls.names import qualified, quote
+from tenantguard.rls.signed import VERIFIED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -118,6 +119,7 @@ def _comparison(has: str, expected: str) -> str:
         f"does not read the setting {SETTING}": not read and "(" not in has.strip("()"),
         f"casts the column {column}, so that no index serves": f"({column})::" in has,
         "has an OR, beside which its comparison does not hold": " OR " in has,
+        "does not ask whether the tenant is signed": VERIFIED in expected and VERIFIED not in has,
         "has no scalar sub-select, so the tenant is asked for once a row": (
             "SELECT" in expected and "SELECT" not in has
         ),

@@ -22,6 +22,7 @@ from tenantguard.cli.explain import BESIDE, SEVERITIES, index
 from tenantguard.cli.migrations import version_directories
 from tenantguard.errors import ConfigurationError
 from tenantguard.findings import Severity
+from tenantguard.integrations.alembic_upgrade import is_elsewhere, leads_elsewhere
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -289,8 +290,9 @@ import os
 from alembic import context
 from sqlalchemy import create_engine, engine_from_config, pool
 
+options = {{}}
 URL = {address}
-engine = create_engine(URL, poolclass=pool.NullPool)
+engine = create_engine(URL, poolclass=pool.NullPool, **options)
 with engine.connect() as connection:
     context.configure(connection=connection)
     with context.begin_transaction():
@@ -332,6 +334,10 @@ ADDRESSES = {
     "DATABASE_URL": 'os.environ["DATABASE_URL"]',
     "MY_DATABASE": 'os.environ["MY_DATABASE"]',
 }
+MADE = """context.config.get_main_option("sqlalchemy.url")
+import psycopg
+options["creator"] = lambda: psycopg.connect({other!r})
+"""
 ELSEWHERE = '"postgresql+psycopg://u@127.0.0.1:1/elsewhere"'
 
 
@@ -438,6 +444,47 @@ def test_another_database_is_not_migrated(migrations: Path) -> None:
     ended = in_a_process(migrations, "--migrations", "alembic.ini")
     assert ended.returncode == 2
     assert "env.py connects to another database" in ended.stderr
+
+
+def test_another_database_is_not_migrated_by_a_connection_made_elsewhere(
+    migrations: Path, world: World
+) -> None:
+    """SQLAlchemy does not know where a creator= connects to; nothing is sent on it."""
+    url = world.admin.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    migrating(migrations, MADE.format(other=url))
+    ended = in_a_process(migrations, "--migrations", "alembic.ini")
+    assert ended.returncode == 2, ended.stdout
+    assert "env.py connects to another database" in ended.stderr
+    with world.admin.connect() as connection:
+        assert connection.execute(text("SELECT to_regclass('alembic_version')")).scalar() is None
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"host": "db.example"},
+        {"host": "/socket,db.example"},
+        {"host": "/socket", "hostaddr": "192.0.2.1"},
+        {"host": "/socket", "service": "production"},
+        {"dsn": "postgresql:///x"},
+        {},
+    ],
+)
+def test_only_the_socket_that_is_given_will_do(parameters: dict[str, str]) -> None:
+    """Whatever else a driver's arguments say is another database."""
+    assert leads_elsewhere("/socket", (), parameters)
+    assert leads_elsewhere("/socket", ("host=x",), {"host": "/socket"})
+    assert not leads_elsewhere("/socket", (), {"host": "/socket", "user": "u", "dbname": "x"})
+
+
+def test_a_connection_to_another_server_is_elsewhere(world: World) -> None:
+    """Also one that may not be asked."""
+    with world.admin.connect() as connection:
+        [directory] = connection.execute(text("SHOW unix_socket_directories")).one()
+        raw = connection.connection.driver_connection
+        assert not is_elsewhere(directory, raw)
+        assert is_elsewhere(f"{directory}x", raw)
+    assert is_elsewhere(directory, None)
 
 
 def test_migrations_that_fail_could_not_be_looked_at(migrations: Path) -> None:

@@ -60,6 +60,10 @@ CELERY = "tests/integrations/test_celery.py"
 RQ = "tests/integrations/test_rq.py"
 SIGNED = "tests/db/test_signed.py"
 INJECTION = "tests/attacks/test_injection.py"
+REPORT = "tests/report/test_formats.py"
+ACCEPTANCE = "tests/report/test_acceptance.py"
+RLS_DIFF = "tests/report/test_diff.py"
+RLS_CHECK = "tests/check/test_cli_check.py"
 MIGRATIONS = "tests/integrations/test_alembic_operations.py"
 MIGRATED_DATA = "tests/integrations/test_alembic_data.py"
 AUTOGENERATE = "tests/integrations/test_alembic_autogenerate.py"
@@ -1300,6 +1304,50 @@ CONTROLS = {
         _attribute("tenantguard.check.predicates", "_is_served", lambda _: True),
         CHECK_INDEXES,
         "fault_is_found and OR",
+    ),
+    # Reports, and what is accepted.
+    "what was not looked at is not green": Control(
+        _attribute("tenantguard.report.report:Report", "complete", property(lambda _: True)),
+        REPORT,
+        "counts_for_more",
+    ),
+    "an exemption ends": Control(
+        _attribute("tenantguard.report.exemptions:Exemption", "ended", lambda *_: False),
+        ACCEPTANCE,
+        "last_day",
+    ),
+    "an exemption is of one object": Control(
+        _attribute("tenantguard.report.exemptions:Exemption", "fits", lambda *_: True),
+        ACCEPTANCE,
+        "one_rule_at_one_object",
+    ),
+    "a name does not speak to the terminal": Control(
+        _attribute("tenantguard.report.as_text", "_line", str), REPORT, "control_character"
+    ),
+    "what a diff does not understand is weaker": Control(
+        _attribute("tenantguard.report.script_changes", "_unread", lambda *_: ()),
+        RLS_DIFF,
+        "weakens_is_weaker",
+    ),
+    "a policy of a diff is the generator's": Control(
+        _attribute("tenantguard.report.script_policies", "_compared", lambda *_: None),
+        RLS_DIFF,
+        "weakens_is_weaker",
+    ),
+    "a new table of a diff is held": Control(
+        _attribute("tenantguard.report.script_changes", "judged_new", lambda *_: ()),
+        RLS_DIFF,
+        "new_table",
+    ),
+    "a check migrates its own server": Control(
+        _attribute("tenantguard.integrations.alembic_upgrade", "_OTHER_WAYS", set()),
+        RLS_CHECK,
+        "only_the_socket",
+    ),
+    "committed SQL is compared": Control(
+        _attribute("tenantguard.cli.committed", "_differences", lambda *_: ()),
+        RLS_CHECK,
+        "differs_names_the_table",
     ),
     # Flask.
     "a request without a tenant is refused": Control(

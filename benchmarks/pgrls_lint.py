@@ -34,7 +34,7 @@ from tenantguard.rls.names import target_of
 from tenantguard.rls.signed import ENTER, SIGNING_TABLE, VERIFIED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     Built = tuple[Catalog, Roles]
 
@@ -129,40 +129,45 @@ def explained(catalog: Catalog, roles: Roles) -> dict[str, list[str]]:
     return found
 
 
-def findings(pgrls: str, url: URL, config: Path) -> Iterator[Found]:
-    """Yield what pgrls finds in *url*'s database, at any severity."""
-    address = url.set(drivername="postgresql").render_as_string(hide_password=False)
-    command = [pgrls, "lint", "--database-url", address, "--config", str(config)]
-    result = subprocess.run(
-        [*command, "--format", "json", "--fail-on", "info"],
-        capture_output=True,
-        text=True,
-        check=False,
+def configured(pgrls: str, url: URL, catalog: Catalog, roles: Roles, directory: Path) -> list[str]:
+    """Return the command that lints *url*'s database with the allowlists of `explained`."""
+    config = directory / "explained.toml"
+    config.write_text(
+        "".join(
+            f"[lint.rules.{rule}]\nallowlist = {json.dumps(objects)}\n"
+            for rule, objects in explained(catalog, roles).items()
+        )
     )
+    return command(pgrls, url, config)
+
+
+def command(pgrls: str, url: URL, config: Path) -> list[str]:
+    address = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    given = ["--database-url", address, "--config", str(config)]
+    return [pgrls, "lint", *given, "--format", "json", "--fail-on", "info"]
+
+
+def findings(run: list[str]) -> list[Found]:
+    """Return what pgrls finds, at any severity, when it is *run*."""
+    result = subprocess.run(run, capture_output=True, text=True, check=False)
     if result.returncode not in (0, 1):
         raise SystemExit(f"pgrls could not look ({result.returncode}): {result.stderr[-500:]}")
     document: dict[str, Any] = json.loads(result.stdout)
     found = [Found(e["rule_id"], e["severity"], e["message"]) for e in document["violations"]]
     if bool(found) != bool(result.returncode):
         raise SystemExit(f"pgrls ended with {result.returncode} and {len(found)} findings.")
-    yield from found
+    return found
 
 
 def lint(pgrls: str, name: str) -> int:
     """Print what pgrls finds in the world *name*; return how much is not explained."""
     with embedded_server() as server, TemporaryDirectory() as temporary:
         directory = Path(temporary)
-        allowed = explained(*WORLDS[name](server.url(), directory))
-        config = directory / "pgrls.toml"
-        config.write_text("")
-        every = Counter(found.rule for found in findings(pgrls, server.url(), config))
-        config.write_text(
-            "".join(
-                f"[lint.rules.{rule}]\nallowlist = {json.dumps(objects)}\n"
-                for rule, objects in allowed.items()
-            )
-        )
-        rest = list(findings(pgrls, server.url(), config))
+        catalog, roles = WORLDS[name](server.url(), directory)
+        nothing = directory / "nothing.toml"
+        nothing.write_text("")
+        every = Counter(each.rule for each in findings(command(pgrls, server.url(), nothing)))
+        rest = findings(configured(pgrls, server.url(), catalog, roles, directory))
     print(f"{name}: found {dict(every)}, not explained {len(rest)}", flush=True)
     for found in rest:
         print(f"  {found.rule} {found.severity}: {found.message}")

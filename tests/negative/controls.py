@@ -1335,7 +1335,7 @@ CONTROLS = {
         "weakens_is_weaker",
     ),
     "a new table of a diff is held": Control(
-        _attribute("tenantguard.report.script_changes", "judged_new", lambda *_: ()),
+        _attribute("tenantguard.report.script_new:New", "judged", lambda *_: ()),
         RLS_DIFF,
         "new_table",
     ),

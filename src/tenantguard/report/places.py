@@ -19,7 +19,7 @@ from sqlalchemy.orm.mapper import _all_registries
 from tenantguard.report.sources import (
     Sources,
     attribute_line,
-    calls_of,
+    named_calls,
     single,
 )
 from tenantguard.rls.generate import entries
@@ -138,10 +138,17 @@ class Places:
         return self._sources.place(module.__name__, _column_line(call, column) or call.lineno)
 
     def _calls(self, table: Table) -> Iterator[tuple[Any, ast.Call]]:
+        for module, call in self._table_calls.get(table.name, ()):
+            if _may_be_in(call, table):
+                yield module, call
+
+    @cached_property
+    def _table_calls(self) -> dict[str, list[tuple[Any, ast.Call]]]:
+        found: dict[str, list[tuple[Any, ast.Call]]] = {}
         for module, tree in self._sources.modules():
-            for call in calls_of(tree, {"Table"}, table.name):
-                if _may_be_in(call, table):
-                    yield module, call
+            for name, call in named_calls(tree, {"Table"}):
+                found.setdefault(name, []).append((module, call))
+        return found
 
 
 def repository_root() -> Path:
@@ -169,7 +176,7 @@ def _maps_another(class_: type, table: Table) -> bool:
 def _column_line(node: ast.AST, column: str | None) -> int | None:
     if column is None:
         return None
-    return single([call.lineno for call in calls_of(node, _COLUMNS, column)])
+    return single([call.lineno for name, call in named_calls(node, _COLUMNS) if name == column])
 
 
 def _may_be_in(call: ast.Call, table: Table) -> bool:

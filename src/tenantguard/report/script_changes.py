@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from tenantguard.report.script_new import judged_new
+from tenantguard.report.script_new import New
 from tenantguard.report.script_policies import changed_policy
 
 if TYPE_CHECKING:
@@ -79,20 +79,21 @@ def changes(base: Facts, head: Facts) -> list[Change]:
 
 
 def _objects(base: Facts, head: Facts) -> Iterator[Change]:
-    for at in sorted(base.objects() - head.objects()):
+    for at in sorted(base.objects.keys() - head.objects.keys()):
         if base.kinds(at) & {"role", "function"}:
             yield Change(_SAME, at, "is no longer in the script, which drops neither")
         elif base.kinds(at) - {"sequences"}:
             yield Change(_WEAKER, at, "is no longer in the script: nothing keeps its protection")
-    for at in sorted(head.objects() - base.objects()):
-        weak = list(judged_new(at, base, head))
+    new = New(base, head)
+    for at in sorted(head.objects.keys() - base.objects.keys()):
+        weak = list(new.judged(at))
         yield from (Change(_WEAKER, at, f"is new, and {each}") for each in weak)
         if not weak and head.kinds(at) - {"sequences"}:
             yield Change(_SAME, at, "is new, and held as the others are")
 
 
 def _facts(base: Facts, head: Facts) -> Iterator[Change]:
-    both = base.objects() & head.objects()
+    both = base.objects.keys() & head.objects.keys()
     keys = [key for key in {**base.known, **head.known} if key[1] in both]
     for key in keys:
         old, new = base.known.get(key), head.known.get(key)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from tenantguard.report.script_forms import FORMS
@@ -42,13 +43,17 @@ class Facts:
     known: dict[Key, Fact] = field(default_factory=dict)
     unread: Counter[tuple[str, str]] = field(default_factory=Counter)
 
-    def objects(self) -> set[str]:
-        """Return the objects of which anything is known."""
-        return {at for _, at, _ in self.known}
+    @cached_property
+    def objects(self) -> dict[str, dict[tuple[str, str], Fact]]:
+        """What is known of each object, by kind and name."""
+        found: dict[str, dict[tuple[str, str], Fact]] = {}
+        for (kind, at, name), fact in self.known.items():
+            found.setdefault(at, {})[kind, name] = fact
+        return found
 
     def kinds(self, at: str) -> set[str]:
         """Return what kinds of facts are known of *at*."""
-        return {kind for kind, of, _ in self.known if of == at}
+        return {kind for kind, _ in self.objects[at]}
 
 
 def facts_of(script: str) -> Facts:
@@ -63,6 +68,7 @@ class _Reader:
     def __init__(self) -> None:
         self.facts = Facts()
         self._title = ""
+        self._granted: set[str] = set()
 
     def section(self, section: Section) -> None:
         self._title = section.title or ""
@@ -73,7 +79,7 @@ class _Reader:
             self.statement(statement)
 
     def statement(self, statement: str) -> None:
-        for form, read in FORMS:
+        for form, read in FORMS.get(statement.partition(" ")[0], ()):
             if (found := form.fullmatch(statement)) and READERS[read](self, found):
                 return
         self.unread(statement)
@@ -92,6 +98,8 @@ class _Reader:
     def add(self, kind: str, at: str, name: str, values: set[str]) -> bool:
         """Add *values* to those of a fact that is a set."""
         key = (kind, at, name)
+        if kind == "privileges":
+            self._granted.add(at)
         self.facts.known[key] = tuple(sorted(values | set(self.facts.known.get(key, ()))))
         return True
 
@@ -105,7 +113,7 @@ class _Reader:
 
     def granted(self, at: str) -> bool:
         """Return whether anything was granted on *at* so far."""
-        return any(kind == "privileges" and of == at for kind, of, _ in self.facts.known)
+        return at in self._granted
 
     def has(self, kind: str, at: str, name: str) -> bool:
         """Return whether the fact is known."""

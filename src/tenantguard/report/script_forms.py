@@ -29,7 +29,7 @@ def _form(pattern: str) -> re.Pattern[str]:
 _BLOCK = r"DO \$tenantguard_*\$\n"
 _BLOCK_END = r"\n\$tenantguard_*\$"
 
-FORMS: list[tuple[re.Pattern[str], str]] = [
+_FORMS: list[tuple[re.Pattern[str], str]] = [
     (
         _form(
             rf"{_BLOCK}BEGIN\n    IF NOT EXISTS \(SELECT FROM pg_roles WHERE rolname = {LITERAL}\) "
@@ -202,4 +202,9 @@ FORMS: list[tuple[re.Pattern[str], str]] = [
         "if present",
     ),
 ]
-"""Each form, with the name of what reads it."""
+
+FORMS: dict[str, list[tuple[re.Pattern[str], str]]] = {}
+"""Each form, with the name of what reads it, by the statement's first word."""
+
+for _form_, _read in _FORMS:
+    FORMS.setdefault(_form_.pattern.partition(" ")[0], []).append((_form_, _read))

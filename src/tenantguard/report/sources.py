@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from tenantguard.report.report import Place
 
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import ModuleType
 
-__all__ = ["Sources", "attribute_line", "calls_of", "single"]
+__all__ = ["Sources", "attribute_line", "named_calls", "single"]
 
 _SCOPES = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+_BLOCKS = (ast.stmt, ast.ExceptHandler, ast.match_case)
 _LOCALS = "<locals>"
 _T = TypeVar("_T")
 
@@ -30,6 +31,7 @@ class Sources:
         self.root = root.resolve()
         self._environment = Path(sys.prefix).resolve()
         self._trees: dict[Path, ast.Module | None] = {}
+        self._classes: dict[str, dict[str, list[ast.ClassDef]]] = {}
 
     def modules(self) -> Iterator[tuple[ModuleType, ast.Module]]:
         """Yield every such module with its source, ordered by name."""
@@ -50,8 +52,11 @@ class Sources:
 
     def definition(self, class_: type) -> ast.ClassDef | None:
         """Return the statement that defines *class_*, if there is only one in its module."""
-        tree = self.tree(class_.__module__)
-        return None if tree is None else _class_node(tree, class_.__qualname__)
+        module = class_.__module__
+        if module not in self._classes:
+            tree = self.tree(module)
+            self._classes[module] = {} if tree is None else _classes(tree)
+        return single(self._classes[module].get(class_.__qualname__, []))
 
     def place(self, module: str, line: int) -> Place | None:
         """Return *line* of *module* as a place below the root."""
@@ -75,13 +80,13 @@ def attribute_line(node: ast.ClassDef | ast.Module, name: str) -> int | None:
     return single([each.lineno for each in _inside(node) if name in _names(each)])
 
 
-def calls_of(node: ast.AST, functions: set[str], first: str) -> Iterator[ast.Call]:
-    """Yield the calls of *functions* within *node* whose first argument is the text *first*."""
+def named_calls(node: ast.AST, functions: set[str]) -> Iterator[tuple[str, ast.Call]]:
+    """Yield the calls of *functions* within *node* whose first argument is a text, and that."""
     for each in ast.walk(node):
         if isinstance(each, ast.Call) and each.args and _called(each.func) in functions:
             argument = each.args[0]
-            if isinstance(argument, ast.Constant) and argument.value == first:
-                yield each
+            if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
+                yield argument.value, each
 
 
 def single(found: list[_T]) -> _T | None:
@@ -96,18 +101,20 @@ def _parsed(path: Path) -> ast.Module | None:
         return None
 
 
-def _class_node(tree: ast.Module, qualname: str) -> ast.ClassDef | None:
-    """Return the only class called *qualname*, such as "Outer.Inner" or "make.<locals>.Model"."""
-    found: list[Any] = [tree]
-    for part in qualname.split("."):
-        if part != _LOCALS:
-            found = [
-                node
-                for scope in found
-                for node in _inside(scope)
-                if isinstance(node, _SCOPES) and node.name == part
-            ]
-    return single([node for node in found if isinstance(node, ast.ClassDef)])
+def _classes(tree: ast.Module) -> dict[str, list[ast.ClassDef]]:
+    """Return the classes by their names, such as "Outer.Inner" or "make.<locals>.Model"."""
+    found: dict[str, list[ast.ClassDef]] = {}
+    scopes: list[tuple[str, ast.AST]] = [("", tree)]
+    while scopes:
+        prefix, scope = scopes.pop()
+        for node in _inside(scope):
+            if isinstance(node, _SCOPES):
+                name = f"{prefix}{node.name}"
+                if isinstance(node, ast.ClassDef):
+                    found.setdefault(name, []).append(node)
+                inner = "." if isinstance(node, ast.ClassDef) else f".{_LOCALS}."
+                scopes.append((f"{name}{inner}", node))
+    return found
 
 
 def _inside(scope: ast.AST) -> Iterator[ast.stmt]:
@@ -115,7 +122,7 @@ def _inside(scope: ast.AST) -> Iterator[ast.stmt]:
     for child in ast.iter_child_nodes(scope):
         if isinstance(child, ast.stmt):
             yield child
-        if not isinstance(child, _SCOPES):
+        if isinstance(child, _BLOCKS) and not isinstance(child, _SCOPES):
             yield from _inside(child)
 
 

@@ -116,6 +116,15 @@ def test_each_tenant_has_its_rows(locks: Locks) -> None:
 
 
 @every_driver
+def test_each_transaction_of_a_check_out_is_entered(locks: Locks) -> None:
+    """Also one that nothing is cleaned for, because the same tenant's was before it."""
+    with tenant_context(A), locks.both(**ONE).connect() as connection:
+        for _ in range(3):
+            assert connection.scalars(READ).all() == OWN[A]
+            connection.commit()
+
+
+@every_driver
 def test_rows_are_written(locks: Locks) -> None:
     """What a unit of work and an executemany as the first statement write is the tenant's."""
     engine = locks.both(**ONE)

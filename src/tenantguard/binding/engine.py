@@ -34,13 +34,14 @@ def bind_engine(engine: Engine, binding: Binding, *, verify: Callable[[Any, bool
     """Bind the tenant to every transaction on *engine*'s connections.
 
     Args:
-        engine: An engine of a supported driver. Connections already in its pool are closed.
+        engine: An engine that `refuse_driver` lets pass. Connections already in its pool are
+            closed.
         binding: What to send, and what to refuse.
         verify: Called with a driver connection and whether it is the pool's first, before its
             first use; raises when the connection must not be used.
 
     Raises:
-        ConfigurationError: If the driver is not supported.
+        ConfigurationError: If this version of the driver lacks a hook.
     """
     driver = _driver(engine)
     pool = _PoolEvents(engine, driver, binding, verify)
@@ -163,7 +164,6 @@ def refuse_driver(engine: Engine) -> None:
 
 
 def _driver(engine: Engine) -> Driver:
-    refuse_driver(engine)
     dialect = engine.dialect
     mode = "asynchronous" if dialect.is_async else "synchronous"
     # A driver is an optional extra.

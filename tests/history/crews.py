@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from threading import Barrier
+from threading import Barrier, Event, Thread
 from typing import TYPE_CHECKING, Any
 
 from drivers import ASYNC, address
@@ -17,6 +19,8 @@ from threads import ThreadWorker
 from verdict import Finding, check
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from disturbing import Disturber
     from entries import Site
     from ledger import History
@@ -25,6 +29,9 @@ if TYPE_CHECKING:
 
 _PATIENCE = 300.0
 """How long to wait, in seconds, for a connection or for the other crews."""
+
+_COLLECTED = 5.0
+"""How often, in seconds, garbage is collected."""
 
 _UNPREPARED: dict[str, dict[str, Any]] = {
     "psycopg": {"prepare_threshold": None},
@@ -114,8 +121,30 @@ def run(
             ended.abort()
             raise
 
-    with ThreadPoolExecutor(len(members)) as pool:
+    with _collecting(), ThreadPoolExecutor(len(members)) as pool:
         return [history for histories in pool.map(work, members) for history in histories]
+
+
+@contextmanager
+def _collecting() -> Iterator[None]:
+    """Collect garbage while the block runs.
+
+    A connection that SQLAlchemy loses when a task is cancelled is the pool's again only then, which
+    does not happen by itself where the crew waits for that pool and all others have ended.
+    """
+    ended = Event()
+
+    def collect() -> None:
+        while not ended.wait(_COLLECTED):
+            gc.collect()
+
+    collector = Thread(target=collect)
+    collector.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        collector.join()
 
 
 def judge(site: Site, histories: list[History]) -> list[Finding]:

@@ -38,6 +38,7 @@ def test_no_public_option_takes_a_lock_away() -> None:
         "self",
         "metadata",
         "tenants",
+        "dialect",
         "tenant_column",
         "tenant_columns",
         "shared",

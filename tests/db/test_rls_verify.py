@@ -104,6 +104,15 @@ def test_four_statements_and_one(world: World) -> None:
         ("GRANT {maintenance} TO {support}; GRANT {support} TO {app}", "role-reaches", None),
         ("GRANT pg_execute_server_program TO {app}", "role-reaches", None),
         ('ALTER TABLE "order" OWNER TO {app}', "role-owns-table", "public.order"),
+        ("ALTER ROLE {app} REPLICATION", "role-replication", None),
+        ("ALTER ROLE {support} REPLICATION; GRANT {support} TO {app}", "role-replication", None),
+        ("ALTER DATABASE {db} OWNER TO {app}", "role-owns-database", None),
+        ('ALTER SCHEMA "Oth er" OWNER TO {app}', "role-owns-schema", None),
+        (
+            "ALTER SCHEMA public OWNER TO {support}; GRANT {support} TO {app}",
+            "role-owns-schema",
+            None,
+        ),
         ("ALTER ROLE {app} SET tenantguard.tenant = '1'", "setting-default", None),
         ("ALTER DATABASE {db} SET tenantguard.tenant = '1'", "setting-default", None),
         ("ALTER ROLE {app} IN DATABASE {db} SET TenantGuard.tenant = '1'", "setting-default", None),
@@ -162,7 +171,10 @@ def test_planted_fault_is_found(world: World, damage: str, code: str, table: str
     try:
         findings = verify(world)
     finally:
-        world.run(f'ALTER ROLE "{roles.application}" NOSUPERUSER')
+        world.run(
+            f'ALTER ROLE "{roles.application}" NOSUPERUSER NOREPLICATION;'
+            f'ALTER DATABASE "{world.url.database}" OWNER TO CURRENT_USER'
+        )
     assert (code, table) in codes(findings)
     assert all(finding.mend for finding in findings)
 
@@ -194,6 +206,29 @@ def test_default_of_the_setting_is_a_finding_for_later_connections(world: World)
         findings = rls.verify_role(connection, world.catalog, world.roles)
     assert {finding.code for finding in findings} == {"setting-default", "setting-bound"}
     assert not any(str(A) in str(finding) for finding in findings)
+
+
+def test_replication_is_a_finding_for_later_connections(world: World) -> None:
+    """The cheap check finds what opens the write-ahead log, and who owns around the tables."""
+    app, database = world.roles.application, world.url.database
+    world.run(
+        f'ALTER ROLE "{app}" REPLICATION; ALTER SCHEMA public OWNER TO "{app}";'
+        f'ALTER DATABASE "{database}" OWNER TO "{app}"'
+    )
+    with world.as_application() as connection:
+        findings = rls.verify_role(connection, world.catalog, world.roles)
+    world.run(f'ALTER DATABASE "{database}" OWNER TO CURRENT_USER')
+    assert {finding.code for finding in findings} == {
+        "role-replication",
+        "role-owns-schema",
+        "role-owns-database",
+    }
+
+
+def test_a_schema_without_guarded_tables_may_be_the_applications(world: World) -> None:
+    """Who owns a place for scratch tables owns none of the protected ones."""
+    world.run(f'CREATE SCHEMA scratch AUTHORIZATION "{world.roles.application}"')
+    assert verify(world) == []
 
 
 def test_another_role_is_not_the_application(world: World) -> None:

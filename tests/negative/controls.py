@@ -761,6 +761,12 @@ CONTROLS = {
     "ownership is looked at": Control(
         _attribute("tenantguard.rls.role", "_ownership", lambda *_: ()), GUARD, "owner"
     ),
+    "replication is looked at": Control(
+        _attribute("tenantguard.rls.role", "_replication", lambda *_: ()), VERIFY, "replication"
+    ),
+    "owners of what tables are in are looked at": Control(
+        _attribute("tenantguard.rls.role", "_owned_around", lambda *_: ()), VERIFY, "schema"
+    ),
     "defaults of the setting are looked at": Control(
         _attribute("tenantguard.rls.role", "_settings", lambda *_: ()), VERIFY
     ),

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tenantguard.check import reach
 from tenantguard.check.rule import Rule
 from tenantguard.findings import Severity
 from tenantguard.rls.grants import granted_roles
 from tenantguard.rls.names import literal, quote
-from tenantguard.rls.role import judge_roles, role_question
+from tenantguard.rls.role import judge_roles
+from tenantguard.rls.role_question import role_question
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,32 +41,8 @@ _LOGINS = """
             FROM heirs h JOIN pg_catalog.pg_roles r ON r.oid = h.oid
             WHERE r.rolcanlogin))::text"""
 
-# Membership counts however it was granted, as in `role_findings`.
-_MORE = """
-    WITH RECURSIVE reach(oid, start) AS (
-        SELECT r.oid, r.rolname FROM pg_catalog.pg_roles r WHERE r.rolname IN ({starts})
-        UNION
-        SELECT m.roleid, e.start
-        FROM pg_catalog.pg_auth_members m JOIN reach e ON e.oid = m.member),
-    {guarded}
+_PRESET = """
     SELECT json_build_object(
-        'replication', (SELECT coalesce(json_agg(json_build_object(
-                'start', e.start, 'role', r.rolname) ORDER BY e.start, r.rolname), '[]')
-            FROM reach e JOIN pg_catalog.pg_roles r ON r.oid = e.oid
-            WHERE r.rolreplication AND NOT r.rolsuper),
-        'databases', (SELECT coalesce(json_agg(json_build_object(
-                'start', e.start, 'role', r.rolname, 'name', d.datname)
-                ORDER BY e.start, r.rolname), '[]')
-            FROM pg_catalog.pg_database d JOIN reach e ON e.oid = d.datdba
-            JOIN pg_catalog.pg_roles r ON r.oid = e.oid
-            WHERE d.datname = current_database()),
-        'schemas', (SELECT coalesce(json_agg(json_build_object(
-                'start', e.start, 'role', r.rolname, 'name', n.nspname)
-                ORDER BY e.start, r.rolname, n.nspname), '[]')
-            FROM pg_catalog.pg_namespace n JOIN reach e ON e.oid = n.nspowner
-            JOIN pg_catalog.pg_roles r ON r.oid = e.oid
-            WHERE n.oid IN (SELECT k.relnamespace FROM guarded g
-                JOIN pg_catalog.pg_class k ON k.oid = g.oid)),
         'everywhere', (SELECT reset_val = 'off'
             FROM pg_catalog.pg_settings WHERE name = 'row_security'),
         'off', (SELECT coalesce(json_agg(json_build_object(
@@ -112,38 +88,8 @@ def _no_login(rule: Rule, subject: Subject) -> Iterator[Finding]:
         )
 
 
-def _replication(rule: Rule, subject: Subject) -> Iterator[Finding]:
-    for each in _more(subject)["replication"]:
-        yield rule.finding(
-            each["start"],
-            f"The role {each['start']!r} has REPLICATION{_through(each)}: it can read the changes "
-            "of all tenants from the write-ahead log, which has no policies.",
-            f"ALTER ROLE {quote(each['role'])} NOREPLICATION; replication gets a role of its own.",
-        )
-
-
-def _owns_database(rule: Rule, subject: Subject) -> Iterator[Finding]:
-    for each in _more(subject)["databases"]:
-        yield rule.finding(
-            each["start"],
-            f"The role {each['start']!r} owns the database{_through(each)}, and from PostgreSQL 15 "
-            "on with it the schema public: it can drop protected tables and put its own there.",
-            f"ALTER DATABASE {quote(each['name'])} OWNER TO {quote(subject.roles.owner)}",
-        )
-
-
-def _owns_schema(rule: Rule, subject: Subject) -> Iterator[Finding]:
-    for each in _more(subject)["schemas"]:
-        yield rule.finding(
-            each["start"],
-            f"The role {each['start']!r} owns the schema {each['name']}{_through(each)}: it can "
-            "drop protected tables in it and put its own there.",
-            f"ALTER SCHEMA {quote(each['name'])} OWNER TO {quote(subject.roles.owner)}",
-        )
-
-
 def _row_security(rule: Rule, subject: Subject) -> Iterator[Finding]:
-    found = _more(subject)
+    found = _preset(subject)
     message = (
         "Sessions start with row_security = off, under which every statement of the application "
         "on a guarded table fails."
@@ -159,10 +105,6 @@ def _row_security(rule: Rule, subject: Subject) -> Iterator[Finding]:
             "Take row_security out of postgresql.conf, and out of the options of the address that "
             "the check was given.",
         )
-
-
-def _through(facts: Facts) -> str:
-    return "" if facts["role"] == facts["start"] else f" through {facts['role']!r}"
 
 
 def _existing(subject: Subject) -> Facts:
@@ -186,9 +128,9 @@ def _starts(subject: Subject) -> list[str]:
     return [application, subject.roles.support, *own]
 
 
-def _more(subject: Subject) -> Facts:
+def _preset(subject: Subject) -> Facts:
     starts = ", ".join(map(literal, _starts(subject)))
-    question = _MORE.format(starts=starts, guarded=reach.guarded(subject), off=_OFF)
+    question = _PRESET.format(starts=starts, off=_OFF)
     found: Facts = subject.ask(question)
     return found
 
@@ -199,11 +141,11 @@ RULES: tuple[Rule, ...] = (
     Rule("role-superuser", Severity.ERROR, _judged),
     Rule("role-bypassrls", Severity.ERROR, _judged),
     Rule("role-createrole", Severity.ERROR, _judged),
-    Rule("role-replication", Severity.ERROR, _replication),
+    Rule("role-replication", Severity.ERROR, _judged),
     Rule("role-reaches", Severity.ERROR, _judged),
     Rule("role-owns-table", Severity.ERROR, _judged),
-    Rule("role-owns-schema", Severity.ERROR, _owns_schema),
-    Rule("role-owns-database", Severity.ERROR, _owns_database),
+    Rule("role-owns-schema", Severity.ERROR, _judged),
+    Rule("role-owns-database", Severity.ERROR, _judged),
     Rule("setting-default", Severity.ERROR, _judged),
     Rule("setting-bound", Severity.ERROR, _judged),
     Rule("row-security-off", Severity.ERROR, _row_security),

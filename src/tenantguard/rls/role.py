@@ -1,40 +1,22 @@
 """Whether the connection's role, or a role by its name, can get past row-level security."""
 
-# ruff: noqa: S608  (statements are put together from constants and escaped literals)
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from tenantguard.catalog import SETTING
 from tenantguard.findings import Finding
-from tenantguard.rls.forms import SEARCH_PATH
-from tenantguard.rls.generate import LOCK_TIMEOUT, entries
-from tenantguard.rls.names import literal, quote, target_of
-from tenantguard.rls.state import INVOKER, as_recordset, ask
+from tenantguard.rls.names import quote
+from tenantguard.rls.role_question import role_question
+from tenantguard.rls.state import ask
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from tenantguard.catalog import Catalog, Roles
     from tenantguard.rls.state import Facts, Run
 
-__all__ = ["judge_roles", "role_findings", "role_question"]
-
-# Membership counts however it was granted: a role that does not inherit can still SET ROLE, and one
-# that only administers can grant itself the rest.
-_REACH = """
-    WITH RECURSIVE reach(oid, start) AS (
-        SELECT r.oid, r.rolname FROM pg_catalog.pg_roles r
-        WHERE r.rolname IN ({starts})
-        UNION
-        SELECT m.roleid, e.start
-        FROM pg_catalog.pg_auth_members m JOIN reach e ON e.oid = m.member)"""
-
-_SESSION = "current_user, session_user"
-
-# Roles of PostgreSQL that can become superuser through the server's files and programs.
-_SERVER_ROLES = "('pg_execute_server_program', 'pg_write_server_files', 'pg_read_server_files')"
+__all__ = ["judge_roles", "role_findings"]
 
 
 def role_findings(
@@ -54,26 +36,14 @@ def role_findings(
     yield from judge_roles(facts, roles)
 
 
-def role_question(catalog: Catalog, roles: Roles, starts: Sequence[str] = ()) -> str:
-    """Return the question for what makes a role unsafe; `judge_roles` reads the answer.
-
-    *starts* are the roles by their names. Without them they are the session's, and the transaction
-    is prepared as `role_findings` says.
-    """
-    guarded = [
-        {"s": target_of(entry)[0], "t": target_of(entry)[1]}
-        for entry in entries(catalog)
-        if entry.guarded
-    ]
-    return _question(guarded, roles, starts)
-
-
 def judge_roles(facts: Facts, roles: Roles) -> Iterator[Finding]:
     """Yield what the answer to `role_question` shows; of roles asked by name, with that name."""
     yield from (
         *_attributes(facts),
         *_memberships(facts, roles),
+        *_replication(facts),
         *_ownership(facts, roles),
+        *_owned_around(facts, roles),
         *_settings(facts),
     )
 
@@ -86,52 +56,6 @@ def _switched_off(facts: Facts) -> Iterator[Finding]:
             f"Row-level security is off, or not forced, on {table}.",
             "Run `tenantguard rls apply` with the owner's address.",
         )
-
-
-def _question(guarded: list[Facts], roles: Roles, named: Sequence[str]) -> str:
-    starts = ", ".join(map(literal, named)) or _SESSION
-    return f"""{_REACH.format(starts=starts)}
-    SELECT json_build_object({"" if named else _preparing()}
-        'named', {str(bool(named)).lower()},
-        'version', pg_catalog.current_setting('server_version_num')::int,
-        'current', current_user, 'session', session_user,
-        'bound', coalesce(pg_catalog.current_setting('{SETTING}', true), '') <> '',
-        'is_application', (SELECT coalesce(bool_or(pg_catalog.pg_has_role(a.oid, 'USAGE')), false)
-            FROM pg_catalog.pg_roles a WHERE a.rolname = {literal(roles.application)}),
-        'reach', (SELECT coalesce(json_agg(json_build_object('role', r.rolname, 'start', e.start,
-                'super', r.rolsuper, 'bypass', r.rolbypassrls, 'create', r.rolcreaterole,
-                'server', r.rolname IN {_SERVER_ROLES})), '[]')
-            FROM reach e JOIN pg_catalog.pg_roles r ON r.oid = e.oid),
-        'owned', (SELECT coalesce(json_agg(json_build_object('s', w.s, 't', w.t, 'role', r.rolname,
-                'start', e.start)), '[]')
-            FROM {as_recordset(guarded, "s text, t text")}
-            JOIN pg_catalog.pg_namespace n ON n.nspname = w.s
-            JOIN pg_catalog.pg_class k ON k.relnamespace = n.oid AND k.relname = w.t
-            JOIN reach e ON e.oid = k.relowner JOIN pg_catalog.pg_roles r ON r.oid = e.oid),
-        'open', (SELECT coalesce(json_agg(w.s || '.' || w.t ORDER BY 1), '[]')
-            FROM {as_recordset(guarded, "s text, t text")}
-            JOIN pg_catalog.pg_namespace n ON n.nspname = w.s
-            JOIN pg_catalog.pg_class k ON k.relnamespace = n.oid AND k.relname = w.t
-            WHERE NOT CASE k.relkind WHEN 'v' THEN {INVOKER.format(relation="k")}
-                ELSE k.relrowsecurity AND k.relforcerowsecurity END),
-        'defaults', (SELECT coalesce(json_agg(json_build_object(
-                'role', r.rolname, 'database', d.datname)), '[]')
-            FROM pg_catalog.pg_db_role_setting s
-            LEFT JOIN pg_catalog.pg_roles r ON r.oid = s.setrole
-            LEFT JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase
-            WHERE (s.setrole = 0 OR r.rolname IN ({starts}))
-              AND (s.setdatabase = 0 OR d.datname = current_database())
-              AND EXISTS (SELECT FROM unnest(s.setconfig) c
-                  WHERE lower(split_part(c, '=', 1)) = '{SETTING}'))
-    )::text"""
-
-
-def _preparing() -> str:
-    """Return what sets up the transaction for the questions after this one."""
-    return f"""
-        'path', pg_catalog.set_config('search_path', '{SEARCH_PATH}', true),
-        'jit', pg_catalog.set_config('jit', 'off', true),
-        'wait', pg_catalog.set_config('lock_timeout', '{LOCK_TIMEOUT}', true),"""
 
 
 def _attributes(facts: Facts) -> Iterator[Finding]:
@@ -178,7 +102,7 @@ def _memberships(facts: Facts, roles: Roles) -> Iterator[Finding]:
         roles.support: "the support role, which acts for any tenant it names",
         roles.owner: "the owner's role",
     }
-    start_is_super = {role["start"] for role in _once(facts) if role["super"]}
+    reach_superuser = {role["start"] for role in _once(facts) if role["super"]}
     for role in _once(facts):
         name, start = role["role"], role["start"]
         direct = name == start
@@ -186,7 +110,7 @@ def _memberships(facts: Facts, roles: Roles) -> Iterator[Finding]:
         if what is None and not direct:
             what = _dangerous(role)
         # Who is asked for by name may be any of these roles itself.
-        excused = start in start_is_super or facts["named"]
+        excused = start in reach_superuser or facts["named"]
         if what is None or (direct and excused):
             continue
         yield Finding(
@@ -224,6 +148,45 @@ def _ownership(facts: Facts, roles: Roles) -> Iterator[Finding]:
         )
 
 
+def _replication(facts: Facts) -> Iterator[Finding]:
+    superusers = _superusers(facts)
+    for role in _once(facts):
+        start, name = role["start"], role["role"]
+        if not role["replication"] or role["super"] or start in superusers:
+            continue
+        yield Finding(
+            "role-replication",
+            _at(facts, start),
+            f"{_whose(facts)} role {start!r} has REPLICATION{_through(role)}: it can read the "
+            "changes of all tenants from the write-ahead log, which has no policies.",
+            f"ALTER ROLE {quote(name)} NOREPLICATION; replication gets a role of its own.",
+        )
+
+
+def _owned_around(facts: Facts, roles: Roles) -> Iterator[Finding]:
+    """Yield the ownership of what guarded tables are in."""
+    superusers, owner = _superusers(facts), quote(roles.owner)
+    for each in facts["databases"]:
+        if each["start"] not in superusers:
+            yield Finding(
+                "role-owns-database",
+                _at(facts, each["start"]),
+                f"{_whose(facts)} role {each['start']!r} owns the database{_through(each)}, and "
+                "from PostgreSQL 15 on with it the schema public: it can drop protected tables "
+                "and put its own there.",
+                f"ALTER DATABASE {quote(each['name'])} OWNER TO {owner}",
+            )
+    for each in facts["schemas"]:
+        if each["start"] not in superusers:
+            yield Finding(
+                "role-owns-schema",
+                _at(facts, each["start"]),
+                f"{_whose(facts)} role {each['start']!r} owns the schema {each['name']}"
+                f"{_through(each)}: it can drop protected tables in it and put its own there.",
+                f"ALTER SCHEMA {quote(each['name'])} OWNER TO {owner}",
+            )
+
+
 def _settings(facts: Facts) -> Iterator[Finding]:
     for default in facts["defaults"]:
         role, database = default["role"], default["database"]
@@ -248,6 +211,19 @@ def _settings(facts: Facts) -> Iterator[Finding]:
 def _at(facts: Facts, role: str | None) -> str | None:
     """Return the object of a finding: the session's role is not named, it is the one that asks."""
     return role if facts["named"] else None
+
+
+def _through(facts: Facts) -> str:
+    return "" if facts["role"] == facts["start"] else f" through {facts['role']!r}"
+
+
+def _superusers(facts: Facts) -> set[str]:
+    """Return which of the roles asked for are superusers: of those, one finding says all."""
+    return {each["start"] for each in facts["reach"] if each["super"] and _is_direct(each)}
+
+
+def _is_direct(role: Facts) -> bool:
+    return bool(role["role"] == role["start"])
 
 
 def _whose(facts: Facts) -> str:

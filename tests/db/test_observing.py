@@ -19,6 +19,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
 from sqlalchemy.schema import CreateTable
 
 from tenantguard import TenantGuard, tenant_context
@@ -85,6 +86,14 @@ def test_whose_row_is_inserted_is_noted(observing: tuple[TenantGuard, Engine], w
             with pytest.raises(DBAPIError, match="row-level security"):
                 connection.execute(*_rows(B)[way])
             assert guard.observations.counts == {"refused": 1}
+
+
+def test_a_flush_is_left_alone(observing: tuple[TenantGuard, Engine]) -> None:
+    """The unit of work writes what the application gave it; the database answers."""
+    with tenant_context(A), Session(observing[1]) as session:
+        session.add(Patient(name="x", tenant_id=B))
+        with pytest.raises(DBAPIError, match="row-level security"):
+            session.flush()
 
 
 UNCHANGED: dict[str, Any] = {

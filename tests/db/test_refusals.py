@@ -154,6 +154,22 @@ def test_tenant_taken_off_an_object_is_refused(locks: Locks) -> None:
             session.flush()
 
 
+def test_tenant_of_an_object_may_be_given_as_text(locks: Locks) -> None:
+    """It is compared as the registry would hold it."""
+    with tenant_context(A), Session(locks.both()) as session:
+        session.add(Patient(name="x", tenant_id=str(A)))
+        session.flush()
+        session.add(Patient(name="x", tenant_id=str(B)))
+        with pytest.raises(CrossTenantError, match="another tenant"):
+            session.flush()
+
+
+def test_the_predicate_stands_once_for_each_table(locks: Locks) -> None:
+    """Twice would find the same rows, and cost the planner more."""
+    joined = select(PATIENTS.c.id).join(Order.__table__).compile(locks.both())
+    assert str(joined).count("tenant_id = ") == 2
+
+
 @pytest.mark.parametrize("lock", ["both", "first_alone"])
 def test_expunge_all_does_not_unpin_a_session(locks: Locks, lock: str) -> None:
     """A session emptied in mid-transaction is pinned again by what it loads next."""
@@ -359,7 +375,7 @@ def test_system_access_ends_with_its_block(locks: Locks) -> None:
         session = Session(engine)
         keys = session.scalars(select(Patient.id)).all()
         assert len([session.get(Patient, key) for key in keys]) == 6
-        session.add(Practice(name="made by the system"))
+        session.add_all([Practice(name="made by the system"), Patient(name="x", tenant_id=B)])
         session.flush()
     for block in (tenant_context(A), tenant_context(B)):
         with block:

@@ -428,6 +428,23 @@ def test_a_key_that_is_gone_is_named(mended: World, locks: Locks) -> None:
 
 
 @every_driver
+def test_a_transaction_that_cannot_begin_leaves_its_connection_usable(
+    mended: World, locks: Locks
+) -> None:
+    """Also where nothing was cleaned, and so nothing speaks for closing it."""
+    with tenant_context(A), locks.both(**ONE).connect() as connection:
+        process = connection.scalar(select(func.pg_backend_pid()))
+        connection.commit()
+        run(mended, f"DELETE FROM {TABLE}")
+        with pytest.raises(DBAPIError, match="tenantguard rls signing push"):
+            connection.execute(READ)
+        connection.rollback()
+        push(mended.admin, mended.guard)
+        assert connection.scalars(READ).all() == OWN[A]
+        assert connection.scalar(select(func.pg_backend_pid())) == process
+
+
+@every_driver
 def test_another_key_of_the_same_id_is_named(mended: World, locks: Locks) -> None:
     """So is a key that differs under its id."""
     engine = locks.both(**ONE)

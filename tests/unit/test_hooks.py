@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tenantguard import ConfigurationError
+from tenantguard.binding import refuse_driver
 from tenantguard.binding.driver import need_hooks
 from tenantguard.scoping.compiler import scoping_compiler
 from tenantguard.scoping.streams import watch_streams
@@ -33,3 +34,13 @@ def test_a_driver_without_a_hook_is_refused() -> None:
     """Transactions would begin without their tenant."""
     with pytest.raises(ConfigurationError, match="no hook _start_query; tenantguard supports x>=1"):
         need_hooks("x>=1", object, ["_start_query"])
+
+
+@pytest.mark.parametrize(
+    ("name", "driver"), [("postgresql", "pg8000"), ("mysql", "psycopg"), ("sqlite", "pysqlite")]
+)
+def test_a_driver_that_cannot_bind_is_refused(name: str, driver: str) -> None:
+    """It takes PostgreSQL and one of the three drivers."""
+    engine: Any = SimpleNamespace(dialect=SimpleNamespace(name=name, driver=driver))
+    with pytest.raises(ConfigurationError, match=rf"cannot bind a tenant with {name}\+{driver}"):
+        refuse_driver(engine)

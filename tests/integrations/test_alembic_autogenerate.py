@@ -18,6 +18,7 @@ from migrated import Project, fill, make_migrated_world, project_of
 from sqlalchemy import Column, ForeignKey, Integer, Table, Uuid
 
 from tenantguard import rls
+from tenantguard.integrations.alembic_plugin import NAME
 from tenantguard.migrate.autogenerate import include_object
 
 if TYPE_CHECKING:
@@ -137,6 +138,31 @@ def test_a_table_that_gets_its_tenant_column_is_protected_with_it(project: Proje
         project.downgrade("-1", ALLOWED)
     finally:
         table._columns.remove(column)
+
+
+@pytest.fixture
+def loaded_first(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put our plugin where Alembic 1.18 and later load it from the entry point: first."""
+    project.check()
+    plugins = sys.modules.get("alembic.runtime.plugins")
+    if plugins is not None:
+        loaded = plugins._all_plugins
+        monkeypatch.setattr(plugins, "_all_plugins", {NAME: loaded[NAME], **loaded})
+
+
+@pytest.mark.usefixtures("loaded_first")
+def test_a_plugin_that_is_loaded_first_compares_last(project: Project) -> None:
+    """What `rls` made is left alone, and a new column is there before what protects it."""
+    project.options["compare_server_default"] = True
+    project.check()
+    metadata = project.world.metadata
+    table = Table("parcels", metadata, Column("id", Integer, primary_key=True))
+    table.append_column(Column("tenant_id", Uuid, nullable=False))
+    try:
+        text = project.autogenerate()
+    finally:
+        metadata.remove(table)
+    assert text.index("op.create_table('parcels'") < text.index("op.set_tenant_default(")
 
 
 def test_an_unclassified_table_stops_it(project: Project) -> None:

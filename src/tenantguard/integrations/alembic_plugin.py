@@ -1,7 +1,7 @@
 """What Alembic 1.18 and later load as a plugin, in every application of the environment.
 
-So this imports nothing of Alembic, which is half loaded then, and does nothing for an application
-whose `env.py` does not call `tenantguard.integrations.alembic.configure`.
+So importing this imports nothing of Alembic, which is half loaded then, and does nothing for an
+application whose `env.py` does not call `tenantguard.integrations.alembic.configure`.
 """
 
 from __future__ import annotations
@@ -33,8 +33,13 @@ class _Plugin(ModuleType):
         yield self
 
     def setup(self, registered: Any) -> None:
-        """Register the comparison with Alembic's *registered* plugin."""
-        registered.add_autogenerate_comparator(compare, "schema", NAME)
+        """Register the comparison with Alembic's *registered* plugin, to run after all others.
+
+        Alembic asks plugins in the order in which they were loaded, and loads this one before its
+        own. What protects a table stands behind what makes it, and sees what Alembic has found.
+        """
+        last = importlib.import_module("alembic.util").DispatchPriority.LAST
+        registered.add_autogenerate_comparator(compare, "schema", NAME, priority=last)
 
 
 def compare(autogen_context: Any, upgrade_ops: Any, schemas: Any) -> Any:

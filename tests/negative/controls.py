@@ -70,6 +70,7 @@ AUTOGENERATE = "tests/integrations/test_alembic_autogenerate.py"
 REVISION = "tests/integrations/test_alembic_revision.py"
 DATA_STATEMENTS = "tests/unit/test_data_statements.py"
 ALEMBIC = "tenantguard.integrations.alembic"
+CHECK_ENCRYPTED = "tests/check/test_encrypted.py"
 CHECK_FUNCTIONS = "tests/check/test_functions.py"
 CHECK_GRANTS = "tests/check/test_grants.py"
 CHECK_INDEXES = "tests/check/test_indexes.py"
@@ -783,6 +784,11 @@ CONTROLS = {
         _attribute("tenantguard.check.policies", "policy_findings", lambda *_: ()),
         CHECK_POLICIES,
         "fault_is_found and changed",
+    ),
+    "the check compares encrypted columns": Control(
+        _attribute("tenantguard.check.encrypted", "drift", lambda *_: ()),
+        CHECK_ENCRYPTED,
+        "fault_is_found",
     ),
     "the check finds tables that no model knows": Control(
         _attribute("tenantguard.check.undecided", "_unknown", lambda _: ()),

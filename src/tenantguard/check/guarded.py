@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from tenantguard.check.subject import NoDatabaseError
 from tenantguard.rls.dialect import dialect_of
+from tenantguard.rls.drift import derived_shapes
+from tenantguard.rls.encrypted import watched_columns
 from tenantguard.rls.forms import SEARCH_PATH, shape_of, stored_forms
 from tenantguard.rls.names import literal, target_of
 from tenantguard.rls.policies import wanted_policies
@@ -41,7 +43,7 @@ class GuardedTable:
 
 @dataclass(frozen=True, slots=True)
 class Guarded:
-    """The guarded tables, and the stored forms of their wanted policies."""
+    """The guarded tables, and the stored forms of their wanted policies and encrypted columns."""
 
     tables: dict[Target, GuardedTable]
     forms: dict[Shape, str | None]
@@ -63,7 +65,8 @@ def read_guarded(subject: Subject) -> Guarded:
         target: each.column.name for target, each in entries.items() if each.column is not None
     }
     with _spelled_alike(subject.run):
-        found = read_tables(subject.run, columns, {})
+        watched = {target: watched_columns(each) for target, each in entries.items()}
+        found = read_tables(subject.run, columns, watched)
         uncallable = _uncallable(subject)
         tables = {
             target: GuardedTable(entry, facts, _wanted(entry, facts, subject, uncallable))
@@ -124,6 +127,9 @@ def _forms(run: Run, tables: dict[Target, GuardedTable]) -> dict[Shape, str | No
         for table in tables.values()
         for policy in table.wanted.values()
         if table.facts is not None
+    )
+    shapes |= dict.fromkeys(
+        shape for table in tables.values() for shape in derived_shapes(table.entry)
     )
     forms = stored_forms(run, shapes)
     if forms:

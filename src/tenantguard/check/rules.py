@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tenantguard.check import functions, grants, indexes, keys, policies, relations, roles, server
+from tenantguard.check import (
+    encrypted,
+    functions,
+    grants,
+    indexes,
+    keys,
+    policies,
+    relations,
+    roles,
+    server,
+)
 
 if TYPE_CHECKING:
     from tenantguard.check.rule import Rule
@@ -18,6 +28,7 @@ RULES: tuple[Rule, ...] = (
     *functions.RULES,
     *grants.RULES,
     *keys.RULES,
+    *encrypted.RULES,
     *indexes.RULES,
     *server.RULES,
 )

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     Forms = dict[Shape, str | None]
 
-__all__ = ["checked", "drift", "is_search_column", "refuse_drift"]
+__all__ = ["checked", "derived_shapes", "drift", "is_search_column", "refuse_drift"]
 
 _STORED = "s"
 _MIGRATE = "Run the application's migrations first."
@@ -59,6 +59,13 @@ def drift(entry: Entry, facts: Facts, forms: Forms) -> Iterator[Finding]:
     elif entry.kind is TableKind.SCOPED and entry.table is not None:
         yield from _of_searches(entry, facts, forms)
         yield from _of_formats(entry, facts, forms)
+
+
+def derived_shapes(entry: Entry) -> Iterator[Shape]:
+    """Yield the shapes whose stored forms `drift` compares *entry*'s table with."""
+    if entry.table is not None:
+        yield from (derived_shape(wanted) for _, wanted in searches(entry.table))
+        yield from (derived_shape(wanted) for _, wanted in formats(entry.table))
 
 
 def is_search_column(found: Facts, expected: str | None) -> bool:
@@ -126,6 +133,7 @@ def _of_searches(entry: Entry, facts: Facts, forms: Forms) -> Iterator[Finding]:
                 f"{name} has no column {column.name!r}, by which {wanted.source!r} is searched.",
                 "Run the application's migrations, or `tenantguard rls apply` with the owner's "
                 "address.",
+                column=column.name,
             )
         elif not is_search_column(found, expected):
             yield Finding(
@@ -135,6 +143,7 @@ def _of_searches(entry: Entry, facts: Facts, forms: Forms) -> Iterator[Finding]:
                 "models say, so searches would not find what is there.",
                 f"It holds nothing of its own: {drop}; then run `tenantguard rls apply` with the "
                 "owner's address, which makes it again and rewrites the table.",
+                column=column.name,
             )
 
 
@@ -155,4 +164,5 @@ def _of_formats(entry: Entry, facts: Facts, forms: Forms) -> Iterator[Finding]:
             name,
             f"No validated check of {name} makes sure that each value in {wanted.source!r} {risk}.",
             "Run `tenantguard rls apply` with the owner's address.",
+            column=wanted.source,
         )

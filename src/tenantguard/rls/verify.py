@@ -15,9 +15,9 @@ from tenantguard.errors import sqlstate
 from tenantguard.findings import Finding
 from tenantguard.rls.comparing import APPLY, extra_policy, policy_findings
 from tenantguard.rls.dialect import dialect_of
-from tenantguard.rls.drift import drift
-from tenantguard.rls.encrypted import formats, searches, watched_columns
-from tenantguard.rls.forms import derived_shape, shape_of, stored_forms
+from tenantguard.rls.drift import derived_shapes, drift
+from tenantguard.rls.encrypted import watched_columns
+from tenantguard.rls.forms import shape_of, stored_forms
 from tenantguard.rls.generate import LOCK_TIMEOUT, entries
 from tenantguard.rls.names import target_of
 from tenantguard.rls.policies import APPLICATION_POLICIES, wanted_policies
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tenantguard.catalog import Catalog, Entry, Roles
     from tenantguard.rls.policies import PolicyForm
     from tenantguard.rls.state import Facts, Run
-    from tenantguard.rls.step import Derived, Policy
+    from tenantguard.rls.step import Policy
 
 __all__ = ["LOCKED", "privilege_excess", "switch_findings", "verify", "verify_role"]
 
@@ -206,7 +206,7 @@ def _policies(
         for target in wanted
         for policy in wanted[target].values()
     ]
-    derived = [derived_shape(each) for entry, _ in found.values() for each in _derived(entry)]
+    derived = [shape for entry, _ in found.values() for shape in derived_shapes(entry)]
     try:
         forms = stored_forms(run, [*shapes, *derived])
     except Exception as error:
@@ -228,12 +228,6 @@ def _policies(
         yield from drift(entry, facts, forms)
         yield from policy_findings(target, wanted[target], facts, forms)
         yield from _strangers(target, facts)
-
-
-def _derived(entry: Entry) -> Iterator[Derived]:
-    if entry.table is not None:
-        yield from (wanted for _, wanted in searches(entry.table))
-        yield from (wanted for _, wanted in formats(entry.table))
 
 
 def _strangers(target: tuple[str, str], facts: Facts) -> Iterator[Finding]:

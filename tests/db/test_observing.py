@@ -23,6 +23,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.schema import CreateTable
 
 from tenantguard import TenantGuard, tenant_context
+from tenantguard.scoping import observer
 
 if TYPE_CHECKING:
     from locks import Locks
@@ -61,6 +62,16 @@ def test_each_kind_of_refusal_is_noted(observing: tuple[TenantGuard, Engine]) ->
         with pytest.raises(DBAPIError, match="permission denied"):
             connection.execute(insert(Material).values(name="x"))
         assert counts["refused"] == 1
+
+
+def test_the_places_kept_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All are counted; places in the code are logged and kept up to a number."""
+    monkeypatch.setattr(observer, "_MAX_PLACES", 1)
+    counting = observer.Observer()
+    for kind in ("text", "refused", "text"):
+        counting(kind, "nothing")
+    assert counting.counts == {"text": 2, "refused": 1}
+    assert [kind for kind, _ in counting.places] == ["text"]
 
 
 def _rows(tenant: Any) -> dict[str, tuple[Any, ...]]:

@@ -339,7 +339,7 @@ def test_a_transaction_ended_by_text_is_begun_anew(locks: Locks, end: str) -> No
     finally:
         alone = locks.world.admin.execution_options(isolation_level="AUTOCOMMIT")
         with alone.connect() as admin:
-            if admin.scalar(text("SELECT count(*) FROM pg_prepared_xacts")):
+            if admin.scalar(text("SELECT count(*) FROM pg_prepared_xacts WHERE gid = 'left'")):
                 admin.execute(text("ROLLBACK PREPARED 'left'"))
 
 

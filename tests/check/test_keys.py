@@ -290,6 +290,20 @@ def test_tables_that_could_be_counted_are(world: World) -> None:
     assert [each.what for each in result.unseen] == ["key-crossed"]
 
 
+@pytest.mark.parametrize("at_once", [1, 2, 100])
+def test_a_key_that_cannot_be_counted_hides_no_other(
+    world: World, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    """However many keys are counted in one statement, the one that fails is said alone."""
+    monkeypatch.setattr("tenantguard.check.keys._AT_ONCE", at_once)
+    with planted(world, f"{_CROSS} ALTER TABLE order_tags RENAME tag_id TO label_id") as subject:
+        result = examine(subject, [RULE["key-crossed"]])
+    assert found(result) == {("key-crossed", "public.orders")}
+    [unseen] = result.unseen
+    assert unseen.reason.startswith("public.order_tags to public.tags: ")
+    assert "orders" not in unseen.reason
+
+
 def test_loose_column_shows_another_tenants_rows(admin_url: URL, world: World) -> None:
     """Two tenants whose ids differ by a blank read each other's rows, with every policy there."""
     metadata = MetaData(schema="loose")

@@ -63,8 +63,11 @@ class _Policy:
 
 def _slow(rule: Rule, subject: Subject) -> Iterator[Finding]:
     columns = tenant_columns_of(subject)
-    for facts in subject.ask(_question(columns)):
-        target, policies = (facts["s"], facts["t"]), [_policy(each) for each in facts["policies"]]
+    found = subject.ask(_question(columns))
+    uses = {each["key"]: list(uses_of(each["tree"], each["number"])) for each in found["trees"]}
+    for facts in found["tables"]:
+        target = (facts["s"], facts["t"])
+        policies = [_policy(each, uses[each["key"]]) for each in facts["policies"]]
         asked = {subject.roles.application, subject.roles.support}
         asked |= {role for each in policies for role in each.roles} - {_PUBLIC}
         slow = {each for role in asked for each in _slow_for(role, policies)}
@@ -93,8 +96,7 @@ def _slow_for(role: str, policies: list[_Policy]) -> list[_Policy]:
     return [each for each in ours if each.within is not None]
 
 
-def _policy(facts: Facts) -> _Policy:
-    uses = list(uses_of(facts["tree"] or "", facts["number"]))
+def _policy(facts: Facts, uses: list[tuple[str, ...]]) -> _Policy:
     served = any(map(_is_served, uses))
     return _Policy(
         facts["name"],
@@ -117,21 +119,30 @@ def _why(within: tuple[str, ...]) -> str:
     return _WORDS["QUERY"] if "QUERY" in within else next(iter(named), "an expression")
 
 
+# Tables repeat the same expressions, but for where in the statement each word stood.
 def _question(columns: dict[Target, str]) -> str:
     rows = ({"s": s, "t": t, "c": column} for (s, t), column in columns.items())
     return f"""
-    SELECT coalesce(json_agg(q.*), '[]')::text
-    FROM (SELECT w.s, w.t, json_agg(json_build_object('name', p.polname, 'number', a.attnum,
-            'permissive', p.polpermissive, 'tree', p.polqual::text,
-            'roles', (SELECT json_agg(coalesce(r.rolname::text, '{_PUBLIC}'))
-                FROM unnest(p.polroles) g(oid)
-                LEFT JOIN pg_catalog.pg_roles r ON r.oid = g.oid))) AS policies
+    WITH stored AS (
+        SELECT w.s, w.t, p.polname, p.polpermissive, p.polroles, a.attnum, q.tree,
+            md5(a.attnum || ' ' || q.tree) AS key
         FROM {as_recordset(rows, "s text, t text, c text")}
         JOIN pg_catalog.pg_namespace n ON n.nspname = w.s
         JOIN pg_catalog.pg_class k ON k.relnamespace = n.oid AND k.relname = w.t
         JOIN pg_catalog.pg_attribute a ON a.attrelid = k.oid AND a.attname = w.c
         JOIN pg_catalog.pg_policy p ON p.polrelid = k.oid AND p.polcmd IN ('r', '*')
-        GROUP BY w.s, w.t) q"""
+        CROSS JOIN LATERAL (SELECT coalesce(regexp_replace(
+            p.polqual::text, ' :location -?[0-9]+', '', 'g'), '') AS tree) q)
+    SELECT json_build_object(
+        'trees', (SELECT coalesce(json_agg(u.*), '[]')
+            FROM (SELECT DISTINCT e.key, e.attnum AS number, e.tree FROM stored e) u),
+        'tables', (SELECT coalesce(json_agg(q.*), '[]')
+            FROM (SELECT e.s, e.t, json_agg(json_build_object('name', e.polname, 'key', e.key,
+                    'permissive', e.polpermissive,
+                    'roles', (SELECT json_agg(coalesce(r.rolname::text, '{_PUBLIC}'))
+                        FROM unnest(e.polroles) g(oid)
+                        LEFT JOIN pg_catalog.pg_roles r ON r.oid = g.oid))) AS policies
+                FROM stored e GROUP BY e.s, e.t) q))::text"""
 
 
 RULES = (Rule("policy-predicate-slow", Severity.WARNING, _slow),)

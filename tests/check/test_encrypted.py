@@ -8,7 +8,7 @@ import pytest
 from locks import World
 from planting import Plant, planted
 
-from tenantguard.check import encrypted, examine
+from tenantguard.check import encrypted, examine, server
 
 if TYPE_CHECKING:
     from vault import Vault
@@ -108,3 +108,11 @@ def test_encrypted_columns_as_generated_are_clean(sealed: World) -> None:
     assert result.unseen == ()
     assert result.findings == ()
     assert set(result.looked) == {each.rule for each in PLANTS}
+
+
+def test_the_generated_database_has_no_finding(sealed: World) -> None:
+    """With encrypted columns, too, `rls apply` leaves nothing that the check asks for."""
+    with planted(sealed, "") as subject:
+        result = examine(subject)
+    assert result.unseen == ()
+    assert {each.code for each in result.findings} <= {each.id for each in server.RULES}

@@ -447,3 +447,11 @@ def test_models_alone_show_a_unique_key(arguments: tuple[Any, ...], column: str 
 def test_models_with_a_key_that_tells_nothing_are_clean(arguments: tuple[Any, ...]) -> None:
     """Nobody chooses the values of a surrogate key, so a collision tells nothing."""
     assert _models(*arguments).findings == ()
+
+
+def test_a_table_without_a_primary_key_has_no_unique_key() -> None:
+    metadata = MetaData()
+    Table("tenants", metadata, Column("id", Uuid, primary_key=True))
+    Table("rows", metadata, Column("tenant_id", Uuid, nullable=False), Column("kind", Text))
+    subject = Subject(Catalog(metadata, "tenants"), Roles())
+    assert examine(subject, [RULE["unique-without-tenant"]]).findings == ()

@@ -127,8 +127,9 @@ def _is_surrogate(column: Column[Any]) -> bool:
 
 def _of_model(table: Table) -> Iterator[_Unique]:
     unique = (each for each in table.constraints if isinstance(each, UniqueConstraint))
-    for key in sorted(map(_names, [table.primary_key, *unique])):
-        yield _Unique(key, key, next(iter(key), None))
+    # The primary key of a table without one has no columns.
+    for key in sorted(filter(None, map(_names, [table.primary_key, *unique]))):
+        yield _Unique(key, key, key[0])
     for index in sorted(table.indexes, key=lambda each: str(each.name)):
         if index.unique:
             parts = tuple(_sql_of(each) for each in index.expressions)

@@ -127,6 +127,23 @@ def test_a_value_that_the_connection_sets_is_found(zoo: Zoo) -> None:
     assert [each.message.split()[0] for each in proof.findings] == ["After", "Before"]
 
 
+def test_a_lost_connection_is_one_line(zoo: Zoo) -> None:
+    """It says what to do, and not that the tables are proven, or broken."""
+    engine = create_engine(zoo.admin.url, connect_args={"application_name": "lost"})
+
+    def lose(*_: Any) -> None:
+        zoo.ask(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+            "WHERE application_name = 'lost'"
+        )
+
+    try:
+        with pytest.raises(ConfigurationError, match=r"were not all tried: .* run it again"):
+            prove(engine, zoo.guard.catalog, zoo.guard.roles, progress=lose)
+    finally:
+        engine.dispose()
+
+
 # -- existing rows ---------------------------------------------------------------------------
 
 

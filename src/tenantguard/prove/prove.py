@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from tenantguard.catalog import Kind
+from tenantguard.doctor.subject import reason_of
 from tenantguard.errors import ConfigurationError
 from tenantguard.prove.database import Database
 from tenantguard.prove.proof import Proof
@@ -12,9 +14,9 @@ from tenantguard.prove.session import Session
 from tenantguard.rls.generate import entries
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Engine
 
     from tenantguard.catalog import Catalog, Entry, Roles
     from tenantguard.prove.proof import Samples
@@ -52,21 +54,34 @@ def prove(
         progress: Told how many tables are done, of how many, and the next one's name.
 
     Raises:
-        ConfigurationError: If there is no such table.
+        ConfigurationError: If there is no such table, or the connection is lost.
     """
     catalog.check()
     chosen = wanted(catalog, tuple(tables))
-    with engine.connect() as connection:
+    with engine.connect() as connection, _unpooled(connection):
         session = Session(connection.connection.driver_connection, roles.application)
         database = Database(session, catalog, roles, samples, signing_key)
         found = []
         for done, entry in enumerate(chosen):
             progress(done, len(chosen), entry.fullname)
             found.append(database.of(entry))
-        left_over = tuple(database.left_over())
-        # Not back into the pool: prepared statements and settings are as they were left.
+        return Proof(tuple(found), tuple(database.left_over()))
+
+
+@contextmanager
+def _unpooled(connection: Connection) -> Iterator[None]:
+    """Keep *connection*, whose driver the block uses, out of the pool; its errors are one line."""
+    driver: Any = connection.dialect.loaded_dbapi
+    try:
+        yield
+    except driver.Error as error:
+        raise ConfigurationError(
+            f"The tables were not all tried: {reason_of(error)} Nothing was kept. Check that the "
+            "server runs and keeps the connection, then run it again."
+        ) from None
+    finally:
+        # Prepared statements and settings are as they were left.
         connection.invalidate()
-    return Proof(tuple(found), left_over)
 
 
 def wanted(catalog: Catalog, names: tuple[str, ...]) -> list[Entry]:

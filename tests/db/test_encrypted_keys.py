@@ -32,6 +32,7 @@ from tenantguard import (
     keystore,
     tenant_context,
 )
+from tenantguard.binding import ask
 from tenantguard.crypto.keyfile import make_key_file
 
 if TYPE_CHECKING:
@@ -220,6 +221,20 @@ def test_a_value_that_cannot_be_sealed_leaves_autocommit_usable(
         assert not raw.driver_connection.tenantguard.vouched
         connection.execute(insert(TABLE).values(name="p"))
         assert connection.scalars(NAMES).all() == ["p"]
+
+
+@every_driver
+def test_asking_leaves_no_trace(vault: Vault, tenant: UUID, driver: str) -> None:
+    """The statement that keys are read for is vouched for by itself, or not."""
+    with (
+        process(vault, driver) as engine,
+        tenant_context(tenant),
+        engine.connect() as connection,
+    ):
+        state: Any = connection.connection.driver_connection.tenantguard  # type: ignore[union-attr]
+        before = (state.vouched, state.strange, state.caller)
+        assert ask(connection, "SELECT 1") == [(1,)]
+        assert (state.vouched, state.strange, state.caller) == before
 
 
 # -- keys that do not last --------------------------------------------------------------------

@@ -42,6 +42,16 @@ ENTER = (
     "AS 'SELECT {call}(''tenantguard.tenant'', {arguments})'; "
 )
 QUIET = "CREATE FUNCTION quiet() RETURNS void LANGUAGE sql SET row_security = {value} AS ''; "
+REPORTS = (
+    "CREATE ROLE tg_reports; GRANT SELECT ON orders TO tg_reports; "
+    "CREATE POLICY reports ON orders TO tg_reports USING ({qual}); "
+)
+TO_REPORTS = "ALTER FUNCTION tally() OWNER TO tg_reports"
+COMMAND = (
+    "ALTER TABLE orders OWNER TO {owner}; "
+    f"CREATE FUNCTION command(q text) RETURNS void LANGUAGE plpgsql SECURITY DEFINER {PATH} "
+    "AS 'BEGIN {body}; END'; ALTER FUNCTION command(text) OWNER TO {owner}"
+)
 LOOKUP = "public.tg_identity__users_by_email_f2dc28c8"
 
 
@@ -92,6 +102,27 @@ UNSIGNED_PLANTS = (
         fine="CREATE SCHEMA closed; CREATE FUNCTION closed.tally() RETURNS int LANGUAGE sql "
         "SECURITY DEFINER AS 'SELECT 1'",
         label="of a generated one's name",
+    ),
+    Plant(
+        "function-definer",
+        REPORTS.replace("{qual}", "true") + tally() + TO_REPORTS,
+        at="public.tally",
+        fine=REPORTS.replace("{qual}", f"tenant_id = ({READ})") + tally() + TO_REPORTS,
+        label="of a role with a policy of its own",
+    ),
+    Plant(
+        "function-definer",
+        COMMAND.replace("{body}", "EXECUTE q"),
+        at="public.command",
+        fine=COMMAND.replace("{body}", "PERFORM q"),
+        label="of the tables' owner",
+    ),
+    Plant(
+        "function-definer",
+        tally().replace("tally()", "pg_catalog.tally()"),
+        at="pg_catalog.tally",
+        fine=tally("INVOKER").replace("tally()", "pg_catalog.tally()"),
+        label="among PostgreSQL's own",
     ),
     Plant("function-search-path", tally(path=""), at="public.tally", fine=tally()),
     Plant(
@@ -153,6 +184,23 @@ UNSIGNED_PLANTS = (
         fine="CREATE FUNCTION switch() RETURNS text BEGIN ATOMIC "
         "SELECT current_setting('tenantguard.tenant', true); END",
         label="in standard SQL",
+    ),
+    Plant(
+        "function-sets-tenant",
+        "CREATE FUNCTION switch(name text, value text) RETURNS text LANGUAGE sql AS "
+        "'SELECT set_config($1, $2, true)'",
+        at="public.switch",
+        fine="CREATE FUNCTION switch(value text) RETURNS text LANGUAGE sql AS "
+        "$$SELECT set_config('app.region', $1, true)$$",
+        label="by a name that it is given",
+    ),
+    Plant(
+        "function-sets-tenant",
+        "CREATE FUNCTION switch() RETURNS text RETURN "
+        "set_config('tenant' || 'guard.tenant', '', true)",
+        at="public.switch",
+        fine="CREATE FUNCTION switch() RETURNS text RETURN set_config('app.region', '', true)",
+        label="by a name that it puts together",
     ),
     Plant(
         "function-row-security",

@@ -183,6 +183,14 @@ PLANTS = (
     ),
     Plant(
         "large-object-open",
+        "ALTER ROLE {application} SET lo_compat_privileges = on",
+        at=None,
+        fine="ALTER ROLE {owner} SET lo_compat_privileges = on; "
+        "ALTER ROLE {application} SET lo_compat_privileges = off",
+        label="without privileges",
+    ),
+    Plant(
+        "large-object-open",
         "SELECT lo_create(424242); ALTER LARGE OBJECT 424242 OWNER TO {application}",
         at=None,
         fine="SELECT lo_create(424242)",

@@ -70,6 +70,15 @@ _ROOMS = """
 
 PLANTS = (
     Plant(
+        "key-switched-off",
+        "UPDATE pg_trigger SET tgenabled = 'D' WHERE tgconstraint IN "
+        "(SELECT oid FROM pg_constraint "
+        "WHERE conrelid = 'orders'::regclass AND confrelid = 'patients'::regclass)",
+        at="public.orders",
+        fine="ALTER TABLE materials DISABLE TRIGGER ALL",
+        column="patient_id",
+    ),
+    Plant(
         "tenant-nullable",
         "ALTER TABLE orders ALTER tenant_id DROP NOT NULL",
         "public.orders",

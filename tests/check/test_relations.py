@@ -15,6 +15,17 @@ if TYPE_CHECKING:
 LIST = "CREATE VIEW reading_list AS SELECT name FROM patients; "
 COPY = "CREATE MATERIALIZED VIEW totals AS SELECT sum(cents) FROM orders; "
 CHILD = "CREATE TABLE old_orders () INHERITS (orders); "
+LOCKED = (
+    "ALTER TABLE old_orders ENABLE ROW LEVEL SECURITY; "
+    "ALTER TABLE old_orders FORCE ROW LEVEL SECURITY; "
+    "CREATE POLICY own ON old_orders TO {application} USING ({qual}); "
+    "GRANT SELECT ON old_orders TO {application}"
+)
+TOTAL = (
+    "CREATE FUNCTION total() RETURNS bigint LANGUAGE plpgsql "
+    "AS 'BEGIN RETURN (SELECT sum(cents) FROM public.orders); END'; "
+    "CREATE MATERIALIZED VIEW totals AS SELECT total(); "
+)
 PARENT = "CREATE TABLE people (tenant_id uuid NOT NULL); ALTER TABLE patients INHERIT people; "
 FAR = (
     "CREATE FOREIGN DATA WRAPPER far; CREATE SERVER far FOREIGN DATA WRAPPER far; "
@@ -25,6 +36,15 @@ FUNCTION = (
     "SET search_path = pg_catalog, pg_temp AS 'BEGIN RETURN NEW; END'; "
 )
 TRIGGER = "CREATE TRIGGER note BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION note(); "
+INBOX = (
+    FUNCTION + "CREATE VIEW inbox AS SELECT 1 AS letter; GRANT INSERT ON inbox TO {application}; "
+    "CREATE TRIGGER note INSTEAD OF INSERT ON inbox FOR EACH ROW EXECUTE FUNCTION note(); "
+)
+EVENT = (
+    "CREATE FUNCTION note() RETURNS event_trigger LANGUAGE plpgsql SECURITY {security} "
+    "SET search_path = pg_catalog, pg_temp AS 'BEGIN END'; "
+    "CREATE EVENT TRIGGER note ON ddl_command_end EXECUTE FUNCTION note(); "
+)
 RULE_TO = "CREATE RULE note AS ON INSERT TO {table} DO ALSO NOTIFY note; "
 INVOKER_SINCE = 150000
 
@@ -84,6 +104,13 @@ PLANTS = (
         label="through a view",
     ),
     Plant(
+        "view-materialised",
+        TOTAL + "GRANT SELECT ON totals TO {application}",
+        at="public.totals",
+        fine=TOTAL,
+        label="through a function",
+    ),
+    Plant(
         "partition-open",
         CHILD + "GRANT SELECT ON old_orders TO {application}",
         at="public.old_orders",
@@ -98,6 +125,14 @@ PLANTS = (
         at="public.oldest",
         fine=CHILD + "CREATE TABLE oldest () INHERITS (old_orders)",
         label="not forced, of a child",
+    ),
+    Plant(
+        "partition-open",
+        CHILD + LOCKED.replace("{qual}", "true"),
+        at="public.old_orders",
+        fine=CHILD
+        + LOCKED.replace("{qual}", "tenant_id::text = current_setting('tenantguard.tenant', true)"),
+        label="with a policy that shows every row",
     ),
     Plant(
         "parent-open",
@@ -150,6 +185,29 @@ PLANTS = (
         at="public.old_orders",
         fine=trigger("materials", "DEFINER"),
         label="on a part",
+    ),
+    Plant(
+        "trigger-definer",
+        INBOX.replace("{security}", "DEFINER"),
+        at="public.inbox",
+        fine=INBOX.replace("{security}", "INVOKER"),
+        label="on a view",
+    ),
+    Plant(
+        "trigger-definer",
+        EVENT.replace("{security}", "DEFINER"),
+        at="note",
+        fine=EVENT.replace("{security}", "INVOKER"),
+        label="on events",
+    ),
+    Plant(
+        "trigger-definer",
+        trigger("orders", "DEFINER").replace("RETURN NEW", "EXECUTE NEW.what; RETURN NEW")
+        + "ALTER TABLE orders OWNER TO {owner}; ALTER FUNCTION note() OWNER TO {owner}",
+        at="public.orders",
+        fine=trigger("orders", "DEFINER")
+        + "ALTER TABLE orders OWNER TO {owner}; ALTER FUNCTION note() OWNER TO {owner}",
+        label="of the table's owner",
     ),
     Plant(
         "replication-role",

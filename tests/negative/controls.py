@@ -79,6 +79,7 @@ CHECK_POLICIES = "tests/check/test_policies.py"
 CHECK_RELATIONS = "tests/check/test_relations.py"
 CHECK_ROLES = "tests/check/test_role_rules.py"
 CHECK_SERVER = "tests/check/test_server.py"
+CHECK_SYSTEM = "tests/check/test_system.py"
 PROVE = "tests/prove/test_prove.py"
 PROVE_FAULTS = "tests/prove/test_prove_faults.py"
 PROVE_ZOO = "tests/prove/test_zoo.py"
@@ -87,6 +88,7 @@ CITUS_MODELS = "tests/unit/test_rls_citus.py"
 RLS_FILES = "tests/unit/test_rls_files.py"
 
 
+_NOTHING_OPEN = "SELECT c.role, '', '' FROM confined c WHERE false"
 _NO_ANCESTORS = "ancestors(oid) AS (SELECT 0::oid WHERE false)"
 
 
@@ -784,6 +786,68 @@ CONTROLS = {
         _attribute("tenantguard.check.policies", "policy_findings", lambda *_: ()),
         CHECK_POLICIES,
         "fault_is_found and changed",
+    ),
+    "owners with a policy of their own are not held": Control(
+        _attribute("tenantguard.check.reach", "unheld", lambda *_: "false"),
+        CHECK_FUNCTIONS,
+        "fault_is_found and own",
+    ),
+    "owners of tables that run commands are found": Control(
+        _attribute("tenantguard.check.reach", "rules_over", lambda *_: "false"),
+        CHECK_FUNCTIONS,
+        "fault_is_found and owner",
+    ),
+    "event triggers are looked at": Control(
+        _attribute("tenantguard.check.firing", "_event_triggers", lambda *_: ()),
+        CHECK_RELATIONS,
+        "fault_is_found and events",
+    ),
+    "triggers on views are looked at": Control(
+        _attribute(
+            "tenantguard.check.firing", "_WRITTEN", "written(oid) AS (SELECT 0::oid WHERE false)"
+        ),
+        CHECK_RELATIONS,
+        "fault_is_found and view",
+    ),
+    "policies of parts are read": Control(
+        _attribute("tenantguard.check.relations", "_LOOSE", "false"),
+        CHECK_RELATIONS,
+        "fault_is_found and shows",
+    ),
+    "copies by functions are found": Control(
+        _attribute("tenantguard.check.relations", "_CALLS", "false"),
+        CHECK_RELATIONS,
+        "fault_is_found and through",
+    ),
+    "secret catalogs are looked at": Control(
+        _attribute("tenantguard.check.system", "_CATALOGS", _NOTHING_OPEN),
+        CHECK_SYSTEM,
+        "fault_is_found and statistics",
+    ),
+    "functions of the server's files are looked at": Control(
+        _attribute("tenantguard.check.system", "_FUNCTIONS", _NOTHING_OPEN),
+        CHECK_SYSTEM,
+        "fault_is_found and files",
+    ),
+    "built-in functions are compared": Control(
+        _attribute("tenantguard.check.system", "_FIRST_OWN", 0),
+        CHECK_SYSTEM,
+        "fault_is_found and replaced",
+    ),
+    "parameters of the server are looked at": Control(
+        _attribute("tenantguard.check.system", "_PARAMETER_PRIVILEGES", 10**9),
+        CHECK_SYSTEM,
+        "fault_is_found and parameter",
+    ),
+    "large objects without privileges are looked at": Control(
+        _attribute("tenantguard.check.making", "_unprotected_objects", lambda *_: ()),
+        CHECK_GRANTS,
+        "fault_is_found and without",
+    ),
+    "what policies call is looked at": Control(
+        _attribute("tenantguard.check.comparisons", "_FIRST_OWN", 4294967295),
+        CHECK_SYSTEM,
+        "fault_is_found and cast",
     ),
     "the check compares encrypted columns": Control(
         _attribute("tenantguard.check.encrypted", "drift", lambda *_: ()),

@@ -23,6 +23,14 @@ __all__ = ["RULES"]
 _PARAMETER_PRIVILEGES = 150000
 _NAMED = 3
 
+# Triggers of what the application writes run for it, whatever table or view they are on.
+_WRITTEN = f"""written(oid) AS (
+        SELECT k.oid FROM pg_catalog.pg_class k
+        JOIN pg_catalog.pg_namespace n ON n.oid = k.relnamespace CROSS JOIN confined c
+        WHERE k.relkind IN ('r', 'p', 'v', 'f') AND {reach.OWN} AND k.relhastriggers
+            AND (pg_catalog.has_any_column_privilege(c.oid, k.oid, 'INSERT, UPDATE')
+                OR pg_catalog.has_table_privilege(c.oid, k.oid, 'DELETE, TRUNCATE')))"""
+
 
 def _rules(rule: Rule, subject: Subject) -> Iterator[Finding]:
     for schema, table, name in subject.ask(f"""
@@ -43,18 +51,20 @@ def _rules(rule: Rule, subject: Subject) -> Iterator[Finding]:
 
 
 def _triggers(rule: Rule, subject: Subject) -> Iterator[Finding]:
+    yield from _event_triggers(rule, subject)
     for schema, table, name, function, owner in subject.ask(f"""
-    WITH RECURSIVE {_watched(subject)}
+    WITH RECURSIVE {_watched(subject)}, {reach.confined(subject)}, {_WRITTEN}
     SELECT coalesce(json_agg(json_build_array(n.nspname, k.relname, t.tgname,
         p.oid::pg_catalog.regprocedure, o.rolname)
         ORDER BY n.nspname, k.relname, t.tgname), '[]')::text
-    FROM pg_catalog.pg_trigger t JOIN watched w ON w.oid = t.tgrelid
+    FROM pg_catalog.pg_trigger t
+    JOIN (SELECT oid FROM watched UNION SELECT oid FROM written) w ON w.oid = t.tgrelid
     JOIN pg_catalog.pg_class k ON k.oid = t.tgrelid
     JOIN pg_catalog.pg_namespace n ON n.oid = k.relnamespace
     JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
     JOIN pg_catalog.pg_roles o ON o.oid = p.proowner
     WHERE NOT t.tgisinternal AND t.tgparentid = 0 AND t.tgenabled <> 'D' AND p.prosecdef
-        AND {reach.unheld("o", subject)}"""):
+        AND {_unheld(subject)}"""):
         yield rule.finding(
             f"{schema}.{table}",
             f"Trigger {name!r} on {schema}.{table} runs {function} as {owner!r}, whom no policy "
@@ -62,6 +72,28 @@ def _triggers(rule: Rule, subject: Subject) -> Iterator[Finding]:
             f"Read it; then ALTER FUNCTION {function} SECURITY INVOKER, or OWNER TO a role that "
             "can do just what it has to.",
         )
+
+
+def _event_triggers(rule: Rule, subject: Subject) -> Iterator[Finding]:
+    for name, function, owner in subject.ask(f"""
+    SELECT coalesce(json_agg(json_build_array(e.evtname, p.oid::pg_catalog.regprocedure, o.rolname)
+        ORDER BY e.evtname), '[]')::text
+    FROM pg_catalog.pg_event_trigger e JOIN pg_catalog.pg_proc p ON p.oid = e.evtfoid
+    JOIN pg_catalog.pg_roles o ON o.oid = p.proowner
+    WHERE e.evtenabled <> 'D' AND p.prosecdef AND {_unheld(subject)}
+        AND {reach.not_of_an_extension("e", "pg_event_trigger")}"""):
+        yield rule.finding(
+            name,
+            f"Event trigger {name!r} runs {function} as {owner!r}, whom no policy restricts, and "
+            "the application sets it off, by a temporary table if by nothing else.",
+            f"Read it; then ALTER FUNCTION {function} SECURITY INVOKER, or OWNER TO a role that "
+            "can do just what it has to.",
+        )
+
+
+def _unheld(subject: Subject) -> str:
+    rules_over = reach.rules_over("o", "coalesce(p.prosrc, '')", subject)
+    return f"({reach.unheld('o', subject)} OR {rules_over})"
 
 
 def _replication_role(rule: Rule, subject: Subject) -> Iterator[Finding]:

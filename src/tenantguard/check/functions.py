@@ -28,11 +28,19 @@ _SETS = re.compile(
 )
 
 
-def _definers(_rule: Rule, subject: Subject) -> Iterator[Finding]:
+def _definers(rule: Rule, subject: Subject) -> Iterator[Finding]:
     for each in routines(subject):
         # A trigger's function is not called; the triggers are looked at.
         if each.definer and each.unheld and each.callers and not each.triggered:
             yield definer_function(each.facts, each.who)
+        elif each.rules and each.callers and not each.triggered:
+            yield rule.finding(
+                each.name,
+                f"{each.who[0].upper()}{each.who[1:]} may call {each.name}, which runs commands as "
+                f"{each.owner!r}, who owns guarded tables and can turn their policies off.",
+                f"Read it; then REVOKE EXECUTE ON ROUTINE {each.signature} FROM PUBLIC, or ALTER "
+                f"ROUTINE {each.signature} OWNER TO a role that owns none of them.",
+            )
 
 
 def _search_paths(rule: Rule, subject: Subject) -> Iterator[Finding]:
@@ -62,10 +70,12 @@ def _leakproof(rule: Rule, subject: Subject) -> Iterator[Finding]:
 def _switching(rule: Rule, subject: Subject) -> Iterator[Finding]:
     for each in routines(subject):
         preset = setting_of(each, SETTING) is not None
-        if each.runs and (preset or (each.names_tenant and _SETS.search(each.body))):
+        named = each.names_tenant and _SETS.search(each.body)
+        if each.runs and (preset or named or each.sets_any):
+            sets = SETTING if preset or named else f"a setting that may be {SETTING}"
             yield rule.finding(
                 each.name,
-                f"{each.name} sets {SETTING}: what runs in it, or after it, acts for another "
+                f"{each.name} sets {sets}: what runs in it, or after it, acts for another "
                 "tenant than the one that the transaction was begun for.",
                 f"Take the setting out of it (ALTER ROUTINE {each.signature} RESET {SETTING}, if "
                 "it is an option), and enter the tenant with tenant_context() in Python.",

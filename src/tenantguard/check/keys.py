@@ -170,6 +170,7 @@ RULES = (
     *tenant_columns.RULES,
     Rule("registry-key-missing", Severity.WARNING, _registry_key_missing),
     Rule("key-without-tenant", Severity.ERROR, _of_constraints),
+    Rule("key-switched-off", Severity.ERROR, _of_constraints),
     Rule("key-not-valid", Severity.WARNING, _of_constraints),
     Rule("key-crossed", Severity.ERROR, _crossed),
     Rule("key-empties-tenant", Severity.ERROR, _empties_tenant, offline=True),

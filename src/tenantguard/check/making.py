@@ -97,6 +97,7 @@ def _sequences(rule: Rule, subject: Subject) -> Iterator[Finding]:
 
 
 def _large_objects(rule: Rule, subject: Subject) -> Iterator[Finding]:
+    yield from _unprotected_objects(rule, subject)
     for role, count in subject.ask(f"""
     WITH {reach.confined(subject)}
     SELECT coalesce(json_agg(json_build_array(f.role, f.count) ORDER BY f.role), '[]')::text
@@ -112,6 +113,28 @@ def _large_objects(rule: Rule, subject: Subject) -> Iterator[Finding]:
             "each tenant's session can read them all.",
             "Keep such data in a bytea column of a table of tenants, or outside of the database "
             "under a name that holds the tenant; then lo_unlink() them.",
+        )
+
+
+def _unprotected_objects(rule: Rule, subject: Subject) -> Iterator[Finding]:
+    starts = ", ".join(map(literal, (subject.roles.application, subject.roles.support)))
+    [everywhere, somewhere] = subject.ask(f"""
+    SELECT json_build_array(
+        (SELECT reset_val = 'on' FROM pg_catalog.pg_settings WHERE name = 'lo_compat_privileges'),
+        EXISTS (SELECT FROM pg_catalog.pg_db_role_setting s
+            LEFT JOIN pg_catalog.pg_roles r ON r.oid = s.setrole
+            LEFT JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase
+            WHERE (s.setrole = 0 OR r.rolname IN ({starts}))
+                AND (s.setdatabase = 0 OR d.datname = pg_catalog.current_database())
+                AND EXISTS (SELECT FROM unnest(s.setconfig) c
+                    WHERE lower(c) ~ '^lo_compat_privileges=(on|true|yes|1)$')))::text""")
+    if everywhere or somewhere:
+        yield rule.finding(
+            None,
+            "Sessions start with lo_compat_privileges = on, under which everybody reads and writes "
+            "every large object.",
+            "ALTER ROLE … or ALTER DATABASE … RESET lo_compat_privileges, and take it out of "
+            "postgresql.conf.",
         )
 
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tenantguard.catalog import SETTING
 from tenantguard.rls.names import literal, target_of
+from tenantguard.rls.policies import POLICY_NAMES
 from tenantguard.rls.state import as_recordset
 
 if TYPE_CHECKING:
@@ -19,7 +21,16 @@ if TYPE_CHECKING:
     from tenantguard.check.subject import Subject
     from tenantguard.rls.step import Target
 
-__all__ = ["OWN", "confined", "guarded", "not_of_an_extension", "parts", "relations", "unheld"]
+__all__ = [
+    "OWN",
+    "confined",
+    "guarded",
+    "not_of_an_extension",
+    "parts",
+    "relations",
+    "rules_over",
+    "unheld",
+]
 
 OWN = "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
 """Schemas that are not PostgreSQL's own."""
@@ -58,9 +69,29 @@ def confined(subject: Subject) -> str:
 
 def unheld(role: str, subject: Subject) -> str:
     """Return whether policies show all rows to *role*, a row of pg_roles."""
+    names = ", ".join(map(literal, POLICY_NAMES))
+    # A policy of its own that does not ask for the tenant is as good as the maintenance role's.
     return f"""({role}.rolsuper OR {role}.rolbypassrls OR EXISTS (
         SELECT FROM pg_catalog.pg_roles m WHERE m.rolname = {literal(subject.roles.maintenance)}
-            AND pg_catalog.pg_has_role({role}.oid, m.oid, 'USAGE')))"""
+            AND pg_catalog.pg_has_role({role}.oid, m.oid, 'USAGE'))
+        OR {role}.oid IN (SELECT x.oid
+            FROM pg_catalog.pg_policy l CROSS JOIN unnest(l.polroles) h(oid)
+            JOIN pg_catalog.pg_roles x ON CASE WHEN h.oid <> 0
+                THEN pg_catalog.pg_has_role(x.oid, h.oid, 'USAGE') END
+            WHERE l.polpermissive AND l.polname NOT IN ({names})
+                AND l.polrelid IN (WITH {guarded(subject)} SELECT g.oid FROM guarded g)
+                AND strpos(pg_catalog.pg_get_expr(l.polqual, l.polrelid), '{SETTING}') = 0))"""
+
+
+def rules_over(role: str, body: str, subject: Subject) -> str:
+    """Return whether *body* runs as the owner of guarded tables and commands or puts SQL together.
+
+    The owner sees no rows under FORCE, and can turn that off.
+    """
+    return f"""({body} ~* '\\m(execute|alter|grant|drop|disable)\\M' AND {role}.oid IN (
+        SELECT x.oid FROM (SELECT DISTINCT k.relowner FROM pg_catalog.pg_class k
+            WHERE k.oid IN (WITH {guarded(subject)} SELECT g.oid FROM guarded g)) w
+        JOIN pg_catalog.pg_roles x ON pg_catalog.pg_has_role(x.oid, w.relowner, 'USAGE')))"""
 
 
 def not_of_an_extension(row: str, catalog: str) -> str:

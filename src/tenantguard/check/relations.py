@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tenantguard.catalog import Kind
+from tenantguard.catalog import SETTING, Kind
 from tenantguard.check import firing, reach
 from tenantguard.check.rule import Rule
 from tenantguard.findings import Severity
@@ -46,23 +46,60 @@ _READERS = """readers(oid) AS (
         JOIN pg_catalog.pg_rewrite w ON w.oid = d.objid AND w.ev_class <> e.oid)"""
 
 
+# What a function reads is not known to the view that calls it.
+_CALLS = f"""EXISTS (SELECT FROM pg_catalog.pg_rewrite w
+            JOIN pg_catalog.pg_depend d ON d.objid = w.oid
+                AND d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass
+                AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+            JOIN pg_catalog.pg_proc f ON f.oid = d.refobjid
+            WHERE w.ev_class = k.oid AND k.relkind = 'm'
+                AND {reach.not_of_an_extension("f", "pg_proc")})"""
+
+_ASKS = f"strpos(pg_catalog.pg_get_expr(p.polqual, p.polrelid), '{SETTING}') > 0"
+
+_LOOSE = f"""(EXISTS (SELECT FROM pg_catalog.pg_policy p CROSS JOIN unnest(p.polroles) h(oid)
+            WHERE p.polrelid = k.oid AND p.polpermissive AND p.polcmd IN ('r', '*') AND NOT {_ASKS}
+                AND (h.oid = 0 OR EXISTS (SELECT FROM confined c
+                    WHERE pg_catalog.pg_has_role(c.oid, h.oid, 'USAGE'))))
+        AND NOT EXISTS (SELECT FROM pg_catalog.pg_policy p
+            WHERE p.polrelid = k.oid AND NOT p.polpermissive AND {_ASKS}))"""
+
+
 def _views_of_owner(_rule: Rule, subject: Subject) -> Iterator[Finding]:
     for target, facts in _undeclared(subject):
         if facts["kind"] == "v" and facts["reads"] and not facts["invoker"]:
             yield view_of_owner(target, _who(facts, subject))
 
 
-def _copies(_rule: Rule, subject: Subject) -> Iterator[Finding]:
+def _copies(rule: Rule, subject: Subject) -> Iterator[Finding]:
     for target, facts in _undeclared(subject):
         if facts["kind"] == "m" and facts["reads"]:
             yield materialised_view(target, _who(facts, subject))
+        elif facts["kind"] == "m" and facts["calls"]:
+            name, who = ".".join(target), _who(facts, subject)
+            yield rule.finding(
+                name,
+                f"The materialised view {name} was filled by functions as its owner, has no "
+                f"policies, and {who} reaches it: whose rows it holds, only the functions say.",
+                f"REVOKE ALL ON {qualified(target)} FROM {who}'s role and from PUBLIC; or declare "
+                "it in shared=, with the reason.",
+            )
 
 
-def _open_parts(_rule: Rule, subject: Subject) -> Iterator[Finding]:
+def _open_parts(rule: Rule, subject: Subject) -> Iterator[Finding]:
     for target, facts in _reached(subject):
         # A part that is in the models is looked at as the table that it is.
         if facts["part"] and not facts["locked"] and target not in subject.by_target:
             yield open_part(target, _who(facts, subject))
+        elif facts["part"] and facts["loose"] and target not in subject.by_target:
+            name, who = ".".join(target), _who(facts, subject)
+            yield rule.finding(
+                name,
+                f"{name} is a part of a guarded table, and has a policy of its own that does not "
+                f"ask for the tenant: {who} reads other tenants' rows by that name.",
+                f"REVOKE ALL ON {qualified(target)} FROM {who}'s role and from PUBLIC; or put the "
+                "part into the models, so that it gets the generated policies.",
+            )
 
 
 def _open_ancestors(rule: Rule, subject: Subject) -> Iterator[Finding]:
@@ -117,11 +154,12 @@ def _question(subject: Subject) -> str:
     seen AS (
         SELECT n.nspname, k.*, ARRAY(SELECT c.role FROM confined c WHERE {_REACHES}) AS who
         FROM pg_catalog.pg_class k JOIN pg_catalog.pg_namespace n ON n.oid = k.relnamespace
-        WHERE k.oid IN (SELECT oid FROM readers) OR (k.relkind = 'f' AND {reach.OWN}))
+        WHERE k.oid IN (SELECT oid FROM readers) OR (k.relkind IN ('f', 'm') AND {reach.OWN}))
     SELECT coalesce(json_agg(json_build_object('s', k.nspname, 't', k.relname,
         'kind', k.relkind::text, 'who', k.who, 'reads', k.oid IN (SELECT oid FROM readers),
         'part', k.oid IN (SELECT oid FROM parts),
         'ancestor', k.oid IN (SELECT oid FROM ancestors EXCEPT SELECT oid FROM guarded),
+        'calls', {_CALLS}, 'loose', k.oid IN (SELECT oid FROM parts) AND {_LOOSE},
         'locked', k.relrowsecurity AND k.relforcerowsecurity,
         'invoker', {INVOKER.format(relation="k")},
         'tenants', EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = k.oid

@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Routine", "is_pinned", "routines", "setting_of"]
 
+_FIRST_OWN = 16384
+"""What somebody puts among PostgreSQL's own functions has a higher number than they."""
+
 _TENANT = r'tenantguard"?\s*\.\s*"?tenant'
+
+# The name of the setting is computed, so it can be the tenant's.
+_ANY_SETTING = r"\mset_config\s*\(\s*(?!'[^']*'(::[a-z ]+)?\s*,)"
 
 # A body in standard SQL is kept as a tree, and prosrc is empty then.
 _BODY = "coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc)"
@@ -70,6 +76,11 @@ class Routine:
         return bool(self.facts["unheld"])
 
     @property
+    def rules(self) -> bool:
+        """Whether it commands as the owner of guarded tables, who can turn policies off."""
+        return bool(self.facts["rules"])
+
+    @property
     def definer(self) -> bool:
         """Whether it runs as its owner."""
         return bool(self.facts["definer"])
@@ -108,6 +119,11 @@ class Routine:
     def body(self) -> str:
         """Its text, if it is a policy's or names the tenant."""
         return self.facts["body"] or ""
+
+    @property
+    def sets_any(self) -> bool:
+        """Whether it sets a setting whose name it computes or is given."""
+        return bool(self.facts["any"])
 
     @property
     def names_tenant(self) -> bool:
@@ -163,11 +179,13 @@ def _question(subject: Subject) -> str:
         SELECT p.*, n.nspname, {_BODY} AS body,
             p.oid IN (SELECT u.oid FROM used u) AS helps
         FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
-        WHERE {reach.OWN} AND p.prokind IN ('f', 'p', 'w')
+        WHERE ({reach.OWN} OR p.oid >= {_FIRST_OWN}) AND p.prokind IN ('f', 'p', 'w')
             AND {reach.not_of_an_extension("p", "pg_proc")})
     SELECT coalesce(json_agg(json_build_object('s', p.nspname, 'f', p.proname,
         'arguments', pg_catalog.pg_get_function_identity_arguments(p.oid), 'owner', o.rolname,
-        'unheld', {reach.unheld("o", subject)}, 'definer', p.prosecdef, 'config', p.proconfig,
+        'unheld', {reach.unheld("o", subject)},
+        'rules', p.prosecdef AND {reach.rules_over("o", "p.body", subject)},
+        'definer', p.prosecdef, 'config', p.proconfig, 'any', p.body ~* {literal(_ANY_SETTING)},
         'leakproof', p.proleakproof, 'volatile', p.provolatile::text,
         'parallel', p.proparallel::text, 'language', l.lanname,
         'bound', pg_catalog.pg_get_function_sqlbody(p.oid) IS NOT NULL,
@@ -184,5 +202,5 @@ def _question(subject: Subject) -> str:
     FROM seen p JOIN pg_catalog.pg_roles o ON o.oid = p.proowner
     JOIN pg_catalog.pg_language l ON l.oid = p.prolang
     WHERE p.prosecdef OR p.proleakproof OR p.helps OR p.body ~* {literal(_TENANT)}
-        OR EXISTS (SELECT FROM unnest(p.proconfig) f
+        OR p.body ~* {literal(_ANY_SETTING)} OR EXISTS (SELECT FROM unnest(p.proconfig) f
             WHERE lower(f) ~ '^(row_security|tenantguard[.]tenant)=')"""

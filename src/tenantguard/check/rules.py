@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tenantguard.check import (
+    comparisons,
     encrypted,
     functions,
     grants,
@@ -14,6 +15,7 @@ from tenantguard.check import (
     relations,
     roles,
     server,
+    system,
 )
 
 if TYPE_CHECKING:
@@ -23,10 +25,12 @@ __all__ = ["RULES"]
 
 RULES: tuple[Rule, ...] = (
     *policies.RULES,
+    *comparisons.RULES,
     *roles.RULES,
     *relations.RULES,
     *functions.RULES,
     *grants.RULES,
+    *system.RULES,
     *keys.RULES,
     *encrypted.RULES,
     *indexes.RULES,

@@ -1274,6 +1274,26 @@ CONTROLS = {
         PROVE,
         "valid_row",
     ),
+    "proving fills the key that an upsert meets": Control(
+        _attribute("tenantguard.prove.invent", "open_key", lambda *_: frozenset()),
+        PROVE_ZOO,
+        "invented and associated",
+    ),
+    "proving takes the key that can conflict": Control(
+        _attribute("tenantguard.prove.probes", "_has_null", lambda *_: False),
+        PROVE_ZOO,
+        "invented and nullable_circle_a",
+    ),
+    "proving refuses a login that can prove nothing": Control(
+        _attribute("tenantguard.prove.database", "check_admin", _nothing),
+        PROVE,
+        "application_itself",
+    ),
+    "proving ends with 2 when the connection is lost": Control(
+        _attribute("tenantguard.prove.prove", "_unpooled", lambda _: nullcontext()),
+        PROVE,
+        "lost_connection",
+    ),
     "proving keeps nothing": Control(_keep_what_was_tried, PROVE_ZOO, "remains"),
     # What goes past policies.
     "who reaches a view is asked by name": Control(

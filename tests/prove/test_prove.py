@@ -29,6 +29,8 @@ TABLES = {
     "snapshots": f"({_ID}, a pg_snapshot NOT NULL)",
     "refusing": f"({_ID}, a int)",
     "swallowing": f"({_ID}, a int)",
+    "either_or": "(tenant_id uuid NOT NULL REFERENCES practices, a int, b int, UNIQUE (a, b), "
+    "CHECK (num_nonnulls(a, b) = 1))",
     "between_stools": f"({_ID}, a int NOT NULL CHECK (a > 5 AND a < 5))",
 }
 MORE = """
@@ -91,6 +93,18 @@ def test_a_control_that_takes_nothing_away_proves_nothing(
     assert found.state is State.NOT_PROVEN
     assert set(found.held) == {"truncate"}
     assert len(found.reasons) == len(PROBES) - 1
+
+
+def test_a_table_whose_keys_have_null_is_not_proven(zoo: Zoo) -> None:
+    """No row there conflicts with another, so an upsert reaches none whatever policies say."""
+    found = zoo.prove("either_or")["either_or"]
+    assert found.state is State.NOT_PROVEN
+    [reason] = found.reasons
+    assert reason == (
+        "Probe upsert says nothing: a row has NULL in each key, so nothing conflicts. Put rows of "
+        "two tenants there that have none, and run it with --samples existing."
+    )
+    assert {"read", "insert", "move"} <= set(found.held)
 
 
 def test_an_unknown_table_is_refused(zoo: Zoo) -> None:
@@ -228,11 +242,35 @@ def test_an_owner_who_cannot_become_the_application_proves_nothing(zoo: Zoo, own
     zoo.run(f"REVOKE {zoo.guard.roles.application} FROM {owner}")
     engine = create_engine(zoo.admin.url.set(username=owner))
     try:
-        proof = prove(engine, zoo.guard.catalog, zoo.guard.roles, tables=["plain"])
+        with pytest.raises(ConfigurationError, match=r"cannot act as .* grant that role"):
+            prove(engine, zoo.guard.catalog, zoo.guard.roles, tables=["plain"])
     finally:
         engine.dispose()
-    assert proof.tables[0].state is State.NOT_PROVEN
-    assert "cannot act as" in proof.tables[0].reasons[0]
+
+
+def test_the_application_itself_proves_nothing(zoo: Zoo) -> None:
+    """Once, not once a table: it says whose login is needed."""
+    engine = create_engine(zoo.app_url)
+    try:
+        with pytest.raises(ConfigurationError, match=r"owns none .* --admin-url a superuser"):
+            prove(engine, zoo.guard.catalog, zoo.guard.roles)
+    finally:
+        engine.dispose()
+
+
+def test_a_table_of_another_owner_is_not_proven(zoo: Zoo, owner: str) -> None:
+    """The reason says who may try it; the other tables are proven all the same."""
+    zoo.run("ALTER TABLE plain OWNER TO CURRENT_USER")
+    engine = create_engine(zoo.admin.url.set(username=owner))
+    try:
+        proof = prove(engine, zoo.guard.catalog, zoo.guard.roles, tables=["plain", "without_key"])
+    finally:
+        engine.dispose()
+    states = {each.table: each.state for each in proof.tables}
+    assert states == {"public.plain": State.NOT_PROVEN, "public.without_key": State.PROVEN}
+    [reason] = [each.reasons[0] for each in proof.tables if each.reasons]
+    assert "(42501, InsufficientPrivilege)" in reason
+    assert "Give --admin-url a superuser's address" in reason
 
 
 def test_the_other_driver_proves_as_much(zoo: Zoo) -> None:

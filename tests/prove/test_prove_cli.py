@@ -97,6 +97,14 @@ def test_another_form_goes_to_a_file(zoo: Zoo, tmp_path: Path) -> None:
     assert "public.parents: proven" in result.output
 
 
+def test_the_applications_own_login_ends_with_2(zoo: Zoo) -> None:
+    """One sentence for all tables, which says whose login is needed."""
+    result = command(zoo, "--admin-url", zoo.app_url.render_as_string(hide_password=False))
+    assert result.exit_code == 2
+    assert result.output.count("owns none of the tables") == 1
+    assert "or that of the tables' owner" in result.output
+
+
 def test_an_unknown_table_ends_with_2(zoo: Zoo) -> None:
     result = command(zoo, "--table", "nothing")
     assert result.exit_code == 2

@@ -36,6 +36,9 @@ HELD = {
     "joined": EVERY | {"foreign-key id"},
     "selfish": EVERY | {"foreign-key boss_id"},
     "nullable_selfish": EVERY | {"foreign-key boss_id"},
+    "associated": EVERY | {"foreign-key parent_id", "foreign-key child_id"},
+    "nullable_circle_a": EVERY | {"foreign-key b_id"},
+    "nullable_circle_b": EVERY | {"foreign-key a_id"},
     "circle_a": EVERY | {"foreign-key b_id"},
     "circle_b": EVERY | {"foreign-key a_id"},
 }

@@ -135,6 +135,12 @@ ZOO = {
     "grandchildren": f"""({_ID}, child_id bigint NOT NULL REFERENCES children,
         other_id bigint REFERENCES children ON DELETE SET NULL)""",
     "one_to_one": f"({_ID}, parent_id bigint NOT NULL UNIQUE REFERENCES parents)",
+    "associated": f"""({_TENANT}, parent_id bigint REFERENCES parents,
+        child_id bigint REFERENCES children, UNIQUE (parent_id, child_id))""",
+    "nullable_word": f"({_TENANT}, id int, a text UNIQUE, PRIMARY KEY (tenant_id, id))",
+    "nullable_circle_a": f"""({_TENANT}, id bigint NOT NULL, b_id bigint UNIQUE,
+        UNIQUE (tenant_id, id))""",
+    "nullable_circle_b": f"({_TENANT}, id bigint NOT NULL UNIQUE, a_id bigint NOT NULL)",
     "joined": f"(id bigint PRIMARY KEY REFERENCES parents, {_TENANT}, extra text NOT NULL)",
     "shared_parents": f"""({_ID}, material_id int NOT NULL REFERENCES materials,
         currency char(3) NOT NULL REFERENCES currencies)""",
@@ -160,6 +166,9 @@ ZOO = {
 
 MORE = """
 CREATE UNIQUE INDEX ON partial_unique (b) WHERE a;
+ALTER TABLE nullable_circle_b ADD FOREIGN KEY (tenant_id, a_id)
+    REFERENCES nullable_circle_a (tenant_id, id);
+ALTER TABLE nullable_circle_a ADD FOREIGN KEY (b_id) REFERENCES nullable_circle_b (id);
 ALTER TABLE circle_a ADD FOREIGN KEY (b_id) REFERENCES circle_b DEFERRABLE INITIALLY DEFERRED;
 CREATE TABLE by_range_2024 PARTITION OF by_range FOR VALUES FROM ('2024-01-01') TO ('2025-01-01');
 CREATE TABLE by_list_eu PARTITION OF by_list FOR VALUES IN ('eu-central');

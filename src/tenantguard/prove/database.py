@@ -6,8 +6,8 @@ import time
 from typing import TYPE_CHECKING
 
 from tenantguard.catalog import SETTING, Kind
-from tenantguard.doctor.subject import reason_of
 from tenantguard.findings import Finding
+from tenantguard.prove.admin import check_admin, reason_with_mend
 from tenantguard.prove.case import Case
 from tenantguard.prove.invent import Inventor, NotProvableError, Owned
 from tenantguard.prove.proof import State, TableProof, summed
@@ -52,6 +52,7 @@ class Database:
         self._left: set[str] = set()
         self._chosen: tuple[str, ...] = ()
         with session.transaction("SET LOCAL search_path = pg_catalog;"):
+            check_admin(session, roles.application, list(self._owned.columns))
             self._shape = read_shape(session.run, roles.application)
 
     def of(self, entry: Entry) -> TableProof:
@@ -87,7 +88,7 @@ class Database:
         except NotProvableError as error:
             return None, (str(error),)
         except Exception as error:  # noqa: BLE001  (whatever it is, it must not look green)
-            return None, (reason_of(error),)
+            return None, (reason_with_mend(error),)
 
     def _try(self, target: Target, column: str) -> Tried:
         session, table = self._session, self._table(target)
@@ -96,7 +97,6 @@ class Database:
         begin = entering(session, self._catalog, self._key, tenants)
         session.proofs = dict(zip(tenants, KEPT, strict=True)) if begin else {}
         with session.transaction(begin):
-            self._check_role()
             case = self._case(table, column, tenants)
             return tried(case, self._roles.application, self._registry)
 
@@ -130,14 +130,6 @@ class Database:
         return Inventor(
             self._session, self._shape, self._owned, self._samples == "existing", self._lifts
         )
-
-    def _check_role(self) -> None:
-        with self._session.undone():
-            if self._session.attempt("; ".join(self._session.as_application())).error is not None:
-                raise NotProvableError(
-                    f"The admin's login cannot act as {self._roles.application}. Give a "
-                    "superuser's address, or grant that role to the owner's login."
-                )
 
     def _case(self, table: Table, column: str, tenants: tuple[str, ...]) -> Case:
         inventor, (a, b, stranger) = self._inventor(), tenants

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 
 from tenantguard.prove.solve import Unsolvable, solved
 from tenantguard.prove.values import base_of
-from tenantguard.prove.wishes import DEFAULT, PARTITION, Tries, conditions, groups, wished
+from tenantguard.prove.wishes import (
+    DEFAULT,
+    PARTITION,
+    Tries,
+    conditions,
+    groups,
+    open_key,
+    wished,
+)
 from tenantguard.rls.names import column_list, literal, qualified, quote
 
 if TYPE_CHECKING:
@@ -87,7 +95,7 @@ class Inventor:
             table = self._table(target)
             self._lift(table)
             found = self._found(table, tenant) if self.existing or not key[1] else None
-            self._rows[key] = found or self._made(table, tenant, Tries())
+            self._rows[key] = found or self._keyed(table, tenant)
         return self._rows[key]
 
     def chosen_tenant(self, registry: Target) -> str:
@@ -130,6 +138,25 @@ class Inventor:
             f"SELECT {_literals(table)} FROM {qualified(table.target)}{where} LIMIT 1"
         )
         return _row(table, rows[0]) if rows else None
+
+    def _keyed(self, table: Table, tenant: str) -> Row:
+        """Make a row whose key has no NULL, or any row if there is none such."""
+        names = open_key(table, self.owned.columns.get(table.target))
+        made = self._attempted(table, tenant, names) if names else None
+        return made or self._made(table, tenant, Tries())
+
+    def _attempted(self, table: Table, tenant: str, keyed: frozenset[str]) -> Row | None:
+        """Make a row with the columns *keyed*, or nothing: neither it nor its parents."""
+        before = dict(self._rows), dict(self._planned), set(self._lifted)
+        self.session.run("SAVEPOINT tenantguard_keyed")
+        made = None
+        try:
+            made = self._made(table, tenant, Tries(keyed=keyed))
+        except NotProvableError:
+            self.session.run("ROLLBACK TO SAVEPOINT tenantguard_keyed")
+            self._rows, self._planned, self._lifted = before
+        self.session.run("RELEASE SAVEPOINT tenantguard_keyed")
+        return made
 
     def _made(self, table: Table, tenant: str, tries: Tries) -> Row:
         key = (table.target, tenant)
@@ -181,7 +208,14 @@ class Inventor:
         open_ = [table.columns[each] for each in reference.columns if each not in fixed]
         if any(each.not_null or each.name in tries.filled for each in open_):
             return True
+        if any(each.name in tries.keyed for each in open_) and self._is_there(table, reference):
+            return True
         return bool(open_) and tries.everything
+
+    def _is_there(self, table: Table, reference: Reference) -> bool:
+        """Return whether the parent is there before *table*'s row, or is that row: no cycle."""
+        begun = {target for target, _ in self._planned}
+        return reference.parent == table.target or reference.parent not in begun
 
     def _refer(
         self, table: Table, reference: Reference, tenant: str, fixed: Values, tries: Tries

@@ -31,6 +31,7 @@ class Probe:
         act: Tries it.
         needs: What the application must be able to do to its own rows for the try to mean anything.
         fits: Whether the table is of a kind that it can be tried on.
+        blind: Why it would say nothing of these rows, or an empty text.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Probe:
     act: Callable[[Case], Seen]
     needs: tuple[str, ...]
     fits: Callable[[Case], bool] = lambda _: True
+    blind: Callable[[Case], str] = lambda _: ""
 
 
 def _read(case: Case) -> Seen:
@@ -164,10 +166,22 @@ def _assignment(case: Case, row: Row) -> str:
 
 
 def _arbiter(case: Case) -> tuple[str, ...]:
-    """Return the columns of a key that both tenants share, or else of any."""
+    """Return the columns of a key: one without NULL if there is one, of these a shared one."""
     keys = [key.columns for key in case.table.keys if key.arbitrates and key.columns]
-    shared = [each for each in keys if case.column not in each]
-    return next(iter([*shared, *keys]), ())
+    return min(keys, key=lambda key: (_has_null(case, key), case.column in key), default=())
+
+
+def _has_null(case: Case, key: tuple[str, ...]) -> bool:
+    return any(row.values[name] == "NULL" for row in (case.row_a, case.row_b) for name in key)
+
+
+def _without_conflict(case: Case) -> str:
+    if not _has_null(case, _arbiter(case)):
+        return ""
+    return (
+        "a row has NULL in each key, so nothing conflicts. Put rows of two tenants there that have "
+        "none, and run it with --samples existing"
+    )
 
 
 def _is_table(case: Case) -> bool:
@@ -212,6 +226,7 @@ PROBES = (
         _upsert,
         ("read", "insert", "update"),
         _has_key,
+        _without_conflict,
     ),
 )
 

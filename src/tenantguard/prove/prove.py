@@ -54,7 +54,8 @@ def prove(
         progress: Told how many tables are done, of how many, and the next one's name.
 
     Raises:
-        ConfigurationError: If there is no such table, or the connection is lost.
+        ConfigurationError: If there is no such table, the admin's login cannot prove anything, or
+            the connection is lost.
     """
     catalog.check()
     chosen = wanted(catalog, tuple(tables))

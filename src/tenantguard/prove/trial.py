@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["Tried", "tried"]
 
 _MEND = (
-    "Run `tenantguard rls apply --dry-run` with the owner's address: it says what the table lacks."
+    "Run `tenantguard rls check`: it names what lets this pass. `tenantguard rls apply --dry-run`, "
+    "with the owner's address, says what the table lacks."
 )
 _PRIVILEGES = {"read": "SELECT", "insert": "INSERT", "update": "UPDATE", "delete": "DELETE"}
 
@@ -120,6 +121,8 @@ def _judge(
     missing = [each for each in probe.needs if each not in able]
     if missing:
         result.left_out[probe.name] = f"the application cannot {', '.join(missing)} its own rows"
+    elif seen[0].holds and (blind := probe.blind(case)):
+        result.doubts.append(f"Probe {probe.name} says nothing: {blind}.")
     else:
         _conclude(case, (probe.name, probe.says), *seen, result)
 

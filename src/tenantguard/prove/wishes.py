@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from tenantguard.prove.shape import Column, Table, Type
 
-__all__ = ["DEFAULT", "PARTITION", "Tries", "conditions", "groups", "wished"]
+__all__ = ["DEFAULT", "PARTITION", "Tries", "conditions", "groups", "open_key", "wished"]
 
 DEFAULT = "DEFAULT"
 PARTITION = "partition"
@@ -34,6 +34,7 @@ class Tries:
 
     Attributes:
         filled: Columns that are given a value although they may be NULL or have a default.
+        keyed: Columns of a key that may be NULL, and had better not be: no NULL conflicts.
         turns: How many of a column's likeliest values are put behind the others.
         everything: Whether every column is filled.
         any_partition: Whether the row's partition is made for it.
@@ -42,6 +43,7 @@ class Tries:
     """
 
     filled: set[str] = field(default_factory=set)
+    keyed: frozenset[str] = frozenset()
     turns: dict[str, int] = field(default_factory=dict)
     everything: bool = False
     any_partition: bool = False
@@ -61,11 +63,22 @@ def wished(table: Table, column: Column, tries: Tries, types: Mapping[int, Type]
     wish = Wish(hints_of(_told(table, column)), _is_unique(table, column), tries.chance)
     texts = values_for(column.type_id, column.type, types, wish)
     made = _turned([f"{literal(each)}::{base}" for each in texts], column, tries)
-    wanted = tries.everything or column.name in tries.filled
+    wanted = tries.everything or column.name in tries.filled | tries.keyed
     none = [] if column.not_null else [f"NULL::{base}"]
     if column.default is not None and not column.counts:
         return [*made, DEFAULT] if wanted else [DEFAULT, *made, *none]
     return [*made, *none] if wanted else [*none, *made]
+
+
+def open_key(table: Table, tenant: str | None) -> frozenset[str]:
+    """Return the columns that may be NULL of the key by which an upsert finds another's row.
+
+    That is a key without the column *tenant* if there is one, and of these one that is never NULL.
+    """
+    nullable = {each.name for each in table.columns.values() if not each.not_null}
+    keys = [frozenset(each.columns) for each in table.keys if each.arbitrates and each.columns]
+    best = min(keys, key=lambda key: (tenant in key, bool(key & nullable)), default=frozenset())
+    return best & nullable
 
 
 def conditions(table: Table, tries: Tries, types: Mapping[int, Type]) -> list[Check]:

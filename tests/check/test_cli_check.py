@@ -7,12 +7,14 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import MetaData, text
+from sqlalchemy.exc import DBAPIError
 from write_index import INDEX
 
 from tenantguard import TenantGuard
@@ -25,7 +27,7 @@ from tenantguard.findings import Severity
 from tenantguard.integrations.alembic_upgrade import is_elsewhere, leads_elsewhere
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from locks import World
@@ -47,6 +49,28 @@ def asking(rule: Rule, subject: Subject) -> Iterator[Finding]:
 
 def failing(_rule: Rule, subject: Subject) -> Iterator[Finding]:
     subject.ask("SELECT to_json(1/0)::text")
+    yield from ()
+
+
+def losing(_rule: Rule, subject: Subject) -> Iterator[Finding]:
+    subject.ask("SELECT to_json(pg_terminate_backend(pg_backend_pid()))::text")
+    yield from ()
+
+
+def losing_unnoticed(rule: Rule, subject: Subject) -> Iterator[Finding]:
+    with suppress(DBAPIError):
+        yield from losing(rule, subject)
+
+
+def counting(_rule: Rule, subject: Subject) -> Iterator[Finding]:
+    subject.ask("SELECT to_json(count(*))::text FROM public.orders")
+    yield from ()
+
+
+def counting_again(_rule: Rule, subject: Subject) -> Iterator[Finding]:
+    waits = subject.ask("SELECT to_json(current_setting('lock_timeout'))::text")
+    assert waits == "1ms"
+    subject.ask("SELECT to_json(count(*) + 1)::text FROM public.orders")
     yield from ()
 
 
@@ -113,6 +137,38 @@ def test_a_rule_that_could_not_look_ends_with_2(monkeypatch: pytest.MonkeyPatch)
     assert result.exit_code == 2
     assert f"? {OTHER}: not looked at. PostgreSQL refused (22012" in result.output
     assert "Patients are open." in result.output
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize("lose", [losing, losing_unnoticed])
+def test_a_lost_connection_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, lose: Callable[[Rule, Subject], Iterator[Finding]]
+) -> None:
+    """No other rule is asked, and none is listed; nor where a rule takes it for its own failure."""
+    monkeypatch.setattr(PATCHED, (Rule(A_RULE, Severity.ERROR, lose), ASKS, FAILS))
+    result = run("check")
+    assert result.exit_code == 2
+    [line] = result.output.splitlines()
+    assert "ended the connection" in line
+    assert "run the command again" in line
+
+
+@pytest.mark.usefixtures("project")
+def test_a_lock_is_waited_for_once(monkeypatch: pytest.MonkeyPatch, world: World) -> None:
+    """Rules that ask for the locked table say what to do, and the others look all the same."""
+    monkeypatch.setattr("tenantguard.check.subject.LOCK_TIMEOUT", "50ms")
+    finds = (counting, counting_again, one)
+    rules = [Rule(RULES[at].id, Severity.ERROR, find) for at, find in enumerate(finds)]
+    monkeypatch.setattr(PATCHED, rules)
+    with world.admin.begin() as holder:
+        holder.exec_driver_sql("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
+        result = run("check", "--format", "json")
+    assert result.exit_code == 2
+    document = json.loads(result.output)
+    assert document["looked"] == [rules[2].id]
+    assert len(document["unseen"]) == 2
+    for each in document["unseen"]:
+        assert re.search(r"55P03.*holds a lock.*pg_locks.*run again", each["reason"])
 
 
 @pytest.mark.usefixtures("project")
@@ -324,7 +380,7 @@ guard = TenantGuard(
     Base.metadata,
     tenants="practices",
     shared={"materials": "price list of the trade association"},
-    untenanted={"schema_versions": "migration state", "alembic_version": "Alembic's own"},
+    untenanted={"schema_versions": "migration state"},
 )
 guard.identity_lookup(User, by="email")
 """

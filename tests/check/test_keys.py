@@ -419,6 +419,27 @@ def test_models_alone_show_it(
     assert result.looked == tuple(OFFLINE)
 
 
+@pytest.mark.parametrize(
+    ("script", "message", "mend"),
+    [
+        ("", "and the database that it may not", "in the models, or Mapped[…] without None."),
+        ("ALTER TABLE orders ALTER tenant_id DROP NOT NULL", "is nobody's", "`tenantguard rls"),
+    ],
+)
+def test_what_only_the_models_leave_empty_is_mended_there(
+    world: World, monkeypatch: pytest.MonkeyPatch, script: str, message: str, mend: str
+) -> None:
+    """Nothing is to be filled or applied where the database has NOT NULL already."""
+    orders = world.guard.catalog.metadata.tables["orders"]
+    monkeypatch.setattr(orders.c.tenant_id, "nullable", True)
+    with planted(world, script) as subject:
+        findings = examine(subject, [RULE["tenant-nullable"]]).findings
+    [finding] = [each for each in findings if each.object == "public.orders"]
+    assert message in finding.message
+    assert mend in finding.mend
+    assert ("fill what is empty" in finding.mend) is bool(script)
+
+
 def test_models_show_another_type() -> None:
     metadata = MetaData()
     Table("tenants", metadata, Column("id", String(36), primary_key=True))
@@ -441,6 +462,7 @@ def test_models_alone_show_a_unique_key(arguments: tuple[Any, ...], column: str 
     assert [(each.code, each.column) for each in result.findings] == [
         ("unique-without-tenant", column)
     ]
+    assert "guard.identity_lookup(" in result.findings[0].mend
 
 
 @pytest.mark.parametrize(

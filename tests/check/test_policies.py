@@ -27,6 +27,8 @@ OWN = "tenant_id = (SELECT nullif(current_setting('tenantguard.tenant', true), '
 POLICY = "tenantguard_application"
 FLOOR = "tenantguard_application_floor"
 SUPPORT = "tenantguard_support_floor"
+STANDS = "The restrictive policy still holds"
+NONE_STANDS = "no restrictive policy is there unchanged"
 FOREIGN = """CREATE FOREIGN DATA WRAPPER elsewhere;
     CREATE SERVER far FOREIGN DATA WRAPPER elsewhere;
     CREATE FOREIGN TABLE leads (id int) SERVER far;"""
@@ -151,6 +153,21 @@ PLANTS: tuple[Plant | OfModels, ...] = (
         "CREATE SCHEMA sales; CREATE TABLE sales.leads (id int);"
         "ALTER EXTENSION plpgsql ADD TABLE sales.leads",
         "in another schema",
+    ),
+    Plant(
+        "relation-undecided",
+        "CREATE TABLE alembic_version (version_num text, tenant text)",
+        "public.alembic_version",
+        "CREATE TABLE alembic_version (version_num text)",
+        "more than Alembic's own",
+    ),
+    Plant(
+        "relation-unknown",
+        "CREATE TABLE alembic_version (version_num text);"
+        "GRANT SELECT ON alembic_version TO {application}",
+        "public.alembic_version",
+        "CREATE TABLE alembic_version (version_num text)",
+        "Alembic's own",
     ),
     Plant("relation-undecided", FOREIGN, "public.leads", "", "foreign table"),
     Plant("relation-undecided", SPLIT, "public.leads", "", "partitioned table"),
@@ -353,6 +370,27 @@ def test_what_differs_is_said(world: World, label: str) -> None:
         [finding] = examine(subject, [RULE["policy-changed"]]).findings
     assert all(words in finding.message for words in SAYS[label])
     assert "aaaaaaaa" not in str(finding)
+
+
+@pytest.mark.parametrize(
+    ("script", "whom", "says"),
+    [
+        ("", "PUBLIC", STANDS),
+        (f"DROP POLICY {FLOOR} ON orders;", "PUBLIC", NONE_STANDS),
+        (f"ALTER POLICY {FLOOR} ON orders USING (true);", "PUBLIC", NONE_STANDS),
+        (f"ALTER POLICY {FLOOR} ON orders TO {{support}};", "{application}", NONE_STANDS),
+        (f"DROP POLICY {SUPPORT} ON orders;", "{application}", STANDS),
+        (f"DROP POLICY {SUPPORT} ON orders;", "{support}", NONE_STANDS),
+    ],
+)
+def test_the_floor_is_said_to_hold_only_where_it_does(
+    world: World, script: str, whom: str, says: str
+) -> None:
+    """It is there, unchanged, for every role that the policy beside it is for."""
+    more = f"CREATE POLICY all_rows ON orders TO {whom} USING (true)"
+    with planted(world, script + more) as subject:
+        [finding] = examine(subject, [RULE["policy-extra"]]).findings
+    assert {each for each in (STANDS, NONE_STANDS) if each in finding.message} == {says}
 
 
 def test_what_cannot_be_compared_is_not_green(world: World) -> None:

@@ -119,6 +119,12 @@ def _nothing(*_: Any, **__: Any) -> None:
     return None
 
 
+def _set_up_first(_plugin: Any, registered: Any) -> None:
+    from tenantguard.integrations.alembic_plugin import NAME, compare  # noqa: PLC0415
+
+    registered.add_autogenerate_comparator(compare, "schema", NAME)
+
+
 def _first(first: Any, *_: Any) -> Any:
     return first
 
@@ -1360,6 +1366,11 @@ CONTROLS = {
         AUTOGENERATE,
         "is_seen",
     ),
+    "autogenerate compares after Alembic's own": Control(
+        _attribute(f"{ALEMBIC}_plugin:_Plugin", "setup", _set_up_first),
+        AUTOGENERATE,
+        "nothing_is_left",
+    ),
     "a migration is not written for a database that is behind": Control(
         _attribute(f"{ALEMBIC}.revision", "_refuse_old", _nothing), REVISION, "behind"
     ),
@@ -1439,6 +1450,26 @@ CONTROLS = {
         _attribute("tenantguard.integrations.alembic_upgrade", "_OTHER_WAYS", set()),
         RLS_CHECK,
         "only_the_socket",
+    ),
+    "a lost connection ends the check": Control(
+        _attribute("tenantguard.check.examine", "is_lost", lambda _: False),
+        RLS_CHECK,
+        "lost_connection",
+    ),
+    "a lost connection is lost for every rule": Control(
+        _attribute("tenantguard.check.subject", "is_lost", lambda _: False),
+        RLS_CHECK,
+        "lost_connection and unnoticed",
+    ),
+    "a lock is waited for once": Control(
+        _attribute("tenantguard.check.subject", "LOCK_NOT_AVAILABLE", "none"),
+        RLS_CHECK,
+        "waited_for_once",
+    ),
+    "a changed floor does not hold": Control(
+        _attribute("tenantguard.check.policies", "floors_hold", lambda *_: True),
+        CHECK_POLICIES,
+        "said_to_hold",
     ),
     "committed SQL is compared": Control(
         _attribute("tenantguard.cli.committed", "_differences", lambda *_: ()),

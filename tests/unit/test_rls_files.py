@@ -68,7 +68,11 @@ def test_directory_holds_what_one_file_would(
 ) -> None:
     """Run in the index's order, the files are the script; --check accepts them."""
     directory = tmp_path / "sql"
-    assert sql(module, *options, "--out", str(directory)).exit_code == 0
+    written = sql(module, *options, "--out", str(directory))
+    assert written.exit_code == 0
+    files = len(list(directory.iterdir()))
+    assert f"{files} files written to {directory}." in written.stderr
+    assert written.stdout == ""
     found, whole = (
         [line for line in text.splitlines() if line]
         for text in (in_order(directory), sql(module, *options).stdout)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tenantguard.check.rules import RULES
-from tenantguard.doctor.subject import reason_of
+from tenantguard.doctor.subject import is_lost, reason_of
 from tenantguard.findings import Result, Unseen
 
 if TYPE_CHECKING:
@@ -34,6 +34,9 @@ def examine(
         subject: The models, and perhaps a database. Nothing in either is changed.
         rules: All of them, unless only some are wanted.
         progress: Told how many rules are done, of how many, and the next one's id.
+
+    Raises:
+        DBAPIError: If the connection is lost: no other rule could look.
     """
     looked: list[str] = []
     findings: list[Finding] = []
@@ -43,7 +46,10 @@ def examine(
         progress(done, len(wanted), rule.id)
         try:
             findings += rule.find(rule, subject)
-        except Exception as error:  # noqa: BLE001  (whatever it is, it must not look green)
+        except Exception as error:
+            if is_lost(error):
+                raise
+            # Whatever else it is, it must not look green.
             unseen.append(Unseen(rule.id, reason_of(error)))
         else:
             looked.append(rule.id)

@@ -8,7 +8,7 @@ from tenantguard.check import undecided
 from tenantguard.check.guarded import confined, read_guarded
 from tenantguard.check.rule import Rule
 from tenantguard.findings import Severity
-from tenantguard.rls.comparing import extra_policy, policy_findings
+from tenantguard.rls.comparing import extra_policy, floors_hold, policy_findings
 from tenantguard.rls.names import column_list, literal, qualified, quote
 from tenantguard.rls.policies import POLICY_NAMES
 from tenantguard.rls.state import as_recordset
@@ -74,11 +74,16 @@ def _compare(subject: Subject) -> list[Finding]:
 
 def _extra(_rule: Rule, subject: Subject) -> Iterator[Finding]:
     """Find permissive policies beside ours that apply to the application or to support."""
+    guarded = subject.once(read_guarded)
     for target, facts, name in _strangers(subject):
         to = set(facts["policies"][name]["roles"])
-        whom = [who for who, roles in confined(subject).items() if to & {_PUBLIC, *roles}]
+        whom = {who: each for who, each in confined(subject).items() if to & {_PUBLIC, *each}}
         if whom:
-            yield extra_policy(target, name, facts, " and ".join(sorted(whom, reverse=True)))
+            wanted, roles = guarded.tables[target].wanted.items(), set().union(*whom.values())
+            against = {each: policy for each, policy in wanted if policy.role in roles}
+            held = floors_hold(against, facts, guarded.forms)
+            who = " and ".join(sorted(whom, reverse=True))
+            yield extra_policy(target, name, facts, held=held, whom=who)
 
 
 def _floorless(rule: Rule, subject: Subject) -> Iterator[Finding]:

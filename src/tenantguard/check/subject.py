@@ -7,6 +7,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from sqlalchemy.exc import DBAPIError
+
+from tenantguard.doctor.subject import LOCK_NOT_AVAILABLE, is_lost
+from tenantguard.errors import sqlstate
 from tenantguard.rls.generate import LOCK_TIMEOUT, entries
 from tenantguard.rls.names import target_of
 from tenantguard.rls.state import ask
@@ -14,7 +18,7 @@ from tenantguard.rls.state import ask
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Engine
 
     from tenantguard.catalog import Catalog, Entry, Roles
     from tenantguard.rls.state import Run
@@ -95,19 +99,41 @@ class Subject:
         return made  # type: ignore[no-any-return]
 
 
+class _Running:
+    """Runs statements on *connection*, until it is lost; waits for a lock only once."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._lost: DBAPIError | None = None
+
+    def __call__(self, statement: str) -> Any:
+        if self._lost is not None:
+            raise self._lost
+        try:
+            # What one rule may not ask must not end the transaction of the others.
+            with self._connection.begin_nested():
+                result = self._connection.exec_driver_sql(
+                    statement, execution_options={"no_parameters": True}
+                )
+                return result.fetchall() if result.returns_rows else ()
+        except DBAPIError as error:
+            self._note(error)
+            raise
+
+    def _note(self, error: DBAPIError) -> None:
+        if is_lost(error):
+            # A rule may take it for its own failure; the next one then ends the check.
+            self._lost = error
+        elif sqlstate(error) == LOCK_NOT_AVAILABLE:
+            # Who keeps a lock for so long keeps it for the other questions, too.
+            self._connection.exec_driver_sql("SET LOCAL lock_timeout = '1ms'")
+
+
 @contextmanager
 def connected(engine: Engine, catalog: Catalog, roles: Roles) -> Iterator[Subject]:
     """Yield a subject that asks *engine*'s database, in one transaction, which is rolled back."""
     with engine.connect() as connection:
-
-        def run(statement: str) -> Any:
-            # What one rule may not ask must not end the transaction of the others.
-            with connection.begin_nested():
-                result = connection.exec_driver_sql(
-                    statement, execution_options={"no_parameters": True}
-                )
-                return result.fetchall() if result.returns_rows else ()
-
+        run = _Running(connection)
         run(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
         # Names in answers are qualified, whatever the role's search_path says.
         run("SET LOCAL search_path = pg_catalog")

@@ -27,6 +27,10 @@ _KINDS = {"r": "table", "p": "partitioned table", "f": "foreign table"}
 _QUESTION = """
     SELECT coalesce(json_agg(json_build_object('s', n.nspname, 't', k.relname,
         'kind', k.relkind::text,
+        'alembic', k.relname = 'alembic_version' AND k.relkind = 'r' AND (
+            SELECT array_agg(a.attname::text) FROM pg_catalog.pg_attribute a
+            WHERE a.attrelid = k.oid AND a.attnum > 0 AND NOT a.attisdropped
+            ) = ARRAY['version_num'],
         'reached', pg_catalog.has_schema_privilege({role}, n.oid, 'USAGE') AND (
             pg_catalog.has_any_column_privilege({role}, k.oid, 'SELECT, INSERT, UPDATE')
             OR pg_catalog.has_table_privilege({role}, k.oid, 'DELETE, TRUNCATE')),
@@ -71,8 +75,8 @@ def _reached(rule: Rule, subject: Subject) -> Iterator[Finding]:
 
 def _undecided(rule: Rule, subject: Subject) -> Iterator[Finding]:
     for target, facts in _unknown(subject):
-        # What becomes of a part is decided with the whole.
-        if not facts["reached"] and not facts["parents"]:
+        # What becomes of a part is decided with the whole. Alembic's own table has no one's rows.
+        if not facts["reached"] and not facts["parents"] and not facts["alembic"]:
             schema, table = target
             name = ".".join(target)
             declared = table if schema == "public" else name

@@ -78,7 +78,9 @@ def _finding(rule: Rule, entry: Entry, key: _Unique) -> Finding:
         table,
         f"The key {what} does not contain the tenant, so a violation tells that another tenant "
         "has the value, and two tenants cannot have the same.",
-        f"Make it ({', '.join([entry.column.name, *key.parts])}) in the models and the database.",
+        f"Make it ({', '.join([entry.column.name, *key.parts])}) in the models and the database. "
+        "What signing in asks for before the tenant is known: a login name is declared by "
+        "guard.identity_lookup(…), a token is exempt with that reason.",
         key.column,
     )
 

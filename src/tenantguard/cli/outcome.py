@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from tenantguard.doctor.subject import is_lost
 from tenantguard.errors import IsolationError, PolicyDriftError, TenantGuardError, sqlstate
 
 if TYPE_CHECKING:
@@ -61,6 +62,13 @@ def _fail(message: str, code: int) -> NoReturn:
 def _database(error: DBAPIError) -> str:
     # The driver's text can hold the address, and with it the password.
     code = sqlstate(error)
+    if is_lost(error):
+        # Not every driver has a code for it.
+        named = f" ({code})" if code else ""
+        return (
+            f"PostgreSQL or the network ended the connection{named}. Check that the "
+            "server runs and keeps the connection, then run the command again."
+        )
     if code is None:
         return (
             "The database cannot be reached. Check host, port, user and password of --admin-url or "

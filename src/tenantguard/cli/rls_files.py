@@ -53,6 +53,7 @@ def write_file(path: Path, script: str) -> None:
         path.write_text(script, encoding="utf-8")
     except OSError as error:
         could_not_look(f"{path} cannot be written ({error.strerror}). Choose another --out.")
+    click.echo(f"1 file written: {path}", err=True)
 
 
 def write_directory(path: Path, texts: Mapping[str, str], *, down: bool) -> None:
@@ -75,6 +76,8 @@ def write_directory(path: Path, texts: Mapping[str, str], *, down: bool) -> None
             found.unlink()
     except OSError as error:
         could_not_look(f"{path} cannot be written ({error.strerror}). Choose another --out.")
+    gone = f", {len(stale)} of ours removed" if stale else ""
+    click.echo(f"{len(texts)} files written to {path}{gone}.", err=True)
 
 
 def _stale(path: Path, texts: Mapping[str, str], *, down: bool) -> list[Path]:

@@ -6,6 +6,8 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy.exc import DBAPIError
+
 from tenantguard.errors import TenantGuardError, sqlstate
 from tenantguard.rls.generate import LOCK_TIMEOUT
 
@@ -18,10 +20,12 @@ if TYPE_CHECKING:
     from tenantguard.findings import Finding
 
 __all__ = [
+    "LOCK_NOT_AVAILABLE",
     "Absence",
     "CouldNotLookError",
     "Look",
     "Subject",
+    "is_lost",
     "is_refused",
     "present",
     "reason_of",
@@ -31,6 +35,11 @@ __all__ = [
 
 _CONNECTING = {"08", "28", "3D", "53", "57"}
 """Classes of errors that say that a connection was refused."""
+
+_LOST = ("08", "57P")
+
+LOCK_NOT_AVAILABLE = "55P03"
+"""The code of a lock that another session keeps."""
 
 
 class CouldNotLookError(TenantGuardError):
@@ -139,10 +148,22 @@ def is_refused(error: Exception) -> bool:
     return code is None or code[:2] in _CONNECTING
 
 
+def is_lost(error: Exception) -> bool:
+    """Return whether *error* is SQLAlchemy's and says that the connection has ended."""
+    return isinstance(error, DBAPIError) and (
+        error.connection_invalidated or (sqlstate(error) or "").startswith(_LOST)
+    )
+
+
 def reason_of(error: Exception) -> str:
     """Return one line on *error* without its text, which can hold values."""
     if isinstance(error, TenantGuardError):
         return str(error)
     code = sqlstate(error)
     name = type(getattr(error, "orig", None) or error).__name__
+    if code == LOCK_NOT_AVAILABLE:
+        return (
+            f"PostgreSQL refused ({code}, {name}): another session holds a lock. pg_locks shows "
+            "which; run again when it has ended."
+        )
     return f"PostgreSQL refused ({code}, {name})." if code else f"Looking failed ({name})."

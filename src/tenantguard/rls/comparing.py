@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tenantguard.rls.state import Facts
     from tenantguard.rls.step import Policy, Target
 
-__all__ = ["APPLY", "extra_policy", "policy_findings"]
+__all__ = ["APPLY", "extra_policy", "floors_hold", "policy_findings"]
 
 APPLY = "Run `tenantguard rls apply` with the owner's address."
 """What mends most of what is found in a database."""
@@ -66,14 +66,33 @@ def policy_findings(
             )
 
 
-def extra_policy(target: Target, name: str, facts: Facts, whom: str = "the application") -> Finding:
-    """Return the finding of a permissive policy that was not generated and applies to *whom*."""
+def floors_hold(
+    wanted: Mapping[str, Policy], facts: Facts, forms: Mapping[Shape, str | None]
+) -> bool:
+    """Return whether the restrictive ones of *wanted*, at least one, are there and unchanged."""
+    floors = {name: policy for name, policy in wanted.items() if not policy.permissive}
+    return bool(floors) and all(
+        name in facts["policies"]
+        and (expected := forms[shape_of(policy, facts)]) is not None
+        and same_policy(facts["policies"][name], policy, expected)
+        for name, policy in floors.items()
+    )
+
+
+def extra_policy(
+    target: Target, name: str, facts: Facts, *, held: bool, whom: str = "the application"
+) -> Finding:
+    """Return the finding of a permissive policy that was not generated and applies to *whom*.
+
+    *held*: whether the generated restrictive policies stand against it, as by `floors_hold`.
+    """
     table, stored = ".".join(target), facts["policies"]
     shows = ", and shows every row" if stored[name]["using"] == _EVERY_ROW else ""
     floor = (
         "The restrictive policy still holds; this one was not generated."
-        if any(not each["permissive"] for each in stored.values())
-        else "It was not generated, and no restrictive policy holds against it."
+        if held
+        else "It was not generated, and no restrictive policy is there unchanged to hold against "
+        "it."
     )
     return Finding(
         "policy-extra",

@@ -13,7 +13,7 @@ from tenantguard.catalog import WRITTEN
 from tenantguard.catalog import Kind as TableKind
 from tenantguard.errors import sqlstate
 from tenantguard.findings import Finding
-from tenantguard.rls.comparing import APPLY, extra_policy, policy_findings
+from tenantguard.rls.comparing import APPLY, extra_policy, floors_hold, policy_findings
 from tenantguard.rls.dialect import dialect_of
 from tenantguard.rls.drift import derived_shapes, drift
 from tenantguard.rls.encrypted import watched_columns
@@ -227,10 +227,11 @@ def _policies(
     for target, (entry, facts) in found.items():
         yield from drift(entry, facts, forms)
         yield from policy_findings(target, wanted[target], facts, forms)
-        yield from _strangers(target, facts)
+        held = floors_hold(wanted[target], facts, forms)
+        yield from _strangers(target, facts, held=held)
 
 
-def _strangers(target: tuple[str, str], facts: Facts) -> Iterator[Finding]:
+def _strangers(target: tuple[str, str], facts: Facts, *, held: bool) -> Iterator[Finding]:
     for name, stored in sorted(facts["policies"].items()):
         if name not in APPLICATION_POLICIES and stored["permissive"] and stored["applies"]:
-            yield extra_policy(target, name, facts)
+            yield extra_policy(target, name, facts, held=held)

@@ -691,7 +691,7 @@ def locked(world: World) -> Iterator[None]:
 @pytest.fixture
 def hasty(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     assert LOCK_TIMEOUT == "3s"
-    monkeypatch.setattr("tenantguard.rls.role.LOCK_TIMEOUT", "50ms")
+    monkeypatch.setattr("tenantguard.rls.role_question.LOCK_TIMEOUT", "50ms")
     # Whoever waits longer than this would wait for the lock's end.
     world.run(f"ALTER ROLE \"{world.roles.application}\" SET statement_timeout = '5s'")
 

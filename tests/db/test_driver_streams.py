@@ -150,10 +150,13 @@ def test_a_system_stream_is_read_in_system_access_only(locks: Locks, driver: str
         connection = system.connect()
         rows = connection.execution_options(stream_results=True).scalars(select(Patient.name))
         found = [next(rows)]
-    for other in (tenant_context(B), nullcontext()):
-        with other, pytest.raises(CrossTenantError, match="outside system_access"):
-            next(rows)
-    with guard.system_access(reason="test"):
-        assert len([*found, *rows]) == 6
-        connection.close()
-    system.dispose()
+    try:
+        for other in (tenant_context(B), nullcontext()):
+            with other, pytest.raises(CrossTenantError, match="outside system_access"):
+                next(rows)
+        with guard.system_access(reason="test"):
+            assert len([*found, *rows]) == 6
+    finally:
+        with guard.system_access(reason="test"):
+            connection.close()
+        system.dispose()

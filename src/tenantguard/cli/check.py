@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.progress import Progress
 
 from tenantguard.check import RULES, Subject, connected, examine, server
 from tenantguard.cli.committed import committed_sql
@@ -16,8 +13,9 @@ from tenantguard.cli.ephemeral import migrated
 from tenantguard.cli.explain import SEVERITIES
 from tenantguard.cli.locate import admin_engine, load_guard
 from tenantguard.cli.migrations import Migrations
-from tenantguard.cli.options import admin_option, guard_option
+from tenantguard.cli.options import admin_option, guard_option, out_option, report_option
 from tenantguard.cli.outcome import GuardedCommand, could_not_look
+from tenantguard.cli.progress import progress_bar
 from tenantguard.report import (
     FORMATS,
     Acceptance,
@@ -32,7 +30,7 @@ from tenantguard.report import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from tenantguard.check import Rule
     from tenantguard.findings import Finding, Result
@@ -84,20 +82,8 @@ _MODELS_ALONE = ""
     help="Findings in FILE do not count.",
 )
 @click.option("--write-baseline", is_flag=True, help="Write what is found now to --baseline.")
-@click.option(
-    "--format",
-    "output",
-    type=click.Choice(FORMATS),
-    default="text",
-    show_default=True,
-    help="How the result is written.",
-)
-@click.option(
-    "--out",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Write to FILE, and text to the terminal.",
-)
+@report_option(FORMATS)
+@out_option
 @click.pass_context
 def check(
     ctx: click.Context,
@@ -175,7 +161,7 @@ def _places(guard: TenantGuard, scripts: Migrations | None) -> Callable[[Finding
 
 
 def _examined(subject: Subject, rules: Sequence[Rule]) -> Result:
-    with _progress() as progress:
+    with progress_bar("rules") as progress:
         return examine(subject, rules, progress=progress)
 
 
@@ -189,14 +175,3 @@ def _written(path: Path, report: Report, acceptance: Acceptance) -> Acceptance:
     counting = acceptance.of(report).result.findings
     write_file(path, baseline_text(report.result.findings, counting))
     return Acceptance(acceptance.exemptions, read_baseline(path), acceptance.today)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int, str], None]]:
-    """Yield what shows a bar on a terminal, and nothing elsewhere."""
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("rules", total=None)
-        yield lambda done, total, rule: bar.update(
-            task, completed=done, total=total, description=rule
-        )

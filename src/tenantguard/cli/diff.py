@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 import click
 
 from tenantguard.cli.committed import joined, read_script
+from tenantguard.cli.options import out_option, report_option
 from tenantguard.cli.outcome import FINDINGS, HOLDS, GuardedCommand
 from tenantguard.errors import ConfigurationError
 from tenantguard.report import write_file
@@ -28,20 +29,8 @@ __all__ = ["diff"]
 )
 @click.argument("base")
 @click.argument("head")
-@click.option(
-    "--format",
-    "output",
-    type=click.Choice(DIFF_FORMATS),
-    default="text",
-    show_default=True,
-    help="How the result is written.",
-)
-@click.option(
-    "--out",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Write to FILE, and text to the terminal.",
-)
+@report_option(DIFF_FORMATS)
+@out_option
 @click.pass_context
 def diff(ctx: click.Context, *, base: str, head: str, output: str, out: Path | None) -> None:
     """Say of each change from BASE to HEAD whether it is safer, the same, or weaker.

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 import click
 
 from tenantguard.cli.locate import ADMIN_URL
 
-__all__ = ["admin_option", "create_roles_option", "format_option", "guard_option"]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = [
+    "admin_option",
+    "create_roles_option",
+    "format_option",
+    "guard_option",
+    "out_option",
+    "report_option",
+]
 
 guard_option = click.option(
     "--guard",
@@ -22,11 +35,24 @@ admin_option = click.option(
 create_roles_option = click.option(
     "--create-roles", is_flag=True, help="Create missing roles; passwords are never set."
 )
-format_option = click.option(
-    "--format",
-    "output",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="How the result is written.",
+out_option = click.option(
+    "--out",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write to FILE, and text to the terminal.",
 )
+
+
+def report_option(formats: Sequence[str]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return the option that chooses one of *formats*, text unless it is given."""
+    return click.option(
+        "--format",
+        "output",
+        type=click.Choice(formats),
+        default="text",
+        show_default=True,
+        help="How the result is written.",
+    )
+
+
+format_option = report_option(["text", "json"])

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.progress import Progress
 
 from tenantguard.cli.locate import admin_engine, load_guard
-from tenantguard.cli.options import admin_option, guard_option
+from tenantguard.cli.options import admin_option, guard_option, out_option, report_option
 from tenantguard.cli.outcome import GuardedCommand
+from tenantguard.cli.progress import progress_bar
 from tenantguard.prove import State, planned, prove
 from tenantguard.report import FORMATS, Places, Report, write
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from tenantguard.guard import TenantGuard
     from tenantguard.prove import Proof, Samples, TableProof
@@ -46,20 +43,8 @@ __all__ = ["prove_command"]
     help="Invent two tenants with a row each, or take rows of two tenants that are there.",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be tried; nothing is sent.")
-@click.option(
-    "--format",
-    "output",
-    type=click.Choice(FORMATS),
-    default="text",
-    show_default=True,
-    help="How the result is written.",
-)
-@click.option(
-    "--out",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Write to FILE, and text to the terminal.",
-)
+@report_option(FORMATS)
+@out_option
 @click.pass_context
 def prove_command(
     ctx: click.Context,
@@ -97,7 +82,7 @@ def _proof(
     key = guard.signing_keys().primary if guard.catalog.signed else None
     engine = admin_engine(admin_url)
     try:
-        with _progress() as progress:
+        with progress_bar("tables") as progress:
             return prove(
                 engine,
                 guard.catalog,
@@ -116,14 +101,3 @@ def _line(table: TableProof) -> str:
         return f"{table.table}: application only, {table.reasons[0]}"
     left_out = f"; not tried: {', '.join(table.left_out)}" if table.left_out else ""
     return f"{table.table}: {table.state.value}, {len(table.held)} probes held{left_out}"
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int, str], None]]:
-    """Yield what shows a bar on a terminal, and nothing elsewhere."""
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("tables", total=None)
-        yield lambda done, total, table: bar.update(
-            task, completed=done, total=total, description=table
-        )

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.progress import Progress
 
 from tenantguard.catalog import DIALECTS
 from tenantguard.cli.check import check as check_command
@@ -23,6 +21,7 @@ from tenantguard.cli.options import (
     guard_option,
 )
 from tenantguard.cli.outcome import FINDINGS, HOLDS, GuardedCommand
+from tenantguard.cli.progress import progress_bar
 from tenantguard.cli.revision import revision
 from tenantguard.cli.rls_files import (
     compare_directory,
@@ -156,14 +155,14 @@ def apply(
     guard = load_guard(guard_name)
     engine = admin_engine(admin_url)
     try:
-        with _Bar(shown=output == "text" and not dry_run) as bar:
+        with progress_bar("row-level security", shown=output == "text" and not dry_run) as progress:
             steps = apply_steps(
                 engine,
                 guard.catalog,
                 guard.roles,
                 create_roles=create_roles,
                 dry_run=dry_run,
-                progress=bar.advance,
+                progress=lambda done, total, step: progress(done, total, step.table),
             )
         pushed = add_keys(guard, engine, steps, dry_run=dry_run)
     finally:
@@ -198,27 +197,6 @@ def roles(*, guard_name: str | None, admin_url: str | None, execute: bool) -> No
         click.echo(f"made: {step}")
     if not made:
         click.echo("Nothing to do: the roles exist.")
-
-
-class _Bar:
-    """A progress bar on a terminal, nothing elsewhere."""
-
-    def __init__(self, *, shown: bool) -> None:
-        console = Console(stderr=True)
-        self._progress = Progress(
-            console=console, transient=True, disable=not (shown and console.is_terminal)
-        )
-        self._task = self._progress.add_task("row-level security", total=None)
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def advance(self, done: int, total: int, step: Step) -> None:
-        self._progress.update(self._task, completed=done, total=total, description=step.table)
 
 
 def _write_json(steps: list[Step], pushed: Pushed | None, *, dry_run: bool) -> None:

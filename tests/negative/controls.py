@@ -899,7 +899,7 @@ CONTROLS = {
         "both and own_rows_of_every_shape and view",
     ),
     "stray policies are found": Control(
-        _attribute("tenantguard.rls.verify", "_strangers", lambda *_: ()), GUARD, "extra"
+        _attribute("tenantguard.rls.verify", "_strangers", lambda *_, **__: ()), GUARD, "extra"
     ),
     # Encrypted columns in the second lock.
     "keys are added and never changed": Control(

@@ -32,6 +32,8 @@ parameters.
 from sqlalchemy.exc import DontWrapMixin
 
 __all__ = [
+    "LOCK_NOT_AVAILABLE",
+    "LOST",
     "ConfigurationError",
     "CrossTenantError",
     "DecryptionError",
@@ -139,6 +141,13 @@ class NotEncryptedError(DecryptionError):
 
 class PolicyDriftError(TenantGuardError):
     """The database's policies are not the ones that the models ask for."""
+
+
+LOCK_NOT_AVAILABLE = "55P03"
+"""PostgreSQL's code of a lock that another session keeps."""
+
+LOST = ("08", "57P")
+"""What PostgreSQL's codes begin with that say that a connection has ended."""
 
 
 def sqlstate(error: BaseException) -> str | None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 A, B = uuid.UUID(int=0xA), uuid.UUID(int=0xB)
 
 
-def models() -> MetaData:
+def models(line: str = 'Li"n%e') -> MetaData:
     """Tables with every trouble of names: a keyword, a quote, a per cent sign, mixed case."""
     metadata = MetaData()
     Table("practices", metadata, Column("id", Uuid, primary_key=True), Column("name", String))
@@ -52,12 +52,12 @@ def models() -> MetaData:
         Column("total", Integer),
     )
     Table(
-        'Li"n%e',
+        line,
         metadata,
         Column("Id", Integer, primary_key=True),
         Column("tenant_id", Uuid),
         Column("order", ForeignKey("order.id", ondelete="SET NULL")),
-        Column("parent", ForeignKey('Oth er.Li"n%e.Id', ondelete="CASCADE")),
+        Column("parent", ForeignKey(f"Oth er.{line}.Id", ondelete="CASCADE")),
         schema="Oth er",
     )
     return metadata

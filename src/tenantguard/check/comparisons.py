@@ -12,6 +12,7 @@ from tenantguard.findings import Severity
 from tenantguard.rls.names import literal, qualified
 from tenantguard.rls.policies import POLICY_NAMES
 from tenantguard.rls.signed import VERIFIED, signing_target
+from tenantguard.rls.state import not_of_an_extension
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from tenantguard.findings import Finding
 
 __all__ = ["RULES"]
-
-_FIRST_OWN = 16384
 
 
 def _calls(rule: Rule, subject: Subject) -> Iterator[Finding]:
@@ -41,7 +40,7 @@ def _calls(rule: Rule, subject: Subject) -> Iterator[Finding]:
     JOIN pg_catalog.pg_depend d ON d.objid = p.oid
         AND d.classid = 'pg_catalog.pg_policy'::regclass
         AND d.refclassid IN ('pg_catalog.pg_proc'::regclass, 'pg_catalog.pg_operator'::regclass)
-    WHERE d.refobjid >= {_FIRST_OWN} AND NOT EXISTS (
+    WHERE d.refobjid >= {reach.FIRST_OWN} AND NOT EXISTS (
         SELECT FROM pg_catalog.pg_proc f JOIN pg_catalog.pg_namespace fn ON fn.oid = f.pronamespace
         WHERE f.oid = d.refobjid AND d.refclassid = 'pg_catalog.pg_proc'::regclass
             AND (fn.nspname, f.proname) = {ours})"""):
@@ -66,7 +65,7 @@ def _operator_classes(rule: Rule, subject: Subject) -> Iterator[Finding]:
     JOIN pg_catalog.pg_index x ON x.indrelid = k.oid
     JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid
     JOIN pg_catalog.pg_opclass o ON o.oid = ANY (x.indclass)
-    WHERE o.oid >= {_FIRST_OWN} AND {reach.not_of_an_extension("o", "pg_opclass")}"""):
+    WHERE o.oid >= {reach.FIRST_OWN} AND {not_of_an_extension("o", "pg_opclass")}"""):
         yield rule.finding(
             f"{schema}.{table}",
             f"Index {index} of {schema}.{table} compares by {name}, an operator class of your own: "

@@ -11,6 +11,7 @@ from tenantguard.check.rule import Rule
 from tenantguard.findings import Severity
 from tenantguard.rls.names import qualified, quote, target_of
 from tenantguard.rls.signed import signing_target
+from tenantguard.rls.state import OWN_SCHEMAS, not_of_an_extension
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,14 +21,13 @@ if TYPE_CHECKING:
 
 __all__ = ["RULES"]
 
-_PARAMETER_PRIVILEGES = 150000
 _NAMED = 3
 
 # Triggers of what the application writes run for it, whatever table or view they are on.
 _WRITTEN = f"""written(oid) AS (
         SELECT k.oid FROM pg_catalog.pg_class k
         JOIN pg_catalog.pg_namespace n ON n.oid = k.relnamespace CROSS JOIN confined c
-        WHERE k.relkind IN ('r', 'p', 'v', 'f') AND {reach.OWN} AND k.relhastriggers
+        WHERE k.relkind IN ('r', 'p', 'v', 'f') AND {OWN_SCHEMAS} AND k.relhastriggers
             AND (pg_catalog.has_any_column_privilege(c.oid, k.oid, 'INSERT, UPDATE')
                 OR pg_catalog.has_table_privilege(c.oid, k.oid, 'DELETE, TRUNCATE')))"""
 
@@ -81,7 +81,7 @@ def _event_triggers(rule: Rule, subject: Subject) -> Iterator[Finding]:
     FROM pg_catalog.pg_event_trigger e JOIN pg_catalog.pg_proc p ON p.oid = e.evtfoid
     JOIN pg_catalog.pg_roles o ON o.oid = p.proowner
     WHERE e.evtenabled <> 'D' AND p.prosecdef AND {_unheld(subject)}
-        AND {reach.not_of_an_extension("e", "pg_event_trigger")}"""):
+        AND {not_of_an_extension("e", "pg_event_trigger")}"""):
         yield rule.finding(
             name,
             f"Event trigger {name!r} runs {function} as {owner!r}, whom no policy restricts, and "
@@ -99,7 +99,7 @@ def _unheld(subject: Subject) -> str:
 def _replication_role(rule: Rule, subject: Subject) -> Iterator[Finding]:
     may_set = (
         "pg_catalog.has_parameter_privilege(c.oid, 'session_replication_role', 'SET')"
-        if subject.version >= _PARAMETER_PRIVILEGES
+        if subject.version >= reach.PARAMETER_PRIVILEGES
         else "false"
     )
     for role, preset, settable in subject.ask(f"""

@@ -14,7 +14,7 @@ from tenantguard.findings import Severity
 from tenantguard.rls.grants import grant_steps, granted_roles
 from tenantguard.rls.names import literal, qualified, quote, target_of
 from tenantguard.rls.signed import signing_target
-from tenantguard.rls.state import as_recordset
+from tenantguard.rls.state import OWN_SCHEMAS, as_recordset
 from tenantguard.rls.step import Grants
 from tenantguard.rls.verify import privilege_excess
 
@@ -118,7 +118,7 @@ def _grantable(rule: Rule, subject: Subject) -> Iterator[Finding]:
         UNION
         SELECT n.oid, NULL, n.nspowner, e.grantee
         FROM pg_catalog.pg_namespace n CROSS JOIN pg_catalog.aclexplode(n.nspacl) e
-        WHERE e.is_grantable AND {reach.OWN})
+        WHERE e.is_grantable AND {OWN_SCHEMAS})
     SELECT coalesce(json_agg(json_build_array(n.nspname, p.name, r.rolname)
         ORDER BY n.nspname, p.name, r.rolname), '[]')::text
     FROM passed p JOIN pg_catalog.pg_roles r ON r.oid = p.grantee

@@ -4,10 +4,10 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tenantguard.check.sight import settings
 from tenantguard.check.subject import NoDatabaseError
 from tenantguard.rls.dialect import dialect_of
 from tenantguard.rls.drift import derived_shapes
@@ -17,12 +17,10 @@ from tenantguard.rls.names import literal, target_of
 from tenantguard.rls.policies import wanted_policies
 from tenantguard.rls.signed import VERIFIED, verified_call
 from tenantguard.rls.signing_keys import read_signed
-from tenantguard.rls.state import ask, read_tables
+from tenantguard.rls.state import read_tables
 from tenantguard.rls.views import is_view
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tenantguard.catalog import Entry
     from tenantguard.check.subject import Subject
     from tenantguard.rls.forms import Shape
@@ -64,7 +62,8 @@ def read_guarded(subject: Subject) -> Guarded:
     columns = {
         target: each.column.name for target, each in entries.items() if each.column is not None
     }
-    with _spelled_alike(subject.run):
+    # Expressions are read and written under one search path.
+    with settings(subject.run, {"search_path": SEARCH_PATH}):
         watched = {target: watched_columns(each) for target, each in entries.items()}
         found = read_tables(subject.run, columns, watched)
         uncallable = _uncallable(subject)
@@ -85,17 +84,6 @@ def confined(subject: Subject) -> dict[str, set[str]]:
             OR (NOT c.rolsuper AND pg_catalog.pg_has_role(c.oid, r.oid, 'MEMBER')))), '{{}}')::text
     FROM pg_catalog.pg_roles c WHERE c.rolname IN ({", ".join(map(literal, named))})"""
     return {named[role]: set(found) for role, found in subject.ask(question).items()}
-
-
-@contextmanager
-def _spelled_alike(run: Run) -> Iterator[None]:
-    """Read and write expressions under one search path for the block."""
-    before = ask(run, "SELECT to_json(pg_catalog.current_setting('search_path'))::text")
-    run(f"SET LOCAL search_path = {SEARCH_PATH}")
-    try:
-        yield
-    finally:
-        run(f"SELECT pg_catalog.set_config('search_path', {literal(before)}, true)")
 
 
 def _uncallable(subject: Subject) -> str | None:

@@ -14,6 +14,7 @@ from tenantguard.doctor.keys import constraint_findings, crossing_findings, cros
 from tenantguard.doctor.links import links_of
 from tenantguard.doctor.subject import CouldNotLookError, reason_of
 from tenantguard.findings import Severity
+from tenantguard.rls.comparing import APPLY
 from tenantguard.rls.names import quote, target_of
 from tenantguard.rls.state import ask
 from tenantguard.rls.views import is_view
@@ -104,7 +105,7 @@ def _registry_key_missing(rule: Rule, subject: Subject) -> Iterator[Finding]:
                 table,
                 f"No foreign key holds the tenant of {table} to {'.'.join(registry)}: rows outlive "
                 "their tenant, and a later tenant with its id would get them.",
-                "Run `tenantguard rls apply` with the owner's address.",
+                APPLY,
                 entry.column.name if entry.column is not None else None,
             )
 

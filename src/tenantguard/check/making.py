@@ -10,6 +10,8 @@ from tenantguard.check import reach
 from tenantguard.check.rule import Rule
 from tenantguard.findings import Severity
 from tenantguard.rls.names import literal, qualified, quote, target_of
+from tenantguard.rls.role_question import presets
+from tenantguard.rls.state import OWN_SCHEMAS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,7 +60,7 @@ def _create(rule: Rule, subject: Subject) -> Iterator[Finding]:
         ORDER BY f.role, f.schema), '[]')::text
     FROM (SELECT c.role, n.nspname AS schema, NULL AS database
         FROM confined c CROSS JOIN pg_catalog.pg_namespace n
-        WHERE {reach.OWN} AND pg_catalog.has_schema_privilege(c.oid, n.oid, 'CREATE')
+        WHERE {OWN_SCHEMAS} AND pg_catalog.has_schema_privilege(c.oid, n.oid, 'CREATE')
             AND NOT (pg_catalog.pg_has_role(c.oid, n.nspowner, 'USAGE')
                 AND n.oid IN (SELECT k.relnamespace FROM guarded g
                     JOIN pg_catalog.pg_class k ON k.oid = g.oid))
@@ -118,16 +120,11 @@ def _large_objects(rule: Rule, subject: Subject) -> Iterator[Finding]:
 
 def _unprotected_objects(rule: Rule, subject: Subject) -> Iterator[Finding]:
     starts = ", ".join(map(literal, (subject.roles.application, subject.roles.support)))
+    is_on = "lower(c) ~ '^lo_compat_privileges=(on|true|yes|1)$'"
     [everywhere, somewhere] = subject.ask(f"""
     SELECT json_build_array(
         (SELECT reset_val = 'on' FROM pg_catalog.pg_settings WHERE name = 'lo_compat_privileges'),
-        EXISTS (SELECT FROM pg_catalog.pg_db_role_setting s
-            LEFT JOIN pg_catalog.pg_roles r ON r.oid = s.setrole
-            LEFT JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase
-            WHERE (s.setrole = 0 OR r.rolname IN ({starts}))
-                AND (s.setdatabase = 0 OR d.datname = pg_catalog.current_database())
-                AND EXISTS (SELECT FROM unnest(s.setconfig) c
-                    WHERE lower(c) ~ '^lo_compat_privileges=(on|true|yes|1)$')))::text""")
+        EXISTS (SELECT FROM {presets(starts, is_on)}))::text""")
     if everywhere or somewhere:
         yield rule.finding(
             None,

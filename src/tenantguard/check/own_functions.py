@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 from tenantguard.check import reach
 from tenantguard.check.rule import Rule
+from tenantguard.check.sight import settings
 from tenantguard.check.subject import NoDatabaseError
 from tenantguard.findings import Severity
-from tenantguard.rls.compare import State, remaining
+from tenantguard.rls.compare import is_lookup
+from tenantguard.rls.comparing import APPLY
 from tenantguard.rls.forms import SEARCH_PATH
 from tenantguard.rls.lookups import lookup_steps
 from tenantguard.rls.signed import signing_target
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["RULES"]
 
-_APPLY = "Run `tenantguard rls apply` with the owner's address."
-
 
 def _lookups_missing(rule: Rule, subject: Subject) -> Iterator[Finding]:
     for step, _same, found in _lookups(subject):
@@ -38,7 +38,7 @@ def _lookups_missing(rule: Rule, subject: Subject) -> Iterator[Finding]:
             yield rule.finding(
                 name,
                 f"The function {name}, which answers before the tenant is known, is missing.",
-                _APPLY,
+                APPLY,
             )
 
 
@@ -50,7 +50,7 @@ def _lookups_changed(rule: Rule, subject: Subject) -> Iterator[Finding]:
                 name,
                 f"The function {name}, which sees the rows of all tenants, is not the generated "
                 "one, may be called by others, or is not the only one of that name.",
-                f"{_APPLY} One with other arguments has to be dropped by hand.",
+                f"{APPLY} One with other arguments has to be dropped by hand.",
             )
 
 
@@ -60,7 +60,10 @@ def _lookups(subject: Subject) -> Iterator[tuple[Step, int, int]]:
     functions, types = _functions(subject, steps)
     for step in steps:
         found = functions.get((step.target[0], step.name), [])
-        same = [each for each in found if _is_generated(step, each, types)]
+        wanted = step.wanted
+        same = [
+            each for each in found if isinstance(wanted, Lookup) and is_lookup(each, wanted, types)
+        ]
         yield step, len(same), len(found)
 
 
@@ -72,28 +75,9 @@ def _functions(
     }
     if subject.run is None:
         raise NoDatabaseError
-    subject.run(f"SET LOCAL search_path = {SEARCH_PATH}")
-    try:
+    with settings(subject.run, {"search_path": SEARCH_PATH}):
         found = read_functions(subject.run, [(step.target[0], step.name) for step in steps])
         return found, read_type_names(subject.run, names)
-    finally:
-        subject.run("SET LOCAL search_path = pg_catalog")
-
-
-def _is_generated(step: Step, facts: Facts, types: dict[str, str | None]) -> bool:
-    state = State(
-        version=0,
-        roles=set(),
-        confined=frozenset(),
-        granted=(),
-        tables={},
-        structure={},
-        schemas={},
-        functions={(step.target[0], step.name): [facts]},
-        types=types,
-        forms={},
-    )
-    return remaining(step, state) is None
 
 
 def _signed(rule: Rule, subject: Subject) -> Iterator[Finding]:

@@ -22,18 +22,21 @@ if TYPE_CHECKING:
     from tenantguard.rls.step import Target
 
 __all__ = [
-    "OWN",
+    "FIRST_OWN",
+    "PARAMETER_PRIVILEGES",
     "confined",
     "guarded",
-    "not_of_an_extension",
     "parts",
     "relations",
     "rules_over",
     "unheld",
 ]
 
-OWN = "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
-"""Schemas that are not PostgreSQL's own."""
+FIRST_OWN = 16384
+"""The lowest number of what is no part of PostgreSQL itself."""
+
+PARAMETER_PRIVILEGES = 150000
+"""The version from which on settings have privileges."""
 
 
 def relations(name: str, targets: Iterable[Target]) -> str:
@@ -92,10 +95,3 @@ def rules_over(role: str, body: str, subject: Subject) -> str:
         SELECT x.oid FROM (SELECT DISTINCT k.relowner FROM pg_catalog.pg_class k
             WHERE k.oid IN (WITH {guarded(subject)} SELECT g.oid FROM guarded g)) w
         JOIN pg_catalog.pg_roles x ON pg_catalog.pg_has_role(x.oid, w.relowner, 'USAGE')))"""
-
-
-def not_of_an_extension(row: str, catalog: str) -> str:
-    """Return whether *row* of *catalog* was not brought by an extension."""
-    return f"""NOT EXISTS (SELECT FROM pg_catalog.pg_depend x
-        WHERE x.objid = {row}.oid AND x.deptype = 'e'
-            AND x.classid = 'pg_catalog.{catalog}'::pg_catalog.regclass)"""

@@ -11,7 +11,7 @@ from tenantguard.check import firing, reach
 from tenantguard.check.rule import Rule
 from tenantguard.findings import Severity
 from tenantguard.rls.names import literal, qualified
-from tenantguard.rls.state import INVOKER
+from tenantguard.rls.state import INVOKER, OWN_SCHEMAS, not_of_an_extension
 from tenantguard.rls.views import materialised_view, open_part, view_of_owner
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ _CALLS = f"""EXISTS (SELECT FROM pg_catalog.pg_rewrite w
                 AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
             JOIN pg_catalog.pg_proc f ON f.oid = d.refobjid
             WHERE w.ev_class = k.oid AND k.relkind = 'm'
-                AND {reach.not_of_an_extension("f", "pg_proc")})"""
+                AND {not_of_an_extension("f", "pg_proc")})"""
 
 _ASKS = f"strpos(pg_catalog.pg_get_expr(p.polqual, p.polrelid), '{SETTING}') > 0"
 
@@ -154,7 +154,7 @@ def _question(subject: Subject) -> str:
     seen AS (
         SELECT n.nspname, k.*, ARRAY(SELECT c.role FROM confined c WHERE {_REACHES}) AS who
         FROM pg_catalog.pg_class k JOIN pg_catalog.pg_namespace n ON n.oid = k.relnamespace
-        WHERE k.oid IN (SELECT oid FROM readers) OR (k.relkind IN ('f', 'm') AND {reach.OWN}))
+        WHERE k.oid IN (SELECT oid FROM readers) OR (k.relkind IN ('f', 'm') AND {OWN_SCHEMAS}))
     SELECT coalesce(json_agg(json_build_object('s', k.nspname, 't', k.relname,
         'kind', k.relkind::text, 'who', k.who, 'reads', k.oid IN (SELECT oid FROM readers),
         'part', k.oid IN (SELECT oid FROM parts),

@@ -4,6 +4,8 @@ Who asks is an administrator, so the roles are asked for by name: the applicatio
 the logins of an application's role that cannot log in itself.
 """
 
+# ruff: noqa: S608  (statements are put together from constants and escaped literals)
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -13,7 +15,7 @@ from tenantguard.findings import Severity
 from tenantguard.rls.grants import granted_roles
 from tenantguard.rls.names import literal, quote
 from tenantguard.rls.role import judge_roles
-from tenantguard.rls.role_question import role_question
+from tenantguard.rls.role_question import presets, role_question
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,21 +42,6 @@ _LOGINS = """
         'logins', (SELECT coalesce(json_agg(r.rolname ORDER BY r.rolname), '[]')
             FROM heirs h JOIN pg_catalog.pg_roles r ON r.oid = h.oid
             WHERE r.rolcanlogin))::text"""
-
-_PRESET = """
-    SELECT json_build_object(
-        'everywhere', (SELECT reset_val = 'off'
-            FROM pg_catalog.pg_settings WHERE name = 'row_security'),
-        'off', (SELECT coalesce(json_agg(json_build_object(
-                'role', r.rolname, 'database', d.datname)), '[]')
-            FROM pg_catalog.pg_db_role_setting s
-            LEFT JOIN pg_catalog.pg_roles r ON r.oid = s.setrole
-            LEFT JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase
-            WHERE (s.setrole = 0 OR r.rolname IN ({starts}))
-                AND (s.setdatabase = 0 OR d.datname = current_database())
-                AND EXISTS (SELECT FROM unnest(s.setconfig) c
-                    WHERE lower(split_part(c, '=', 1)) = 'row_security'
-                        AND lower(split_part(c, '=', 2)) IN {off})))::text"""
 
 
 def _judged(rule: Rule, subject: Subject) -> Iterator[Finding]:
@@ -130,8 +117,16 @@ def _starts(subject: Subject) -> list[str]:
 
 def _preset(subject: Subject) -> Facts:
     starts = ", ".join(map(literal, _starts(subject)))
-    question = _PRESET.format(starts=starts, off=_OFF)
-    found: Facts = subject.ask(question)
+    is_off = (
+        f"lower(split_part(c, '=', 1)) = 'row_security' AND lower(split_part(c, '=', 2)) IN {_OFF}"
+    )
+    found: Facts = subject.ask(f"""
+    SELECT json_build_object(
+        'everywhere', (SELECT reset_val = 'off'
+            FROM pg_catalog.pg_settings WHERE name = 'row_security'),
+        'off', (SELECT coalesce(json_agg(json_build_object(
+                'role', r.rolname, 'database', d.datname)), '[]')
+            FROM {presets(starts, is_off)}))::text""")
     return found
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from tenantguard.check import reach
 from tenantguard.rls.names import DEFAULT_SCHEMA, literal, qualified
 from tenantguard.rls.signed import ENTER, VERIFIED, signing_target
+from tenantguard.rls.state import OWN_SCHEMAS, not_of_an_extension
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Routine", "is_pinned", "routines", "setting_of"]
 
-_FIRST_OWN = 16384
-"""What somebody puts among PostgreSQL's own functions has a higher number than they."""
 
 _TENANT = r'tenantguard"?\s*\.\s*"?tenant'
 
@@ -179,8 +178,8 @@ def _question(subject: Subject) -> str:
         SELECT p.*, n.nspname, {_BODY} AS body,
             p.oid IN (SELECT u.oid FROM used u) AS helps
         FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
-        WHERE ({reach.OWN} OR p.oid >= {_FIRST_OWN}) AND p.prokind IN ('f', 'p', 'w')
-            AND {reach.not_of_an_extension("p", "pg_proc")})
+        WHERE ({OWN_SCHEMAS} OR p.oid >= {reach.FIRST_OWN}) AND p.prokind IN ('f', 'p', 'w')
+            AND {not_of_an_extension("p", "pg_proc")})
     SELECT coalesce(json_agg(json_build_object('s', p.nspname, 'f', p.proname,
         'arguments', pg_catalog.pg_get_function_identity_arguments(p.oid), 'owner', o.rolname,
         'unheld', {reach.unheld("o", subject)},

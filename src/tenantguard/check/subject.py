@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy.exc import DBAPIError
 
-from tenantguard.doctor.subject import LOCK_NOT_AVAILABLE, is_lost
-from tenantguard.errors import sqlstate
+from tenantguard.doctor.subject import is_lost
+from tenantguard.errors import LOCK_NOT_AVAILABLE, sqlstate
 from tenantguard.rls.generate import LOCK_TIMEOUT, entries
 from tenantguard.rls.names import target_of
 from tenantguard.rls.state import ask

@@ -10,6 +10,7 @@ from tenantguard.check import reach
 from tenantguard.check.rule import Rule
 from tenantguard.findings import Severity
 from tenantguard.rls.names import quote
+from tenantguard.rls.state import not_of_an_extension
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["RULES"]
 
-_PARAMETER_PRIVILEGES = 150000
-_FIRST_OWN = 16384
 _INITIAL = "'1'"
 """Which transaction made what a server begins with; whatever is changed has another."""
 
@@ -54,13 +53,13 @@ _CATALOGS = f"""
         JOIN pg_catalog.pg_namespace n ON n.oid = k.relnamespace
         WHERE n.nspname IN ('pg_catalog', 'pg_toast', 'information_schema')
             AND k.relkind IN ('r', 'v', 'm', 't')
-            AND CASE WHEN k.oid < {_FIRST_OWN} THEN k.relname IN ({_SECRETS})
+            AND CASE WHEN k.oid < {reach.FIRST_OWN} THEN k.relname IN ({_SECRETS})
                 ELSE k.relacl IS NOT NULL END
             AND pg_catalog.has_schema_privilege(c.oid, n.oid, 'USAGE')
             AND (pg_catalog.has_table_privilege(c.oid, k.oid, 'SELECT')
                 OR (k.relname <> 'pg_subscription'
                     AND pg_catalog.has_any_column_privilege(c.oid, k.oid, 'SELECT')))
-            AND {reach.not_of_an_extension("k", "pg_class")}"""
+            AND {not_of_an_extension("k", "pg_class")}"""
 
 _FUNCTIONS = f"""
         SELECT c.role, p.oid::pg_catalog.regprocedure::text, 'FUNCTION'
@@ -68,7 +67,7 @@ _FUNCTIONS = f"""
         WHERE p.proname IN ({_FILES})
             AND NOT pg_catalog.pg_has_role(c.oid, p.proowner, 'USAGE')
             AND pg_catalog.has_function_privilege(c.oid, p.oid, 'EXECUTE')
-            AND (p.oid < {_FIRST_OWN} OR NOT {reach.not_of_an_extension("p", "pg_proc")})"""
+            AND (p.oid < {reach.FIRST_OWN} OR NOT {not_of_an_extension("p", "pg_proc")})"""
 
 _LANGUAGES = """
         SELECT c.role, l.lanname::text, 'LANGUAGE'
@@ -101,7 +100,7 @@ def _changed(rule: Rule, subject: Subject) -> Iterator[Finding]:
         ORDER BY p.oid), '[]')::text
     FROM pg_catalog.pg_proc p
     JOIN pg_catalog.pg_language l ON l.oid = p.prolang
-    WHERE p.oid < {_FIRST_OWN} AND CASE WHEN p.proname IN ({_COMPARING})
+    WHERE p.oid < {reach.FIRST_OWN} AND CASE WHEN p.proname IN ({_COMPARING})
         THEN l.lanname <> 'internal' OR p.prosrc NOT IN (p.proname, {_SOURCES})
         ELSE p.proleakproof AND p.xmin::text <> {_INITIAL} END"""):
         yield rule.finding(
@@ -114,7 +113,7 @@ def _changed(rule: Rule, subject: Subject) -> Iterator[Finding]:
 
 
 def _parameters(rule: Rule, subject: Subject) -> Iterator[Finding]:
-    if subject.version < _PARAMETER_PRIVILEGES:
+    if subject.version < reach.PARAMETER_PRIVILEGES:
         return
     for role, name, system in subject.ask(f"""
     WITH {reach.confined(subject)}

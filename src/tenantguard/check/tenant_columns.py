@@ -8,6 +8,7 @@ from tenantguard.catalog import SETTING, Kind
 from tenantguard.check.rule import Rule
 from tenantguard.check.structure import tenant_columns_of
 from tenantguard.findings import Severity
+from tenantguard.rls.comparing import APPLY
 from tenantguard.rls.names import (
     expression_sql,
     literal,
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = ["RULES"]
 
-_APPLY = "Run `tenantguard rls apply` with the owner's address."
 _OF_TENANTS = {Kind.SCOPED, Kind.KEYS}
 
 # A function that a default calls may read the setting in its stead.
@@ -123,7 +123,7 @@ def _default_missing(rule: Rule, subject: Subject) -> Iterator[Finding]:
             table,
             f"SQL text that inserts into {table} without naming the tenant fails: the column has "
             "no default from the setting.",
-            _APPLY,
+            APPLY,
             column.name,
         )
 

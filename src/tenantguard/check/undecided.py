@@ -10,6 +10,7 @@ from tenantguard.doctor.models import application_only, unclassified
 from tenantguard.findings import Severity
 from tenantguard.rls.names import literal, qualified, target_of
 from tenantguard.rls.signed import signing_target
+from tenantguard.rls.state import OWN_SCHEMAS, not_of_an_extension
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,10 +43,7 @@ _QUESTION = """
         ORDER BY n.nspname, k.relname), '[]')::text
     FROM pg_catalog.pg_class k JOIN pg_catalog.pg_namespace n ON n.oid = k.relnamespace
     WHERE k.relkind IN ('r', 'p', 'f')
-        AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
-        AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend x
-            WHERE x.objid = k.oid AND x.deptype = 'e'
-                AND x.classid = 'pg_catalog.pg_class'::pg_catalog.regclass)"""
+        AND {own} AND {not_of_an_extension}"""
 
 
 def _unclassified(rule: Rule, subject: Subject) -> Iterator[Finding]:
@@ -91,7 +89,11 @@ def _undecided(rule: Rule, subject: Subject) -> Iterator[Finding]:
 
 def _unknown(subject: Subject) -> Iterator[tuple[Target, Facts]]:
     own = {signing_target(subject.catalog)} if subject.catalog.signed else set()
-    question = _QUESTION.format(role=literal(subject.roles.application))
+    question = _QUESTION.format(
+        role=literal(subject.roles.application),
+        own=OWN_SCHEMAS,
+        not_of_an_extension=not_of_an_extension("k", "pg_class"),
+    )
     found = {(each["s"], each["t"]): each for each in subject.ask(question)}
     for target, facts in found.items():
         if target not in own and not _is_known(target, found, subject):

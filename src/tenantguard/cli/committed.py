@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tenantguard.check import Rule
-from tenantguard.cli.rls_files import is_directory
+from tenantguard.cli.rls_files import is_directory, read_sql
 from tenantguard.errors import ConfigurationError
 from tenantguard.findings import Severity
 from tenantguard.report.script_text import sections
@@ -52,8 +52,8 @@ def read_script(path: Path) -> str:
         ConfigurationError: If it cannot be read, or the index names what is not there.
     """
     if not path.is_dir():
-        return _read(path)
-    return joined({each.name: _read(each) for each in sorted(path.glob("*.sql"))})
+        return read_sql(path)
+    return joined({each.name: read_sql(each) for each in sorted(path.glob("*.sql"))})
 
 
 def joined(texts: dict[str, str]) -> str:
@@ -98,13 +98,3 @@ def _differences(committed: str, wanted: str) -> Iterator[str | None]:
     for each in [*ours, *theirs]:
         if (each in theirs) is not (each in ours):
             yield each.title
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(
-            f"{path} cannot be read ({type(error).__name__}). Write it with "
-            f"`tenantguard rls sql --out {path}`."
-        ) from None

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.progress import Progress
 
 from tenantguard.cli.key_making import Made, make_keys, writing_role
 from tenantguard.cli.key_report import VERSION, Seen, write_list, write_made
@@ -28,6 +26,7 @@ from tenantguard.cli.outcome import (
     GuardedCommand,
     could_not_look,
 )
+from tenantguard.cli.progress import progress_bar
 from tenantguard.cli.signing import signing
 from tenantguard.crypto.keyfile import make_key_file
 from tenantguard.errors import TenantGuardError
@@ -207,7 +206,8 @@ def _own_key(guard: TenantGuard) -> tuple[KeyProvider | None, list[str]]:
 
 def _tracked(items: Iterable[Any], what: str, *, shown: bool) -> Iterator[Any]:
     """Yield *items* with a progress bar on a terminal."""
-    console = Console(stderr=True)
-    hidden = not (shown and console.is_terminal)
-    with Progress(console=console, transient=True, disable=hidden) as bar:
-        yield from bar.track(list(items), description=what)
+    listed = list(items)
+    with progress_bar(what, shown=shown) as progress:
+        for done, item in enumerate(listed):
+            progress(done, len(listed), what)
+            yield item

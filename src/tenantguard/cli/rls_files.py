@@ -8,13 +8,21 @@ from typing import TYPE_CHECKING
 import click
 
 from tenantguard.cli.outcome import FINDINGS, HOLDS, could_not_look
+from tenantguard.errors import ConfigurationError
 from tenantguard.rls import is_ours
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-__all__ = ["compare_directory", "compare_file", "is_directory", "write_directory", "write_file"]
+__all__ = [
+    "compare_directory",
+    "compare_file",
+    "is_directory",
+    "read_sql",
+    "write_directory",
+    "write_file",
+]
 
 
 def is_directory(path: Path) -> bool:
@@ -24,7 +32,7 @@ def is_directory(path: Path) -> bool:
 
 def compare_file(path: Path, script: str) -> int:
     """Return how the command ends; print how *path* differs from *script*."""
-    differences = list(_difference(path, _read(path), script))
+    differences = list(_difference(path, read_sql(path), script))
     click.echo("".join(differences), nl=False)
     return FINDINGS if differences else HOLDS
 
@@ -39,7 +47,7 @@ def compare_directory(path: Path, texts: Mapping[str, str], *, down: bool) -> in
     differences: list[str] = []
     for name, text in texts.items():
         if (path / name).exists():
-            differences += _difference(path / name, _read(path / name), text)
+            differences += _difference(path / name, read_sql(path / name), text)
         else:
             differences.append(f"missing: {path / name}\n")
     differences += [f"stale: {found}\n" for found in _stale(path, texts, down=down)]
@@ -62,7 +70,7 @@ def write_directory(path: Path, texts: Mapping[str, str], *, down: bool) -> None
     Nothing is written or removed if a file of one of the names is not ours.
     """
     for name in texts:
-        if (path / name).exists() and not is_ours(_read(path / name), down=down):
+        if (path / name).exists() and not is_ours(read_sql(path / name), down=down):
             could_not_look(
                 f"{path / name} was not written by this command. Move it away, or choose another "
                 "--out."
@@ -84,15 +92,22 @@ def _stale(path: Path, texts: Mapping[str, str], *, down: bool) -> list[Path]:
     return [
         found
         for found in sorted(path.glob("*.sql"))
-        if found.name not in texts and is_ours(_read(found), down=down)
+        if found.name not in texts and is_ours(read_sql(found), down=down)
     ]
 
 
-def _read(path: Path) -> str:
+def read_sql(path: Path) -> str:
+    """Return the committed text at *path*.
+
+    Raises:
+        ConfigurationError: If it cannot be read.
+    """
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        could_not_look(f"{path} cannot be read ({type(error).__name__}). {_how(path)}")
+        raise ConfigurationError(
+            f"{path} cannot be read ({type(error).__name__}). {_how(path)}"
+        ) from None
 
 
 def _how(path: Path) -> str:

@@ -17,6 +17,7 @@ from tenantguard.doctor.eyes import Eyes
 from tenantguard.doctor.links import links_of
 from tenantguard.doctor.tally import Count, tally
 from tenantguard.findings import Finding, Severity
+from tenantguard.rls.comparing import APPLY
 from tenantguard.rls.generate import entries
 from tenantguard.rls.names import qualified, quote, target_of
 from tenantguard.rls.state import read_structure
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from tenantguard.doctor.subject import Look, Subject
 
 __all__ = ["constraint_findings", "crossing_findings", "crossing_rows", "look_at_keys"]
-
-_APPLY = "Run `tenantguard rls apply` with the owner's address."
 
 
 def look_at_keys(subject: Subject) -> Look:
@@ -65,7 +64,7 @@ def constraint_findings(link: Link) -> Iterator[Finding]:
             f"Rows of {table} can point at another tenant's rows of "
             f"{'.'.join(target_of(link.parent))}: no foreign key from {_columns(link)} holds the "
             "tenant.",
-            _APPLY
+            APPLY
             if link.modelled
             else "Declare the foreign key in the models, then run `tenantguard rls apply`; or drop "
             "it.",
@@ -90,7 +89,7 @@ def constraint_findings(link: Link) -> Iterator[Finding]:
                 table,
                 f"Foreign key {constraint.name} of {table} is not validated, so it says nothing "
                 "about older rows.",
-                _APPLY
+                APPLY
                 if link.modelled and constraint.pairs == link.pairs
                 else f"As a superuser: {alter} VALIDATE CONSTRAINT {quote(constraint.name)}",
                 Severity.WARNING,

@@ -30,16 +30,7 @@ def look_at_mode(subject: Subject) -> Look:
         return Look(subject.mode)
     mend = "TenantGuard(mode='enforce'), which is the default."
     return Look(
-        subject.mode,
-        [
-            Finding(
-                f"mode-{subject.mode}",
-                None,
-                message,
-                mend,
-                Severity.WARNING,
-            )
-        ],
+        subject.mode, [Finding(f"mode-{subject.mode}", None, message, mend, Severity.WARNING)]
     )
 
 

@@ -17,7 +17,7 @@ from tenantguard.rls.generate import entries
 from tenantguard.rls.names import qualified, quote, target_of
 from tenantguard.rls.session import rolled_back
 from tenantguard.rls.signed import ENTER, VERIFIED, signing_target
-from tenantguard.rls.state import as_recordset, ask
+from tenantguard.rls.state import OWN_SCHEMAS, as_recordset, ask, not_of_an_extension
 from tenantguard.rls.views import materialised_view, open_part, view_of_owner
 
 if TYPE_CHECKING:
@@ -28,12 +28,6 @@ if TYPE_CHECKING:
     from tenantguard.rls.step import Target
 
 __all__ = ["definer_function", "look_at_relations"]
-
-_OWN = "n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'"
-
-_OF_AN_EXTENSION = """EXISTS (SELECT FROM pg_catalog.pg_depend d
-        WHERE d.objid = {object}.oid AND d.deptype = 'e'
-          AND d.classid = 'pg_catalog.{catalog}'::pg_catalog.regclass)"""
 
 _REACHED = """(
         pg_catalog.has_any_column_privilege(k.oid, 'SELECT, INSERT, UPDATE')
@@ -91,9 +85,9 @@ def _relations(guarded: Iterable[Target]) -> str:
             WHERE o.option_name = 'security_invoker'), false))
         ORDER BY n.nspname, k.relname), '[]')::text
     FROM pg_catalog.pg_class k JOIN pg_catalog.pg_namespace n ON n.oid = k.relnamespace
-    WHERE k.relkind IN ('r', 'p', 'v', 'm', 'f') AND {_OWN}
+    WHERE k.relkind IN ('r', 'p', 'v', 'm', 'f') AND {OWN_SCHEMAS}
         AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND {_REACHED}
-        AND NOT {_OF_AN_EXTENSION.format(object="k", catalog="pg_class")}"""
+        AND {not_of_an_extension("k", "pg_class")}"""
 
 
 def _functions(maintenance: str) -> str:
@@ -104,12 +98,12 @@ def _functions(maintenance: str) -> str:
         ORDER BY n.nspname, p.proname), '[]')::text
     FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
     JOIN pg_catalog.pg_roles o ON o.oid = p.proowner CROSS JOIN {wanted}
-    WHERE p.prosecdef AND {_OWN}
+    WHERE p.prosecdef AND {OWN_SCHEMAS}
         AND p.prorettype NOT IN ('trigger'::pg_catalog.regtype, 'event_trigger'::pg_catalog.regtype)
         AND (o.rolsuper OR o.rolbypassrls OR o.rolname = w.r)
         AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')
         AND pg_catalog.has_function_privilege(p.oid, 'EXECUTE')
-        AND NOT {_OF_AN_EXTENSION.format(object="p", catalog="pg_proc")}"""
+        AND {not_of_an_extension("p", "pg_proc")}"""
 
 
 def _relation(facts: Facts, in_models: set[Target]) -> Iterator[Finding]:

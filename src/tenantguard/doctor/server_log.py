@@ -88,10 +88,4 @@ def _plans(settings: Mapping[str, str]) -> Iterator[Finding]:
 
 def _finding(code: str, message: str, mend: str) -> Finding:
     whole = f"{message} The server's log then holds tenants' data, without any lock."
-    return Finding(
-        code,
-        None,
-        whole,
-        mend,
-        Severity.WARNING,
-    )
+    return Finding(code, None, whole, mend, Severity.WARNING)

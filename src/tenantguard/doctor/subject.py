@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import DBAPIError
 
-from tenantguard.errors import TenantGuardError, sqlstate
+from tenantguard.errors import LOCK_NOT_AVAILABLE, LOST, TenantGuardError, sqlstate
 from tenantguard.rls.generate import LOCK_TIMEOUT
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from tenantguard.findings import Finding
 
 __all__ = [
-    "LOCK_NOT_AVAILABLE",
     "Absence",
     "CouldNotLookError",
     "Look",
@@ -35,11 +34,6 @@ __all__ = [
 
 _CONNECTING = {"08", "28", "3D", "53", "57"}
 """Classes of errors that say that a connection was refused."""
-
-_LOST = ("08", "57P")
-
-LOCK_NOT_AVAILABLE = "55P03"
-"""The code of a lock that another session keeps."""
 
 
 class CouldNotLookError(TenantGuardError):
@@ -151,7 +145,7 @@ def is_refused(error: Exception) -> bool:
 def is_lost(error: Exception) -> bool:
     """Return whether *error* is SQLAlchemy's and says that the connection has ended."""
     return isinstance(error, DBAPIError) and (
-        error.connection_invalidated or (sqlstate(error) or "").startswith(_LOST)
+        error.connection_invalidated or (sqlstate(error) or "").startswith(LOST)
     )
 
 

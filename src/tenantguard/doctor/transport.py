@@ -79,34 +79,14 @@ def judge(way: Way) -> Look:
         return Look("local socket or loopback")
     if (not here and way.encrypted is False) or (not there and not way.peer_encrypted):
         message = "The application's connection crosses a network and is not encrypted."
-        return Look(
-            "not encrypted",
-            [
-                Finding(
-                    "tls-off",
-                    None,
-                    message,
-                    _MEND,
-                    Severity.WARNING,
-                )
-            ],
-        )
+        return Look("not encrypted", [Finding("tls-off", None, message, _MEND, Severity.WARNING)])
     if not here and way.sslmode != "verify-full":
         message = (
             f"sslmode is {way.sslmode!r}: the connection is encrypted, and the application does "
             "not check whom it talks to."
         )
         return Look(
-            "encrypted",
-            [
-                Finding(
-                    "tls-unverified",
-                    None,
-                    message,
-                    _MEND,
-                    Severity.WARNING,
-                )
-            ],
+            "encrypted", [Finding("tls-unverified", None, message, _MEND, Severity.WARNING)]
         )
     return Look(f"encrypted, sslmode {way.sslmode}")
 

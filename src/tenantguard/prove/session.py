@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tenantguard.catalog import SETTING
-from tenantguard.errors import sqlstate
+from tenantguard.errors import LOST, sqlstate
 from tenantguard.rls.generate import LOCK_TIMEOUT
 from tenantguard.rls.names import literal, quote
 
@@ -21,7 +21,6 @@ STATEMENT_TIMEOUT = "30s"
 
 _SAVEPOINT = "tenantguard_prove"
 _PROOF = "tenantguard.proof"
-_STOPS = ("08", "57P")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +98,8 @@ class Session:
         """Send *statement*; an error is part of the answer, and ends the savepoint it is in."""
         try:
             rows = self.run(statement)
-        except Exception as error:
-            state = sqlstate(error)
-            if state is None or state.startswith(_STOPS):
-                raise
-            return Reply([], 0, _refusal(error, state))
+        except Exception as error:  # noqa: BLE001  (a driver's, of which those that count are raised)
+            return _refused(error)
         return Reply(rows, self._cursor.rowcount)
 
     def attempt_copy(self, statement: str) -> Reply:
@@ -111,11 +107,8 @@ class Session:
         copied: list[tuple[Any, ...]] = []
         try:
             copied = [(line,) for line in self._copied(statement)]
-        except Exception as error:
-            state = sqlstate(error)
-            if state is None or state.startswith(_STOPS):
-                raise
-            return Reply([], 0, _refusal(error, state))
+        except Exception as error:  # noqa: BLE001  (a driver's, of which those that count are raised)
+            return _refused(error)
         return Reply(copied, len(copied))
 
     @contextmanager
@@ -188,6 +181,14 @@ class Session:
             return written.getvalue().splitlines()
         with self._cursor.copy(statement) as copy:
             return b"".join(bytes(each) for each in copy).decode().splitlines()
+
+
+def _refused(error: Exception) -> Reply:
+    """Return the reply that *error* is; raise it if it is none of the server's, or the last."""
+    state = sqlstate(error)
+    if state is None or state.startswith(LOST):
+        raise error
+    return Reply([], 0, _refusal(error, state))
 
 
 def _refusal(error: BaseException, state: str) -> Refusal:

@@ -2,7 +2,7 @@
 
 ```toml
 [[tool.tenantguard.exempt]]
-rule = "index-not-leading"
+rule = "tenant-index-missing"
 object = "public.audit"
 reason = "written only, read by maintenance"
 until = 2027-01-31

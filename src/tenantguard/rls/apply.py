@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import DBAPIError
 
-from tenantguard.errors import ConfigurationError, CrossTenantError, TenantGuardError, sqlstate
+from tenantguard.errors import (
+    LOCK_NOT_AVAILABLE,
+    ConfigurationError,
+    CrossTenantError,
+    TenantGuardError,
+    sqlstate,
+)
 from tenantguard.rls.generate import LOCK_TIMEOUT, entries, preamble, transactions
 from tenantguard.rls.names import qualified, quote, target_of
 from tenantguard.rls.plan import missing_roles, plan
@@ -28,7 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = ["apply", "apply_roles"]
 
-_LOCK_NOT_AVAILABLE = "55P03"
 _DEADLOCK = "40P01"
 _FOREIGN_KEY_VIOLATION = "23503"
 _NOT_NULL_VIOLATION = "23502"
@@ -142,7 +147,7 @@ class _LockedError(TenantGuardError):
 def _translated(error: DBAPIError, step: Step, names: Names) -> TenantGuardError:
     original: Any = error.orig
     code = sqlstate(error) or "unknown"
-    if code in {_LOCK_NOT_AVAILABLE, _DEADLOCK}:
+    if code in {LOCK_NOT_AVAILABLE, _DEADLOCK}:
         return _LockedError(step.table)
     if code == _FOREIGN_KEY_VIOLATION and isinstance(step.wanted, Key):
         return _crossing(step, step.wanted)

@@ -198,9 +198,17 @@ def _by_role(acl: Iterable[tuple[str, str]], state: State) -> dict[str, frozense
 
 
 def _has_lookup(step: Step, wanted: Lookup, state: State) -> bool:
-    key, *types = [state.types[name] for name in wanted.types]
-    result = ", ".join(f"{name} {type_}" for name, type_ in zip(wanted.names, types, strict=True))
     return any(
+        is_lookup(function, wanted, state.types)
+        for function in state.functions.get((step.target[0], step.name), ())
+    )
+
+
+def is_lookup(function: Facts, wanted: Lookup, names: dict[str, str | None]) -> bool:
+    """Return whether *function* is the one that is *wanted*; *names* are PostgreSQL's of types."""
+    key, *types = [names[name] for name in wanted.types]
+    result = ", ".join(f"{name} {type_}" for name, type_ in zip(wanted.names, types, strict=True))
+    return bool(
         function["arguments"] == f"key {key}"
         and function["result"] == f"TABLE({result})"
         and function["body"] == wanted.body
@@ -210,5 +218,4 @@ def _has_lookup(step: Step, wanted: Lookup, state: State) -> bool:
         and function["owner"] == wanted.owner
         and {role for role, _ in function["acl"]} <= {wanted.owner, wanted.caller}
         and [wanted.caller, "EXECUTE"] in function["acl"]
-        for function in state.functions.get((step.target[0], step.name), ())
     )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tenantguard.catalog import Catalog, Roles
     from tenantguard.rls.state import Facts
 
-__all__ = ["role_question"]
+__all__ = ["presets", "role_question"]
 
 # Membership counts however it was granted: a role that does not inherit can still SET ROLE, and one
 # that only administers can grant itself the rest.
@@ -89,14 +89,21 @@ def _question(guarded: list[Facts], roles: Roles, named: Sequence[str]) -> str:
                 ELSE k.relrowsecurity AND k.relforcerowsecurity END),
         'defaults', (SELECT coalesce(json_agg(json_build_object(
                 'role', r.rolname, 'database', d.datname)), '[]')
-            FROM pg_catalog.pg_db_role_setting s
+            FROM {presets(starts, f"lower(split_part(c, '=', 1)) = '{SETTING}'")})
+    )::text"""
+
+
+def presets(starts: str, condition: str) -> str:
+    """Return what follows FROM: defaults for the roles *starts* here, `s`, with role and database.
+
+    *condition* is what an option `c` of them is, such as "row_security=off".
+    """
+    return f"""pg_catalog.pg_db_role_setting s
             LEFT JOIN pg_catalog.pg_roles r ON r.oid = s.setrole
             LEFT JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase
             WHERE (s.setrole = 0 OR r.rolname IN ({starts}))
-              AND (s.setdatabase = 0 OR d.datname = current_database())
-              AND EXISTS (SELECT FROM unnest(s.setconfig) c
-                  WHERE lower(split_part(c, '=', 1)) = '{SETTING}'))
-    )::text"""
+                AND (s.setdatabase = 0 OR d.datname = pg_catalog.current_database())
+                AND EXISTS (SELECT FROM unnest(s.setconfig) c WHERE {condition})"""
 
 
 def _preparing() -> str:

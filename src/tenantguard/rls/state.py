@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "INVOKER",
+    "OWN_SCHEMAS",
     "Facts",
     "as_recordset",
     "ask",
+    "not_of_an_extension",
     "read_functions",
     "read_roles",
     "read_schemas",
@@ -98,6 +100,9 @@ _COLUMNS = """
      FROM json_array_elements_text(w.x) e(name) JOIN pg_catalog.pg_attribute ca
         ON ca.attrelid = k.oid AND ca.attname = e.name AND ca.attnum > 0 AND NOT ca.attisdropped)"""
 
+OWN_SCHEMAS = "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
+"""Schemas that are not PostgreSQL's own."""
+
 INVOKER = """coalesce((SELECT o.option_value::boolean
         FROM pg_catalog.pg_options_to_table({relation}.reloptions) o
         WHERE o.option_name = 'security_invoker'), false)"""
@@ -156,6 +161,13 @@ _SEQUENCES = f"""
             AND d.deptype IN ('a', 'i') AND d.classid = 'pg_catalog.pg_class'::regclass
             AND d.refclassid = 'pg_catalog.pg_class'::regclass
         UNION SELECT to_regclass(e.name)::oid FROM json_array_elements_text(w.q) e(name))))"""
+
+
+def not_of_an_extension(row: str, catalog: str) -> str:
+    """Return whether *row* of *catalog* was not brought by an extension."""
+    return f"""NOT EXISTS (SELECT FROM pg_catalog.pg_depend x
+        WHERE x.objid = {row}.oid AND x.deptype = 'e'
+            AND x.classid = 'pg_catalog.{catalog}'::pg_catalog.regclass)"""
 
 
 def ask(run: Run, question: str) -> Any:

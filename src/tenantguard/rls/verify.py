@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tenantguard.catalog import WRITTEN
 from tenantguard.catalog import Kind as TableKind
-from tenantguard.errors import sqlstate
+from tenantguard.errors import LOCK_NOT_AVAILABLE, LOST, sqlstate
 from tenantguard.findings import Finding
 from tenantguard.rls.comparing import APPLY, extra_policy, floors_hold, policy_findings
 from tenantguard.rls.dialect import dialect_of
@@ -40,8 +40,6 @@ __all__ = ["LOCKED", "privilege_excess", "switch_findings", "verify", "verify_ro
 
 _CLASSIFY = "Classify the table (`tenantguard tables` says how), or revoke the privilege."
 _WRITES = {"INSERT", "UPDATE", "DELETE"}
-_LOCK_NOT_AVAILABLE = "55P03"
-_LOST = ("08", "57P")
 
 LOCKED = Finding(
     "could-not-compare",
@@ -110,12 +108,12 @@ def verify_role(connection: Any, catalog: Catalog, roles: Roles) -> list[Finding
 
 
 def _is_locked(error: BaseException) -> bool:
-    return sqlstate(error) == _LOCK_NOT_AVAILABLE
+    return sqlstate(error) == LOCK_NOT_AVAILABLE
 
 
 def _is_lost(error: BaseException) -> bool:
     """Return whether the connection has ended, which says nothing of the policies."""
-    return (sqlstate(error) or _LOST[0]).startswith(_LOST)
+    return (sqlstate(error) or LOST[0]).startswith(LOST)
 
 
 def switch_findings(entry: Entry, facts: Facts | None) -> Iterator[Finding]:

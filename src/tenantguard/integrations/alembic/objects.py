@@ -19,36 +19,31 @@ __all__ = [
 _SETTING = "SELECT pg_catalog.set_config({}, {}, true)"
 
 
+@dataclass
+class _OfObject(TenantOperation):
+    kind: str
+    name: str
+    sql: Sequence[str] = field(kw_only=True)
+
+    def statements(self) -> Iterator[str]:
+        """Yield the SQL, with row-level security as it is elsewhere."""
+        yield from _with_row_security(self.sql)
+
+
 @operation
 @dataclass
-class CreateTenantObject(TenantOperation):
+class CreateTenantObject(_OfObject):
     """Run the SQL that makes *name*: a function, a view's option, or what encryption needs."""
 
     verb: ClassVar[str] = "create_tenant_object"
 
-    kind: str
-    name: str
-    sql: Sequence[str] = field(kw_only=True)
-
-    def statements(self) -> Iterator[str]:
-        """Yield the SQL, with row-level security as it is elsewhere."""
-        yield from _with_row_security(self.sql)
-
 
 @operation
 @dataclass
-class DropTenantObject(Unprotecting):
+class DropTenantObject(_OfObject, Unprotecting):
     """Run the SQL that restores what was there before *name*."""
 
     verb: ClassVar[str] = "drop_tenant_object"
-
-    kind: str
-    name: str
-    sql: Sequence[str] = field(kw_only=True)
-
-    def statements(self) -> Iterator[str]:
-        """Yield the SQL, with row-level security as it is elsewhere."""
-        yield from _with_row_security(self.sql)
 
 
 @operation

@@ -95,7 +95,7 @@ def test_what_no_value_becomes_is_refused_in_words(packed: bytes) -> None:
     """Authentic bytes of no type are an error of ours too."""
     field = field_of(kinds.JSON)
     assert field.context is not None
-    stored = KEYS.seal(field.context, packed, None)
+    stored = KEYS.seal(field.context, packed)
     with pytest.raises(DecryptionError, match="sealed as another type than what JSON can hold"):
         field.open(KEYS, stored)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -16,16 +17,21 @@ from test_kinds import ALL, VALUES, each_kind
 from tenantguard.columns import kinds
 from tenantguard.columns.field import Exact
 from tenantguard.crypto.format import (
+    HEADER_SIZE,
     INDEX_OFFSET,
     INDEX_SIZE,
+    LAYOUTS,
     MAGIC,
+    MAX_INDEXES,
     PLAIN,
     SEARCHABLE,
     FieldContext,
     _joined,
+    header_of,
     keyset_context,
     search_input,
 )
+from tenantguard.crypto.padding import to_multiple
 from tenantguard.crypto.tenant_keys import TenantKeys
 from tenantguard.errors import (
     DecryptionError,
@@ -35,6 +41,7 @@ from tenantguard.errors import (
 )
 
 KEYS, OTHERS = new_keys("a"), new_keys("b")
+PAD = partial(to_multiple, size=16)
 CONTEXT = FieldContext("patients", "name")
 EXAMPLES: dict[kinds.Kind, Any] = {
     kinds.STR: "",
@@ -47,6 +54,7 @@ EXAMPLES: dict[kinds.Kind, Any] = {
     kinds.UUID_: UUID(int=1),
     kinds.JSON: {"a": [1]},
 }
+HEADERS = (PLAIN, SEARCHABLE, *(header_of(number, padded=True) for number in (0, 1, MAX_INDEXES)))
 FIELDS = [field_of(kind, search) for kind in ALL for search in (None, exact(kind))]
 parts = st.lists(st.binary(max_size=12), max_size=5)
 labels = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6)
@@ -64,7 +72,7 @@ tenants = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size
 @example(stored=SEARCHABLE + bytes(INDEX_SIZE))
 def test_any_bytes_are_refused(stored: bytes) -> None:
     """What was never sealed is refused with an error of its own, after each header too."""
-    for header in (b"", MAGIC, PLAIN[:3], PLAIN, SEARCHABLE):
+    for header in (b"", MAGIC, PLAIN[:3], *HEADERS):
         for field in (FIELDS[0], FIELDS[-1]):
             with pytest.raises(DecryptionError):
                 field.open(KEYS, header + stored)
@@ -156,14 +164,68 @@ def test_magic_begins_no_text() -> None:
             (MAGIC + rest).decode()
 
 
+# Bits 1 and 3 are not known, and further indexes need a first.
+UNKNOWN = [flags for flags in range(256) if flags & 0x0A or (flags & 0xF0 and not flags & 1)]
+
+
 @pytest.mark.parametrize(
-    "header", [MAGIC + b"\x00\x00", MAGIC + b"\x02\x00", PLAIN[:3] + b"\x02", PLAIN[:3] + b"\xff"]
+    "header",
+    [MAGIC + b"\x00\x00", MAGIC + b"\x02\x00", *(PLAIN[:3] + bytes([each]) for each in UNKNOWN)],
+    ids=bytes.hex,
 )
 def test_unknown_versions_and_flags_are_refused(header: bytes) -> None:
     """A format to come is not taken for today's."""
-    stored = field_of(kinds.STR).seal(KEYS, "Anna")
-    with pytest.raises(NotEncryptedError, match=r"patients\.name .*newer version"):
-        KEYS.open(CONTEXT, header + stored[4:])
+    for indexes, pad in ((b"", None), (bytes(INDEX_SIZE * MAX_INDEXES), PAD)):
+        stored = KEYS.seal(CONTEXT, b"\x01Anna", indexes, pad)
+        with pytest.raises(NotEncryptedError, match=r"patients\.name .*newer version"):
+            KEYS.open(CONTEXT, header + stored[4:])
+
+
+def test_every_header_is_readable_or_unknown() -> None:
+    """The flags that are read are 17 numbers of indexes, each with padding and without."""
+    readable = {header[-1] for header in LAYOUTS}
+    assert readable.isdisjoint(UNKNOWN)
+    assert len(readable) == 2 * (MAX_INDEXES + 1) == 256 - len(UNKNOWN)
+    assert (header_of(0, padded=False), header_of(1, padded=False)) == (PLAIN, SEARCHABLE)
+
+
+@given(data=st.data())
+@repeatable
+def test_values_with_further_indexes_and_padding_open(data: st.DataObject) -> None:
+    """As many indexes as fit, and padding, are read back; the header says how many there are."""
+    number, plain = data.draw(st.integers(0, MAX_INDEXES)), data.draw(st.binary(max_size=40))
+    indexes = data.draw(st.binary(min_size=INDEX_SIZE * number, max_size=INDEX_SIZE * number))
+    pad = data.draw(st.sampled_from([None, PAD]))
+    stored = KEYS.seal(CONTEXT, plain, indexes, pad)
+    assert KEYS.open(CONTEXT, stored) == plain
+    assert stored[HEADER_SIZE:].startswith(indexes)
+    assert LAYOUTS[stored[:HEADER_SIZE]] == (HEADER_SIZE + len(indexes), pad is not None)
+    changed = data.draw(mutations(stored))
+    if changed != stored:
+        with pytest.raises(DecryptionError):
+            KEYS.open(CONTEXT, changed)
+
+
+@pytest.mark.parametrize("other", LAYOUTS, ids=bytes.hex)
+def test_header_is_authenticated(other: bytes) -> None:
+    """A value whose flags were changed, with indexes added or taken away, does not open."""
+    plain, index = PAD(b"\x01Anna"), bytes(INDEX_SIZE)
+    for number, pad in ((0, None), (2, None), (2, PAD)):
+        stored = KEYS.seal(CONTEXT, plain, index * number, pad)
+        begin, end = LAYOUTS[stored[:HEADER_SIZE]].end, LAYOUTS[other].end
+        moved = other + index * ((end - HEADER_SIZE) // INDEX_SIZE) + stored[begin:]
+        if moved != stored:
+            with pytest.raises(TamperedError):
+                KEYS.open(CONTEXT, moved)
+
+
+def test_wrong_padding_is_refused() -> None:
+    """Authentic bytes that are not padded as they say are an error of their own."""
+    for wrong in (b"", b"\x01Anna", b"\x01Anna\x80\x00\x01", bytes(16)):
+        # The padding of nothing, added as it is.
+        stored = KEYS.seal(CONTEXT, b"", b"", wrong.__add__)
+        with pytest.raises(TamperedError, match=r"patients\.name says that it is padded, and is"):
+            KEYS.open(CONTEXT, stored)
 
 
 # -- what is authenticated ----------------------------------------------------------------------

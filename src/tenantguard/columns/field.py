@@ -114,13 +114,13 @@ class Field:
             EncryptedValueError: If it is not of the column's type.
             KeyUnavailableError: If the tenant has no key that may seal.
         """
-        index = None if self.search is None else self.index(keys, value)
+        indexes = b"" if self.search is None else self.index(keys, value)
         try:
             packed = self.kind.pack(value)
         except _UNFIT:
             pass
         else:
-            return keys.seal(self.context or self._context(), packed, index)
+            return keys.seal(self.context or self._context(), packed, indexes)
         raise self._unfit(value)
 
     def index(self, keys: TenantKeys, value: Any) -> bytes:

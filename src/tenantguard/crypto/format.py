@@ -1,23 +1,31 @@
 """The stored format of a value, and what is authenticated with it. Both are final.
 
-    magic (2 bytes) | version | flags | blind index (16 bytes, if flags say so) | Tink ciphertext
+    magic (2 bytes) | version | flags | blind indexes (16 bytes each) | Tink ciphertext
 
-The blind index stands at the same bytes in every format to come, because a generated column reads
-it there. The magic is not the start of any UTF-8 text, so the database can refuse plaintext.
+Flags, from the lowest bit: 0 has a blind index; 1 is bound to its row; 2 is padded inside; 3 is
+free; 4 to 7 are the number of further indexes. Blind indexes stand at the same bytes in every
+format to come, because generated columns read them there. The magic is not the start of any UTF-8
+text, so the database can refuse plaintext.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = [
+    "FURTHER",
     "HEADER_SIZE",
     "INDEX_OFFSET",
     "INDEX_SIZE",
+    "LAYOUTS",
     "MAGIC",
+    "MAX_INDEXES",
     "PLAIN",
     "SEARCHABLE",
     "FieldContext",
+    "Layout",
+    "header_of",
     "keyset_context",
     "search_input",
 ]
@@ -31,8 +39,38 @@ SEARCHABLE = MAGIC + _VERSION + b"\x01"
 HEADER_SIZE = 4
 INDEX_SIZE = 16
 INDEX_OFFSET = HEADER_SIZE
+FURTHER = 0x10
+"""What a further blind index adds to the flags."""
+MAX_INDEXES = 16
 
+_INDEXED, _PADDED = 0x01, 0x04
 _MODE = b"column"
+
+
+class Layout(NamedTuple):
+    """How a value is stored, as its header says.
+
+    Attributes:
+        end: Where the blind indexes end and the ciphertext begins.
+        padded: Whether the plaintext is padded inside of the ciphertext.
+    """
+
+    end: int
+    padded: bool
+
+
+def header_of(indexes: int, *, padded: bool) -> bytes:
+    """Return the header of a value with that many blind *indexes*."""
+    flags = _INDEXED | FURTHER * (indexes - 1) if indexes else 0
+    return MAGIC + _VERSION + bytes([flags | _PADDED * padded])
+
+
+LAYOUTS = {
+    header_of(indexes, padded=padded): Layout(INDEX_OFFSET + INDEX_SIZE * indexes, padded)
+    for indexes in range(MAX_INDEXES + 1)
+    for padded in (False, True)
+}
+"""Each header that this version can read; every other is refused."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +81,7 @@ class FieldContext:
     column: str
 
     def associated_data(self, tenant: bytes, header: bytes) -> bytes:
-        """Return what is authenticated with each value of *tenant*; the blind index follows."""
+        """Return what is authenticated with each value of *tenant*; the blind indexes follow."""
         parts = (b"tenantguard value", header, tenant, *self._labels(), b"data", _MODE, b"")
         return _joined(*parts)
 

@@ -8,25 +8,31 @@ from typing import TYPE_CHECKING
 
 from tenantguard.crypto.format import (
     HEADER_SIZE,
-    INDEX_OFFSET,
     INDEX_SIZE,
+    LAYOUTS,
     PLAIN,
-    SEARCHABLE,
+    header_of,
     search_input,
 )
-from tenantguard.errors import KeyUnavailableError, NotEncryptedError, TenantShreddedError
+from tenantguard.crypto.padding import unpadded
+from tenantguard.errors import (
+    KeyUnavailableError,
+    NotEncryptedError,
+    TamperedError,
+    TenantShreddedError,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tenantguard.crypto.format import FieldContext
     from tenantguard.crypto.keysets import DataKeyset, IndexKeyset
 
 __all__ = ["TenantKeys"]
 
-_INDEX_END = INDEX_OFFSET + INDEX_SIZE
-
 
 class _Associated(dict["FieldContext", bytes]):
-    """What is authenticated with one tenant's values, by column; made when first needed."""
+    """What is authenticated with values of one tenant and header, by column; made when needed."""
 
     __slots__ = ("_header", "_tenant")
 
@@ -59,29 +65,37 @@ class TenantKeys:
     writable: bool = True
     shredded: bool = False
     expires: float = 0.0
-    _plain: _Associated = field(init=False)
-    _searchable: _Associated = field(init=False)
+    _known: dict[bytes, tuple[_Associated, int, bool]] = field(default_factory=dict, init=False)
 
-    def __post_init__(self) -> None:
-        self._plain = _Associated(self.tenant, PLAIN)
-        self._searchable = _Associated(self.tenant, SEARCHABLE)
+    def seal(
+        self,
+        context: FieldContext,
+        plaintext: bytes,
+        indexes: bytes = b"",
+        pad: Callable[[bytes], bytes] | None = None,
+    ) -> bytes:
+        """Return *plaintext* as it is stored: 37 bytes longer, and 16 for each blind index.
 
-    def seal(self, context: FieldContext, plaintext: bytes, index: bytes | None) -> bytes:
-        """Return *plaintext* as it is stored: 37 bytes longer, 53 with the blind *index*.
+        Args:
+            context: The column that the value belongs to.
+            plaintext: The value's bytes.
+            indexes: Its blind indexes, one after the other.
+            pad: Returns the plaintext padded, so that the stored length does not tell its own.
 
         Raises:
             KeyUnavailableError: If the tenant has no key that may seal.
             TenantShreddedError: If it was destroyed.
         """
-        if self.data is None or not self.writable:
+        # Without a keyset to search with an index is no value's; it would never be found.
+        if self.data is None or not self.writable or (indexes and self.searching is None):
             raise self._unavailable()
-        if index is None:
-            return PLAIN + self.data.seal(plaintext, self._plain[context])
-        if self.searching is None:
-            # The index is no value's; what has it would never be found.
-            raise self._unavailable()
-        associated = self._searchable[context] + index
-        return SEARCHABLE + index + self.data.seal(plaintext, associated)
+        header = PLAIN
+        if indexes or pad is not None:
+            header = header_of(len(indexes) // INDEX_SIZE, padded=pad is not None)
+        if pad is not None:
+            plaintext = pad(plaintext)
+        associated, _, _ = self._known.get(header) or self._format(header, context)
+        return header + indexes + self.data.seal(plaintext, associated[context] + indexes)
 
     def open(self, context: FieldContext, stored: bytes) -> bytes:
         """Return the plaintext of *stored*.
@@ -96,16 +110,21 @@ class TenantKeys:
         if self.data is None:
             raise self._unavailable()
         header = stored[:HEADER_SIZE]
-        if header == PLAIN:
-            return self.data.open(stored[HEADER_SIZE:], self._plain[context], context)
-        if header == SEARCHABLE:
-            associated = self._searchable[context] + stored[INDEX_OFFSET:_INDEX_END]
-            return self.data.open(stored[_INDEX_END:], associated, context)
-        raise NotEncryptedError(
-            f"Column {context.table}.{context.column} holds something that is not a sealed value "
-            "of a format that this version knows. It was written past the column's type, or by a "
-            "newer version of tenantguard."
-        )
+        associated, end, padded = self._known.get(header) or self._format(header, context)
+        authenticated = associated[context] + stored[HEADER_SIZE:end]
+        plaintext = self.data.open(stored[end:], authenticated, context)
+        return _without_padding(plaintext, context) if padded else plaintext
+
+    def _format(self, header: bytes, context: FieldContext) -> tuple[_Associated, int, bool]:
+        layout = LAYOUTS.get(header)
+        if layout is None:
+            raise NotEncryptedError(
+                f"Column {context.table}.{context.column} holds something that is not a sealed "
+                "value of a format that this version knows. It was written past the column's "
+                "type, or by a newer version of tenantguard."
+            )
+        known = _Associated(self.tenant, header), layout.end, layout.padded
+        return self._known.setdefault(header, known)
 
     def index(self, prefix: bytes, normalized: bytes) -> bytes:
         """Return the blind index of *normalized*.
@@ -135,3 +154,14 @@ class TenantKeys:
             "made it, try again; else the tenant's rows in tenantguard_keys were lost: restore "
             "them from a backup."
         )
+
+
+def _without_padding(padded: bytes, context: FieldContext) -> bytes:
+    plaintext = unpadded(padded)
+    if plaintext is None:
+        raise TamperedError(
+            f"A value of column {context.table}.{context.column} says that it is padded, and is "
+            "not: something else than tenantguard has sealed it with the tenant's key. Restore "
+            "the value from a backup, and find out who has the key."
+        )
+    return plaintext

@@ -7,6 +7,7 @@ import importlib
 import click
 
 from tenantguard.cli.doctor import doctor
+from tenantguard.cli.encrypt import encrypt
 from tenantguard.cli.keys import keys
 from tenantguard.cli.migrate import migrate
 from tenantguard.cli.outcome import could_not_look
@@ -53,6 +54,7 @@ main.add_command(tables)
 main.add_command(rls)
 main.add_command(migrate)
 main.add_command(keys)
+main.add_command(encrypt)
 main.add_command(prove_command)
 
 

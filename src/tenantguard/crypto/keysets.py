@@ -66,6 +66,13 @@ class DataKeyset:
         self._aead = handle.primitive(aead.Aead)
         self.seal: Callable[[bytes, bytes], bytes] = self._aead.encrypt
 
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The numbers of its keys, as the values have them; first that of the key that seals."""
+        info = self._handle.keyset_info()
+        others = (each.key_id for each in info.key_info if each.key_id != info.primary_key_id)
+        return info.primary_key_id, *others
+
     def open(
         self, ciphertext: bytes, associated_data: bytes, column: FieldContext | None = None
     ) -> bytes:

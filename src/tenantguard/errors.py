@@ -19,7 +19,7 @@ TenantGuardError
 │   ├── EncryptedQueryError     a question that ciphertext cannot answer
 │   └── DecryptionError
 │       ├── UnknownKeyError     sealed with a key that the tenant's keyset does not have
-│       ├── TamperedError       altered, or moved from another tenant, table or column
+│       ├── TamperedError       altered, or moved from another tenant, table, column or row
 │       └── NotEncryptedError   not a value that was sealed
 └── PolicyDriftError            the database's policies are not what the models ask for
 ```
@@ -132,7 +132,7 @@ class UnknownKeyError(DecryptionError):
 
 
 class TamperedError(DecryptionError):
-    """The value was altered, or sealed for another tenant, table or column."""
+    """The value was altered, or sealed for another tenant, table, column or row."""
 
 
 class NotEncryptedError(DecryptionError):

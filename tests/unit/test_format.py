@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from functools import partial
 from typing import Any
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from sealing import exact, field_of, new_keys, repeatable
-from test_kinds import ALL, VALUES, each_kind
+from test_kinds import ALL, SEVERITY, VALUES, Severity, each_kind
 
 from tenantguard.columns import kinds
 from tenantguard.columns.field import Exact
@@ -49,11 +49,17 @@ EXAMPLES: dict[kinds.Kind, Any] = {
     kinds.INT: 2**64,
     kinds.DECIMAL: Decimal("1.10"),
     kinds.DATE: date(2026, 11, 22),
+    kinds.FLOAT: 0.1,
     kinds.DATETIME: datetime(2026, 11, 22, tzinfo=UTC),
+    kinds.TIME: time(12, 30, tzinfo=UTC),
     kinds.BOOL: True,
     kinds.UUID_: UUID(int=1),
     kinds.JSON: {"a": [1]},
+    kinds.DICT: {"a": [1]},
+    kinds.LIST: [{"a": 1}],
+    SEVERITY: Severity.MILD,
 }
+BOUND = header_of(0, padded=False, bound=True)
 HEADERS = (PLAIN, SEARCHABLE, *(header_of(number, padded=True) for number in (0, 1, MAX_INDEXES)))
 FIELDS = [field_of(kind, search) for kind in ALL for search in (None, exact(kind))]
 parts = st.lists(st.binary(max_size=12), max_size=5)
@@ -164,8 +170,8 @@ def test_magic_begins_no_text() -> None:
             (MAGIC + rest).decode()
 
 
-# Bits 1 and 3 are not known, and further indexes need a first.
-UNKNOWN = [flags for flags in range(256) if flags & 0x0A or (flags & 0xF0 and not flags & 1)]
+# Bit 3 is not known, and further indexes need a first.
+UNKNOWN = [flags for flags in range(256) if flags & 0x08 or (flags & 0xF0 and not flags & 1)]
 
 
 @pytest.mark.parametrize(
@@ -182,10 +188,10 @@ def test_unknown_versions_and_flags_are_refused(header: bytes) -> None:
 
 
 def test_every_header_is_readable_or_unknown() -> None:
-    """The flags that are read are 17 numbers of indexes, each with padding and without."""
+    """The flags that are read are 17 numbers of indexes, padded or not, and bound or not."""
     readable = {header[-1] for header in LAYOUTS}
     assert readable.isdisjoint(UNKNOWN)
-    assert len(readable) == 2 * (MAX_INDEXES + 1) == 256 - len(UNKNOWN)
+    assert len(readable) == 4 * (MAX_INDEXES + 1) == 256 - len(UNKNOWN)
     assert (header_of(0, padded=False), header_of(1, padded=False)) == (PLAIN, SEARCHABLE)
 
 
@@ -196,27 +202,48 @@ def test_values_with_further_indexes_and_padding_open(data: st.DataObject) -> No
     number, plain = data.draw(st.integers(0, MAX_INDEXES)), data.draw(st.binary(max_size=40))
     indexes = data.draw(st.binary(min_size=INDEX_SIZE * number, max_size=INDEX_SIZE * number))
     pad = data.draw(st.sampled_from([None, PAD]))
-    stored = KEYS.seal(CONTEXT, plain, indexes, pad)
-    assert KEYS.open(CONTEXT, stored) == plain
+    row = data.draw(st.one_of(st.none(), st.binary(max_size=20)))
+    stored = KEYS.seal(CONTEXT, plain, indexes, pad, row)
+    assert KEYS.open(CONTEXT, stored, row) == plain
     assert stored[HEADER_SIZE:].startswith(indexes)
-    assert LAYOUTS[stored[:HEADER_SIZE]] == (HEADER_SIZE + len(indexes), pad is not None)
+    layout = HEADER_SIZE + len(indexes), pad is not None, row is not None
+    assert LAYOUTS[stored[:HEADER_SIZE]] == layout
     changed = data.draw(mutations(stored))
     if changed != stored:
         with pytest.raises(DecryptionError):
-            KEYS.open(CONTEXT, changed)
+            KEYS.open(CONTEXT, changed, row)
+
+
+@given(row=st.binary(max_size=20), other=st.one_of(st.none(), st.binary(max_size=20)))
+@repeatable
+@example(row=b"", other=None)
+@example(row=b"", other=b"\0\0\0\0")
+def test_value_opens_in_its_row_only(row: bytes, other: bytes | None) -> None:
+    """A value that is bound to its row opens neither in another nor without one."""
+    for indexes, pad in ((b"", None), (bytes(INDEX_SIZE), None), (bytes(2 * INDEX_SIZE), PAD)):
+        stored = KEYS.seal(CONTEXT, b"\x01Anna", indexes, pad, row)
+        assert KEYS.open(CONTEXT, stored, row) == b"\x01Anna"
+        if other != row:
+            with pytest.raises(TamperedError):
+                KEYS.open(CONTEXT, stored, other)
+    with pytest.raises(TamperedError, match=r"patients\.name is bound to its row, and the column"):
+        KEYS.open(CONTEXT, stored)
+    with pytest.raises(TamperedError, match=r"patients\.name is not bound to its row, as the"):
+        KEYS.open(CONTEXT, KEYS.seal(CONTEXT, b"\x01Anna"), row)
 
 
 @pytest.mark.parametrize("other", LAYOUTS, ids=bytes.hex)
 def test_header_is_authenticated(other: bytes) -> None:
     """A value whose flags were changed, with indexes added or taken away, does not open."""
     plain, index = PAD(b"\x01Anna"), bytes(INDEX_SIZE)
-    for number, pad in ((0, None), (2, None), (2, PAD)):
-        stored = KEYS.seal(CONTEXT, plain, index * number, pad)
+    for number, pad, row in ((0, None, None), (2, None, b"1"), (2, PAD, None)):
+        stored = KEYS.seal(CONTEXT, plain, index * number, pad, row)
         begin, end = LAYOUTS[stored[:HEADER_SIZE]].end, LAYOUTS[other].end
         moved = other + index * ((end - HEADER_SIZE) // INDEX_SIZE) + stored[begin:]
         if moved != stored:
-            with pytest.raises(TamperedError):
-                KEYS.open(CONTEXT, moved)
+            for place in (row, b"1", None):
+                with pytest.raises(TamperedError):
+                    KEYS.open(CONTEXT, moved, place)
 
 
 def test_wrong_padding_is_refused() -> None:
@@ -258,7 +285,7 @@ def test_no_list_begins_another_of_its_length(one: list[bytes], other: list[byte
 @repeatable
 def test_associated_data_names_one_place(data: st.DataObject) -> None:
     """Another tenant, table, column or header gives other associated data."""
-    place = st.tuples(labels, labels, tenants, st.sampled_from([PLAIN, SEARCHABLE]))
+    place = st.tuples(labels, labels, tenants, st.sampled_from([PLAIN, SEARCHABLE, BOUND]))
     one, other = data.draw(place), data.draw(place)
     first, second = (
         FieldContext(table, column).associated_data(tenant, header)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 __all__ = [
+    "BOUND",
     "FURTHER",
     "HEADER_SIZE",
     "INDEX_OFFSET",
@@ -25,6 +26,7 @@ __all__ = [
     "SEARCHABLE",
     "FieldContext",
     "Layout",
+    "bound_to",
     "header_of",
     "keyset_context",
     "search_input",
@@ -43,8 +45,10 @@ FURTHER = 0x10
 """What a further blind index adds to the flags."""
 MAX_INDEXES = 16
 
+BOUND = 0x02
+"""What the flags of a value have that is bound to its row."""
+
 _INDEXED, _PADDED = 0x01, 0x04
-_MODE = b"column"
 
 
 class Layout(NamedTuple):
@@ -53,22 +57,27 @@ class Layout(NamedTuple):
     Attributes:
         end: Where the blind indexes end and the ciphertext begins.
         padded: Whether the plaintext is padded inside of the ciphertext.
+        bound: Whether the value opens in its row only.
     """
 
     end: int
     padded: bool
+    bound: bool
 
 
-def header_of(indexes: int, *, padded: bool) -> bytes:
+def header_of(indexes: int, *, padded: bool, bound: bool = False) -> bytes:
     """Return the header of a value with that many blind *indexes*."""
     flags = _INDEXED | FURTHER * (indexes - 1) if indexes else 0
-    return MAGIC + _VERSION + bytes([flags | _PADDED * padded])
+    return MAGIC + _VERSION + bytes([flags | _PADDED * padded | BOUND * bound])
 
 
 LAYOUTS = {
-    header_of(indexes, padded=padded): Layout(INDEX_OFFSET + INDEX_SIZE * indexes, padded)
-    for indexes in range(MAX_INDEXES + 1)
+    header_of(number, padded=padded, bound=bound): Layout(
+        INDEX_OFFSET + INDEX_SIZE * number, padded, bound
+    )
+    for number in range(MAX_INDEXES + 1)
     for padded in (False, True)
+    for bound in (False, True)
 }
 """Each header that this version can read; every other is refused."""
 
@@ -81,9 +90,12 @@ class FieldContext:
     column: str
 
     def associated_data(self, tenant: bytes, header: bytes) -> bytes:
-        """Return what is authenticated with each value of *tenant*; the blind indexes follow."""
-        parts = (b"tenantguard value", header, tenant, *self._labels(), b"data", _MODE, b"")
-        return _joined(*parts)
+        """Return what is authenticated with each value of *tenant*; the blind indexes follow.
+
+        If *header* says that values are bound to their rows, `bound_to` follows first.
+        """
+        mode = (b"row",) if header[-1] & BOUND else (b"column", b"")
+        return _joined(b"tenantguard value", header, tenant, *self._labels(), b"data", *mode)
 
     def search_prefix(self, normalizer: str) -> bytes:
         """Return what the blind index is computed of, before the normalised value."""
@@ -91,6 +103,11 @@ class FieldContext:
 
     def _labels(self) -> tuple[bytes, bytes]:
         return self.table.encode(), self.column.encode()
+
+
+def bound_to(row: bytes) -> bytes:
+    """Return what binds a value to *row*, the bytes of its row's primary key."""
+    return len(row).to_bytes(4, "big") + row
 
 
 def search_input(prefix: bytes, normalized: bytes) -> bytes:

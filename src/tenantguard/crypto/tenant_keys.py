@@ -11,6 +11,7 @@ from tenantguard.crypto.format import (
     INDEX_SIZE,
     LAYOUTS,
     PLAIN,
+    bound_to,
     header_of,
     search_input,
 )
@@ -65,7 +66,9 @@ class TenantKeys:
     writable: bool = True
     shredded: bool = False
     expires: float = 0.0
-    _known: dict[bytes, tuple[_Associated, int, bool]] = field(default_factory=dict, init=False)
+    _known: dict[bytes, tuple[_Associated, int, bool, bool]] = field(
+        default_factory=dict, init=False
+    )
 
     def seal(
         self,
@@ -73,6 +76,7 @@ class TenantKeys:
         plaintext: bytes,
         indexes: bytes = b"",
         pad: Callable[[bytes], bytes] | None = None,
+        row: bytes | None = None,
     ) -> bytes:
         """Return *plaintext* as it is stored: 37 bytes longer, and 16 for each blind index.
 
@@ -81,6 +85,7 @@ class TenantKeys:
             plaintext: The value's bytes.
             indexes: Its blind indexes, one after the other.
             pad: Returns the plaintext padded, so that the stored length does not tell its own.
+            row: The bytes of the row's primary key, if the value is to open there only.
 
         Raises:
             KeyUnavailableError: If the tenant has no key that may seal.
@@ -90,32 +95,40 @@ class TenantKeys:
         if self.data is None or not self.writable or (indexes and self.searching is None):
             raise self._unavailable()
         header = PLAIN
-        if indexes or pad is not None:
-            header = header_of(len(indexes) // INDEX_SIZE, padded=pad is not None)
+        if indexes or pad is not None or row is not None:
+            number, bound = len(indexes) // INDEX_SIZE, row is not None
+            header = header_of(number, padded=pad is not None, bound=bound)
         if pad is not None:
             plaintext = pad(plaintext)
-        associated, _, _ = self._known.get(header) or self._format(header, context)
-        return header + indexes + self.data.seal(plaintext, associated[context] + indexes)
+        associated, *_ = self._known.get(header) or self._format(header, context)
+        authenticated = associated[context]
+        if row is not None:
+            authenticated += bound_to(row)
+        return header + indexes + self.data.seal(plaintext, authenticated + indexes)
 
-    def open(self, context: FieldContext, stored: bytes) -> bytes:
-        """Return the plaintext of *stored*.
+    def open(self, context: FieldContext, stored: bytes, row: bytes | None = None) -> bytes:
+        """Return the plaintext of *stored*, a value of *row* if it is bound to its row.
 
         Raises:
             NotEncryptedError: If it does not have the stored format.
             UnknownKeyError: If it was sealed with another tenant's key.
-            TamperedError: If it was altered, or sealed for another tenant, table or column.
+            TamperedError: If it was altered, or sealed for another tenant, table, column or row,
+                or is bound to its row and is opened without, or the other way round.
             KeyUnavailableError: If the tenant has no key.
             TenantShreddedError: If it was destroyed.
         """
         if self.data is None:
             raise self._unavailable()
         header = stored[:HEADER_SIZE]
-        associated, end, padded = self._known.get(header) or self._format(header, context)
-        authenticated = associated[context] + stored[HEADER_SIZE:end]
+        associated, end, padded, bound = self._known.get(header) or self._format(header, context)
+        authenticated = associated[context]
+        if bound or row is not None:
+            authenticated += _place(row, context, bound=bound)
+        authenticated += stored[HEADER_SIZE:end]
         plaintext = self.data.open(stored[end:], authenticated, context)
         return _without_padding(plaintext, context) if padded else plaintext
 
-    def _format(self, header: bytes, context: FieldContext) -> tuple[_Associated, int, bool]:
+    def _format(self, header: bytes, context: FieldContext) -> tuple[_Associated, int, bool, bool]:
         layout = LAYOUTS.get(header)
         if layout is None:
             raise NotEncryptedError(
@@ -123,7 +136,7 @@ class TenantKeys:
                 "value of a format that this version knows. It was written past the column's "
                 "type, or by a newer version of tenantguard."
             )
-        known = _Associated(self.tenant, header), layout.end, layout.padded
+        known = _Associated(self.tenant, header), layout.end, layout.padded, layout.bound
         return self._known.setdefault(header, known)
 
     def index(self, prefix: bytes, normalized: bytes) -> bytes:
@@ -154,6 +167,21 @@ class TenantKeys:
             "made it, try again; else the tenant's rows in tenantguard_keys were lost: restore "
             "them from a backup."
         )
+
+
+def _place(row: bytes | None, context: FieldContext, *, bound: bool) -> bytes:
+    """Return what binds a value to *row*; refuse a value that is bound otherwise."""
+    if row is not None and bound:
+        return bound_to(row)
+    name = f"{context.table}.{context.column}"
+    raise TamperedError(
+        f"A value of column {name} is bound to its row, and the column is not declared so. Declare "
+        "it with bind='row', or look for rows that were copied or edited by hand."
+        if bound
+        else f"A value of column {name} is not bound to its row, as the column is declared. If it "
+        "was sealed before bind='row' was added, accept it with accepts='column' until all are "
+        "sealed anew; else look for rows that were copied or edited by hand."
+    )
 
 
 def _without_padding(padded: bytes, context: FieldContext) -> bytes:

@@ -62,6 +62,10 @@ def _render_hidden(_element: Hidden, compiler: Any, **kwargs: Any) -> str:
 
 WRONG: dict[str, tuple[Any, str]] = {
     "unplaced table": (select(text("name")).select_from(Hidden()), "stands where tenantguard can"),
+    "unplaced beside placed": (
+        select(PATIENTS.c.id).select_from(Hidden()),
+        "stands where tenantguard can",
+    ),
     "undecided table": (select(table("leftovers", column("id"))), "is not classified"),
     "untenanted table": (select(Migration), "declared untenanted"),
     "shared table": (insert(Material).values(name="x"), r"\(shared\) is read only"),

@@ -113,7 +113,6 @@ class TenantCompiler(TextWatch):
         """Render a join; a LEFT JOIN's right side is scoped in its ON."""
         reads = nullable_leaves(join)
         reads.where = [leaf for leaf in reads.where if id(leaf.rendered) not in self._inline]
-        reads.inline = [leaf for leaf in reads.inline if id(leaf.rendered) not in self._inline]
         predicates = self._place(reads, (join.onclause,))
         if predicates:
             join = copy_with(join, onclause=and_(*predicates, *closed([join.onclause])))

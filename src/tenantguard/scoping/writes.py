@@ -120,7 +120,8 @@ class Writes:
                 state._dict_parameters or {},  # noqa: SLF001
                 target,
             )
-            state._no_parameters = not state._dict_parameters  # noqa: SLF001
+            # Compiled without values, SQLAlchemy would take a parameter for each column, unchecked.
+            state._no_parameters = False  # noqa: SLF001
         return compiled_as(statement, state)
 
     def note_supplied(
@@ -149,6 +150,8 @@ class Writes:
         self.table = target.entry.name
         row = state._dict_parameters or {}  # noqa: SLF001
         _refuse_hidden(row, target)
+        # As in `stamped_insert`.
+        state._no_parameters = False  # noqa: SLF001
         changes = [
             column
             for column in target.columns
@@ -158,7 +161,6 @@ class Writes:
         ]
         if changes:
             state._dict_parameters = self._stamped_row(compiler, row, target, only=changes)  # noqa: SLF001
-            state._no_parameters = False  # noqa: SLF001
             ordered = getattr(state, "_ordered_values", None)
             if ordered is not None:
                 state._ordered_values = list(state._dict_parameters.items())  # noqa: SLF001
@@ -169,7 +171,6 @@ class Writes:
         The division is by zero exactly where the row in conflict is not *own*; the error is
         translated when it arrives.
         """
-        self.table = target.entry.name
         pairs = _pairs(on_conflict.update_values_to_set)
         _refuse_hidden((key for key, _ in pairs), target)
         changes = [self._conflicting(pair, target) for pair in pairs]

@@ -25,6 +25,7 @@ from tenantguard.errors import (
     ConfigurationError,
     CrossTenantError,
     DecryptionError,
+from tenantguard.crypto.keyring import Keyring
     EncryptedQueryError,
     EncryptedValueError,
     EncryptionError,
@@ -66,6 +67,7 @@ __all__ = [
     "Roles",
     "SigningFile",
     "TamperedError",
+    "Keyring",
     "TenantGuard",
     "TenantGuardError",
     "TenantNotSetError",

@@ -20,6 +20,7 @@ from tenantguard.binding import ask
 from tenantguard.binding.literal import sql_literal
 from tenantguard.context import active_tenant
 from tenantguard.crypto.format import keyset_context
+from tenantguard.crypto.keyring import provider_of
 from tenantguard.crypto.tenant_keys import TenantKeys
 from tenantguard.errors import KeyUnavailableError, TenantNotSetError, sqlstate
 from tenantguard.keytable import PURPOSES
@@ -51,7 +52,7 @@ class Keystore:
     """The keys of all tenants in one database.
 
     Args:
-        provider: Where the key-encryption key is.
+        provider: Where the key-encryption key is; a `Keyring` has several.
         catalog: The application's tables.
         tenant: Returns the active tenant's canonical id as text; None if no tenant is active.
     """
@@ -179,12 +180,13 @@ class Keystore:
         for purpose, uri, wrapped, check, state, _ in rows:
             if state == "destroyed":
                 return TenantKeys(tenant.encode(), shredded=True)
-            if uri != self._provider.uri:
+            provider = provider_of(self._provider, uri)
+            if provider is None:
                 raise KeyUnavailableError(
                     "The tenant's keys are wrapped by another key-encryption key, or another "
                     "environment's, than TenantGuard(keys=…) has. `tenantguard keys list` names it."
                 )
-            parts = (bytes(wrapped or b""), bytes(check or b""), self._provider.kek)
+            parts = (bytes(wrapped or b""), bytes(check or b""), provider.kek)
             context = self._context(tenant, purpose)
             if purpose == "data":
                 keys.data = keysets.open_data_keyset(*parts, context)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import sys
-import uuid
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
+from key_commands import IDS, C, assert_could_not_look, serve
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 from vault import A, B, Patient, Visit, make_guard
@@ -21,96 +19,14 @@ from tenantguard.cli.key_rows import read_tenants, verify
 from tenantguard.crypto.keyfile import make_key_file
 
 if TYPE_CHECKING:
+    import uuid
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from key_commands import Keys
     from sqlalchemy import URL
-    from vault import Vault
 
     from tenantguard.crypto.keyfile import KeyProvider
-
-MODULE = "cli_vault_guard"
-C = uuid.UUID("cccccccc-0000-4000-8000-00000000000c")
-IDS = re.compile("|".join(map(str, (A, B, C))))
-
-
-@pytest.fixture
-def keys(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> Iterator[Keys]:
-    """The commands on a vault with the tenants A and B and no keysets."""
-    vault.run("DELETE FROM tenantguard_keys")
-    serve(monkeypatch, guard=vault.another_guard())
-    yield Keys(vault)
-    vault.run("DELETE FROM patients")
-    vault.run("DELETE FROM tenantguard_keys")
-    vault.run("DELETE FROM practices WHERE id NOT IN (:a, :b)", a=A, b=B)
-
-
-def serve(monkeypatch: pytest.MonkeyPatch, **guards: TenantGuard) -> None:
-    """Let the commands find *guards*."""
-    module = ModuleType(MODULE)
-    vars(module).update(guards)
-    monkeypatch.setitem(sys.modules, MODULE, module)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-
-
-class Keys:
-    """Runs the commands as a superuser, or as *login*."""
-
-    def __init__(self, vault: Vault) -> None:
-        self.vault = vault
-
-    def __call__(self, *arguments: str, url: URL | None = None) -> Result:
-        address = (url or self.vault.admin.url).render_as_string(hide_password=False)
-        return CliRunner().invoke(
-            main,
-            ["keys", *arguments, "--guard", f"{MODULE}:guard"],
-            env={"TENANTGUARD_ADMIN_URL": address},
-        )
-
-    def json(self, *arguments: str, code: int = 0) -> dict[str, Any]:
-        result = self(*arguments, "--format", "json")
-        assert result.exit_code == code, result.output
-        document: dict[str, Any] = json.loads(result.stdout)
-        assert document["version"] == 1
-        return document
-
-    def rows(self) -> list[tuple[Any, ...]]:
-        return [
-            tuple(map(str, row))
-            for row in self.vault.run(
-                "SELECT tenant_id, purpose, kek_uri, encode(wrapped, 'hex') FROM tenantguard_keys "
-                "ORDER BY 1, 2"
-            )
-        ]
-
-    def add_tenant(self, tenant: uuid.UUID) -> None:
-        self.vault.run("INSERT INTO practices VALUES (:id)", id=tenant)
-
-
-@pytest.fixture
-def login(keys: Keys) -> Iterator[Callable[..., URL]]:
-    """Makes a login that is granted roles; returns its address."""
-    url, made = keys.vault.admin.url, f"{keys.vault.admin.url.database}_login"
-
-    def make(*granted: str) -> URL:
-        keys.vault.run(f'CREATE ROLE "{made}" LOGIN')
-        for role in granted:
-            keys.vault.run(f'GRANT "{role}" TO "{made}"')
-        return url.set(username=made)
-
-    yield make
-    me = url.username or ""
-    keys.vault.run(f'REASSIGN OWNED BY "{made}" TO "{me}"')
-    keys.vault.run(f'DROP OWNED BY "{made}"')
-    keys.vault.run(f'DROP ROLE "{made}"')
-
-
-def assert_could_not_look(result: Result, pattern: str) -> None:
-    """One line on stderr that says what to do, and 2."""
-    assert result.exit_code == 2, result.output
-    assert result.stdout == ""
-    assert re.fullmatch(rf"tenantguard: .*{pattern}.*\n", result.stderr), result.stderr
-
 
 # -- init -----------------------------------------------------------------------------------------
 

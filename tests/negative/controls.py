@@ -429,6 +429,21 @@ PSYCOPG2 = "tenantguard.binding.psycopg2:TenantConnection"
 ASYNCPG = "tenantguard.binding.asyncpg"
 
 
+def _overwriting() -> None:
+    """Let commands change a keyset whatever became of it since they read it."""
+    from tenantguard.cli.key_changing import KeyTable  # noqa: PLC0415
+
+    update, seen = KeyTable._update, " AND k.generation = v.seen AND k.wrapped = v.old"
+
+    def written(self: KeyTable, *given: Any) -> str:
+        statement = update(self, *given)
+        if seen not in statement:
+            raise AttributeError("the statement does not compare: the control is out of date")
+        return statement.replace(seen, "")
+
+    KeyTable._update = written  # type: ignore[method-assign]
+
+
 def _one_tenants_keys() -> None:
     """Let the cache of keys answer with whatever it has."""
     from tenantguard.keystore import Keystore  # noqa: PLC0415
@@ -950,6 +965,9 @@ CONTROLS = {
     ),
     "keysets are opened": Control(
         _attribute("tenantguard.cli.key_rows", "_opens", lambda *_: True), KEYS, "are_verified"
+    ),
+    "changed keysets are not overwritten": Control(
+        _overwriting, "tests/db/test_keys_rewrap.py", "restored_row"
     ),
     "lost keysets are found": Control(
         _attribute("tenantguard.rls.values", "_any_filled", lambda *_: "false"),

@@ -24,6 +24,8 @@ __all__ = ["Made", "make_keys", "writing_role"]
 _ITS_OWN = ("40",)
 """Classes of SQLSTATE that say something of one transaction; others would meet the next too."""
 
+_ACTS = {"INSERT": "add", "UPDATE": "change"}
+
 _AS_IT_IS = "SET LOCAL row_security = off"
 """What a policy would filter is an error then."""
 
@@ -43,18 +45,23 @@ class Made:
     stopped: str | None = None
 
 
-def writing_role(guard: TenantGuard, engine: Engine) -> str:
-    """Return the statement with which a transaction may add keysets of every tenant.
+def writing_role(guard: TenantGuard, engine: Engine, privilege: str = "INSERT") -> str:
+    """Return the statement with which a transaction may write keysets of every tenant.
+
+    Args:
+        guard: Whose roles and table of keys they are.
+        engine: With the admin address.
+        privilege: What the transaction needs beside SELECT.
 
     Raises:
         ConfigurationError: If the engine's login may not.
     """
     for statement in (_AS_IT_IS, f"SET LOCAL ROLE {quote(guard.roles.maintenance)}"):
-        if _may_add(guard, engine, statement):
+        if _may_write(guard, engine, statement, privilege):
             return statement
     raise ConfigurationError(
-        "The role of the admin address may not add keys of all tenants. Give the address of a "
-        "superuser, or of a login that is granted the maintenance role."
+        f"The role of the admin address may not {_ACTS[privilege]} keys of all tenants. Give the "
+        "address of a superuser, or of a login that is granted the maintenance role."
     )
 
 
@@ -83,22 +90,22 @@ def _end(error: DBAPIError) -> str:
     return reason_of(error)
 
 
-def _may_add(guard: TenantGuard, engine: Engine, statement: str) -> bool:
+def _may_write(guard: TenantGuard, engine: Engine, statement: str, privilege: str) -> bool:
     with engine.connect() as connection:
         try:
             connection.exec_driver_sql(statement)
         except DBAPIError:
             # The role does not exist, or the login may not take it.
             return False
-        return _adds(connection, guard, restricted=statement != _AS_IT_IS)
+        return _writes(connection, guard, privilege, restricted=statement != _AS_IT_IS)
 
 
-def _adds(connection: Connection, guard: TenantGuard, *, restricted: bool) -> bool:
+def _writes(connection: Connection, guard: TenantGuard, what: str, *, restricted: bool) -> bool:
     """Return whether the current role may; *restricted*: by a policy that lets it see all."""
     table = f"{plain_literal(qualified(key_target(guard)))}::regclass"
     question = (
         f"SELECT pg_catalog.has_table_privilege({table}, 'SELECT') "
-        f"AND pg_catalog.has_table_privilege({table}, 'INSERT') "
+        f"AND pg_catalog.has_table_privilege({table}, '{what}') "
         f"AND ({restricted} OR NOT pg_catalog.row_security_active({table}))"
     )
     options = {"no_parameters": True}

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tenantguard.cli.key_rows import Tenant
     from tenantguard.findings import Finding
 
-__all__ = ["VERSION", "Seen", "write_list", "write_made"]
+__all__ = ["VERSION", "Seen", "listed_findings", "write_findings", "write_list", "write_made"]
 
 VERSION = 1
 
@@ -53,6 +53,11 @@ class Seen:
         self.verified = verified
         self.registered = sum(tenant.registered for tenant in tenants)
         self.without = _without(tenants)
+        self.waiting = sum(
+            keyset.kek_uri != uri and keyset.state != "destroyed"
+            for tenant in tenants
+            for keyset in tenant.keysets
+        )
 
     @property
     def hint(self) -> str | None:
@@ -71,6 +76,11 @@ class Seen:
         if self.uri is None:
             return "Not compared with a key."
         opened = ", and it opens them" if self.verified else "; --verify opens them with it"
+        if self.waiting:
+            return (
+                f"{self.waiting:,} keysets are wrapped by a previous key of the guard's{opened}. "
+                "`tenantguard keys rewrap` wraps them by the current one."
+            )
         return f"All keysets are wrapped by the guard's key{opened}."
 
 
@@ -85,7 +95,7 @@ def write_list(seen: Seen, missed: list[str], *, output: str, named: bool) -> No
             "verified": seen.verified,
             "keys": [dict(zip(_GROUPED, group, strict=True)) for group in _groups(seen.tenants)],
             "listed": [_entry(tenant) for tenant in seen.tenants] if named else None,
-            "findings": _listed(seen.findings),
+            "findings": listed_findings(seen.findings),
             "not_looked_at": missed,
         }
         click.echo(json.dumps(document, indent=2))
@@ -95,7 +105,7 @@ def write_list(seen: Seen, missed: list[str], *, output: str, named: bool) -> No
     click.echo(f"{seen.registered:,} tenants in the registry, {seen.without:,} without keys.")
     if seen.hint:
         click.echo(seen.hint)
-    _write_findings(seen.findings)
+    write_findings(seen.findings)
     click.echo(seen.verdict)
 
 
@@ -119,11 +129,11 @@ def write_made(
                 {"reason": reason, "tenants": len(ids), "listed": ids if named else None}
                 for reason, ids in made.failed.items()
             ],
-            "findings": _listed(findings),
+            "findings": listed_findings(findings),
         }
         click.echo(json.dumps(document, indent=2))
         return
-    _write_findings(findings)
+    write_findings(findings)
     for reason, ids in made.failed.items():
         click.echo(f"failed: {len(ids):,} tenants: {reason}")
         for tenant in ids if named else ():
@@ -219,7 +229,8 @@ def _write_table(headers: Iterable[str], rows: Iterable[tuple[str, ...]]) -> Non
     console.print(table)
 
 
-def _write_findings(findings: Iterable[Finding]) -> None:
+def write_findings(findings: Iterable[Finding]) -> None:
+    """Write *findings*, each with what mends it."""
     console = Console(highlight=False, soft_wrap=True)
     for finding in findings:
         console.print(
@@ -231,7 +242,8 @@ def _write_findings(findings: Iterable[Finding]) -> None:
         )
 
 
-def _listed(findings: Iterable[Finding]) -> list[dict[str, Any]]:
+def listed_findings(findings: Iterable[Finding]) -> list[dict[str, Any]]:
+    """Return *findings* as JSON has them."""
     return [
         {
             "code": finding.code,

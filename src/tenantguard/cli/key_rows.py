@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from tenantguard.cli.key_question import asked_tables, key_question
 from tenantguard.crypto.format import keyset_context
+from tenantguard.crypto.keyring import provider_of
 from tenantguard.doctor import Absence, Subject
 from tenantguard.doctor.eyes import Eyes
 from tenantguard.errors import ConfigurationError, KeyUnavailableError, UnknownTenantError, sqlstate
@@ -34,11 +35,13 @@ __all__ = [
     "Keyset",
     "Tenant",
     "findings",
+    "foreign_finding",
     "judge",
     "key_target",
     "printable",
     "read_tenants",
     "require_encryption",
+    "unopened_finding",
     "verify",
 ]
 
@@ -151,8 +154,8 @@ def key_target(guard: TenantGuard) -> tuple[str, str]:
     return target_of(guard.catalog.entry(guard.catalog.key_table))
 
 
-def judge(tenants: Iterable[Tenant], uri: str | None) -> None:
-    """Note what is wrong with *tenants*' rows beside a guard whose key is *uri*."""
+def judge(tenants: Iterable[Tenant], provider: KeyProvider | None) -> None:
+    """Note what is wrong with *tenants*' rows beside a guard whose keys *provider* has."""
     for tenant in tenants:
         if not tenant.registered:
             tenant.faults.add(UNKNOWN)
@@ -160,7 +163,7 @@ def judge(tenants: Iterable[Tenant], uri: str | None) -> None:
             tenant.faults.add(LOST)
         if tenant.incomplete:
             tenant.faults.add(INCOMPLETE)
-        if any(_is_foreign(keyset, uri) for keyset in tenant.keysets):
+        if any(_is_foreign(keyset, provider) for keyset in tenant.keysets):
             tenant.faults.add(FOREIGN)
 
 
@@ -170,33 +173,32 @@ def verify(guard: TenantGuard, tenant: Tenant, provider: KeyProvider) -> None:
     An id that is not of the registry's type opens none.
     """
     for keyset in tenant.keysets:
-        if keyset.kek_uri == provider.uri and keyset.state != "destroyed":
+        own = provider_of(provider, keyset.kek_uri)
+        if own and keyset.state != "destroyed":
             try:
                 name = guard.catalog.text(guard.catalog.canonical(tenant.id)).encode()
-                context = keyset_context(provider.environment, name, keyset.purpose)
-                opened = _opens(keyset, context, provider)
+                context = keyset_context(own.environment, name, keyset.purpose)
+                opened = _opens(keyset, context, own)
             except UnknownTenantError:
                 opened = False
             if not opened:
                 tenant.faults.add(UNUSABLE)
 
 
-def findings(guard: TenantGuard, tenants: list[Tenant], uri: str | None) -> Iterator[Finding]:
+def findings(
+    guard: TenantGuard, tenants: list[Tenant], provider: KeyProvider | None
+) -> Iterator[Finding]:
     """Yield what was noted, counted: no finding names a tenant."""
     counts = Counter(fault for tenant in tenants for fault in tenant.faults)
     foreign = Counter(
-        keyset.kek_uri for each in tenants for keyset in each.keysets if _is_foreign(keyset, uri)
+        keyset.kek_uri
+        for each in tenants
+        for keyset in each.keysets
+        if _is_foreign(keyset, provider)
     )
-    table = ".".join(key_target(guard))
     for other, number in sorted(foreign.items()):
-        yield Finding(
-            FOREIGN,
-            table,
-            f"{number:,} keysets are wrapped by {printable(other)}, and TenantGuard(keys=…) has "
-            f"{uri}: the application cannot open what they have sealed.",
-            "Give keys= the key that wrapped them; its file is in its backup. Keysets that came "
-            "with another environment's rows cannot be used here.",
-        )
+        yield foreign_finding(guard, other, number, provider.uri if provider else "")
+    table = ".".join(key_target(guard))
     for code, message in _MESSAGES.items():
         if counts[code]:
             text = f"{counts[code]:,} {message}"
@@ -206,6 +208,29 @@ def findings(guard: TenantGuard, tenants: list[Tenant], uri: str | None) -> Iter
                 text,
                 _MENDS[code],
             )
+
+
+def foreign_finding(guard: TenantGuard, other: str, number: int, uri: str) -> Finding:
+    """Return that *number* keysets are wrapped by *other*, which the guard of *uri* lacks."""
+    return Finding(
+        FOREIGN,
+        ".".join(key_target(guard)),
+        f"{number:,} keysets are wrapped by {printable(other)}, and TenantGuard(keys=…) has "
+        f"{uri}: the application cannot open what they have sealed.",
+        "Give keys= the key that wrapped them; its file is in its backup. Keysets that came "
+        "with another environment's rows cannot be used here.",
+    )
+
+
+def unopened_finding(guard: TenantGuard, number: int) -> Finding:
+    """Return that *number* keysets stay shut."""
+    return Finding(
+        UNUSABLE,
+        ".".join(key_target(guard)),
+        f"{number:,} keysets are not opened by the key that their row names: the row was altered, "
+        "or belongs to another tenant or purpose.",
+        f"`tenantguard keys list --verify --tenants` names the tenants. {_RESTORE}",
+    )
 
 
 def printable(text: str) -> str:
@@ -240,8 +265,10 @@ def _bytes(content: Any) -> bytes | None:
     return None if content is None else bytes(content)
 
 
-def _is_foreign(keyset: Keyset, uri: str | None) -> bool:
-    return uri is not None and keyset.state != "destroyed" and keyset.kek_uri != uri
+def _is_foreign(keyset: Keyset, provider: KeyProvider | None) -> bool:
+    if provider is None or keyset.state == "destroyed":
+        return False
+    return provider_of(provider, keyset.kek_uri) is None
 
 
 def _opens(keyset: Keyset, context: bytes, provider: KeyProvider) -> bool:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
 from tenantguard.cli.key_making import Made, make_keys, writing_role
+from tenantguard.cli.key_opening import own_key, tracked
 from tenantguard.cli.key_report import VERSION, Seen, write_list, write_made
+from tenantguard.cli.key_rewrap import rewrap
 from tenantguard.cli.key_rows import (
     FOREIGN,
     findings,
@@ -26,16 +27,8 @@ from tenantguard.cli.outcome import (
     GuardedCommand,
     could_not_look,
 )
-from tenantguard.cli.progress import progress_bar
 from tenantguard.cli.signing import signing
 from tenantguard.crypto.keyfile import make_key_file
-from tenantguard.errors import TenantGuardError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from tenantguard.crypto.keyfile import KeyProvider
-    from tenantguard.guard import TenantGuard
 
 __all__ = ["keys"]
 
@@ -50,6 +43,7 @@ def keys() -> None:
 
 
 keys.add_command(signing)
+keys.add_command(rewrap)
 
 
 @keys.command(
@@ -127,13 +121,13 @@ def list_(
         tenants = read_tenants(guard, engine, wrapped=opening)
     finally:
         engine.dispose()
-    provider, missed = _own_key(guard)
+    provider, missed = own_key(guard)
     uri = provider.uri if provider else None
-    judge(tenants, uri)
+    judge(tenants, provider)
     if provider and opening:
-        for tenant in _tracked(tenants, "opening keysets", shown=output == "text"):
+        for tenant in tracked(tenants, "opening keysets", shown=output == "text"):
             verify(guard, tenant, provider)
-    found = list(findings(guard, tenants, uri))
+    found = list(findings(guard, tenants, provider))
     seen = Seen(tenants, found, uri, verified=bool(provider and opening))
     write_list(seen, missed, output=output, named=named)
     for reason in missed:
@@ -173,41 +167,23 @@ def create(
     guard = load_guard(guard_name)
     require_encryption(guard)
     engine = admin_engine(admin_url)
-    provider, missed = _own_key(guard)
+    provider, missed = own_key(guard)
     if provider is None:
         could_not_look(missed[0])
     try:
         tenants = read_tenants(guard, engine)
-        judge(tenants, provider.uri)
-        found = list(findings(guard, tenants, provider.uri))
+        judge(tenants, provider)
+        found = list(findings(guard, tenants, provider))
         waiting = [tenant.id for tenant in tenants if tenant.waiting]
         result = Made()
         wrong_key = any(each.code == FOREIGN for each in found)
         if waiting and not (dry_run or wrong_key):
             role = writing_role(guard, engine)
-            tracked = _tracked(waiting, "making keysets", shown=output == "text")
-            result = make_keys(guard, engine, role, tracked)
+            shown = tracked(waiting, "making keysets", shown=output == "text")
+            result = make_keys(guard, engine, role, shown)
     finally:
         engine.dispose()
     write_made(result, tenants, found, output=output, dry_run=dry_run, named=named)
     if result.stopped:
         could_not_look(f"{result.stopped} Run the command again; what was made stays.")
     ctx.exit(FINDINGS if found or result.failed else HOLDS)
-
-
-def _own_key(guard: TenantGuard) -> tuple[KeyProvider | None, list[str]]:
-    """Return the guard's key, or why it cannot be read."""
-    try:
-        guard._open_keystore()  # noqa: SLF001  (the commands are the guard's own)
-    except TenantGuardError as error:
-        return None, [str(error)]
-    return guard.keys, []
-
-
-def _tracked(items: Iterable[Any], what: str, *, shown: bool) -> Iterator[Any]:
-    """Yield *items* with a progress bar on a terminal."""
-    listed = list(items)
-    with progress_bar(what, shown=shown) as progress:
-        for done, item in enumerate(listed):
-            progress(done, len(listed), what)
-            yield item

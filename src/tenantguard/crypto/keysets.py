@@ -31,6 +31,7 @@ __all__ = [
     "open_data_keyset",
     "open_index_keyset",
     "read_kek",
+    "rewrap",
 ]
 
 _CHECK = b"tenantguard check"
@@ -159,6 +160,19 @@ def open_index_keyset(wrapped: bytes, check: bytes, kek: Kek, context: bytes) ->
     return _checked(keyset, same=compare_digest(keyset.compute(_CHECK), check))
 
 
+def rewrap(
+    purpose: str, wrapped: bytes, check: bytes, context: bytes, *, old: Kek, new: Kek
+) -> tuple[bytes, bytes]:
+    """Return a keyset that *old* has wrapped, wrapped by *new*, and its check value.
+
+    Raises:
+        KeyUnavailableError: If the row was altered or is another's, or *old* differs.
+    """
+    opened = open_data_keyset if purpose == "data" else open_index_keyset
+    opened(wrapped, check, old, context)
+    return _wrapped(_unwrapped(_same, wrapped, old, context), new, context), check
+
+
 def new_kek() -> str:
     """Return a new key-encryption key as Tink's JSON, in the clear."""
     handle = tink.new_keyset_handle(aead.aead_key_templates.AES256_GCM)
@@ -191,6 +205,10 @@ def _unwrapped(
         return made(proto_keyset_format.parse_encrypted(wrapped, kek, context))
     except tink.TinkError:
         raise _unusable() from None
+
+
+def _same(handle: tink.KeysetHandle) -> tink.KeysetHandle:
+    return handle
 
 
 def _checked(keyset: _Keyset, *, same: bool) -> _Keyset:

@@ -1,0 +1,225 @@
+"""Rows of `tenantguard_keys`, changed in batches; never over what another has changed meanwhile.
+
+A batch is a transaction: wherever a run ends, each row is as before or as after, and the next run
+goes on with the rows that are left.
+"""
+
+# ruff: noqa: S608  (statements are put together from quoted names and escaped literals)
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.exc import DBAPIError
+
+from tenantguard.binding.literal import sql_literal
+from tenantguard.cli.key_making import writing_role
+from tenantguard.cli.key_rows import key_target
+from tenantguard.crypto.format import keyset_context
+from tenantguard.errors import (
+    ConfigurationError,
+    KeyUnavailableError,
+    UnknownTenantError,
+    sqlstate,
+)
+from tenantguard.rls.names import qualified
+from tenantguard.rls.policies import bound_tenant
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from tenantguard.cli.key_opening import Opened
+
+__all__ = ["LIVE", "Change", "Changed", "KeyRow", "KeyTable", "bytes_literal"]
+
+LIVE = "k.state <> 'destroyed'"
+"""The condition that a row still has its keyset."""
+
+_BATCH = 200
+"""Rows of one transaction."""
+
+_TIMEOUTS = "; ".join(
+    f"SET LOCAL {name} = '{value}'"
+    for name, value in (
+        ("lock_timeout", "5s"),
+        ("statement_timeout", "30s"),
+        ("idle_in_transaction_session_timeout", "30s"),
+    )
+)
+"""A row's time is at most so much before other processes can see the row."""
+
+_OPTIONS = {"no_parameters": True}
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class KeyRow:
+    """A keyset as it is stored."""
+
+    tenant: str
+    purpose: str
+    generation: int
+    kek_uri: str
+    wrapped: bytes
+    check: bytes
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Change:
+    """What takes the place of *row*'s keyset."""
+
+    row: KeyRow
+    kek_uri: str
+    wrapped: bytes
+    check: bytes
+
+
+@dataclass(slots=True)
+class Changed:
+    """What became of the rows.
+
+    Attributes:
+        done: How many were changed.
+        kept: How many needed no change.
+        overtaken: How many another had changed meanwhile; they are as that left them.
+        unopened: How many keysets the key did not open.
+    """
+
+    done: int = 0
+    kept: int = 0
+    overtaken: int = 0
+    unopened: int = 0
+
+
+class KeyTable:
+    """`tenantguard_keys` of all tenants, for a role that may change it.
+
+    Raises:
+        ConfigurationError: If the admin address may not, or the table is not there.
+    """
+
+    def __init__(self, own: Opened) -> None:
+        self._own = own
+        self.name = qualified(key_target(own.guard))
+        try:
+            self._begin = f"{writing_role(own.guard, own.engine, 'UPDATE')}; {_TIMEOUTS}"
+        except DBAPIError as error:
+            if sqlstate(error) != "42P01":
+                raise
+            raise ConfigurationError(
+                "The database lacks tenantguard_keys. Run your migrations, then `tenantguard rls "
+                "apply`."
+            ) from None
+
+    @contextmanager
+    def transaction(self) -> Iterator[Callable[[str], Any]]:
+        """Yield what runs SQL as the role that may, in one transaction."""
+        with self._own.engine.begin() as connection:
+
+            def run(statement: str) -> Any:
+                return connection.exec_driver_sql(statement, execution_options=_OPTIONS)
+
+            run(self._begin)
+            yield run
+
+    def ask(self, question: str) -> Sequence[Any]:
+        """Return the rows of *question*, asked in a transaction of its own."""
+        with self.transaction() as run:
+            rows: Sequence[Any] = run(question).fetchall()
+        return rows
+
+    def context(self, row: KeyRow) -> bytes:
+        """Return what *row*'s keyset is bound to.
+
+        Raises:
+            KeyUnavailableError: If its tenant is none that the registry could have.
+        """
+        catalog = self._own.guard.catalog
+        try:
+            name = catalog.text(catalog.canonical(row.tenant)).encode()
+        except UnknownTenantError:
+            raise KeyUnavailableError("A row of tenantguard_keys is no tenant's.") from None
+        return keyset_context(self._own.provider.environment, name, row.purpose)
+
+    def change(
+        self,
+        condition: str,
+        make: Callable[[KeyRow], Change | None],
+        *,
+        also: str = "",
+        progress: Callable[[int], object] = lambda _: None,
+    ) -> Changed:
+        """Put what *make* returns in the place of each keyset for which *condition* holds.
+
+        Args:
+            condition: SQL on a row, *k*.
+            make: Returns None if the keyset stays; a `KeyUnavailableError` counts it as unopened.
+            also: SQL that sets further columns.
+            progress: Is told after each batch how many rows were looked at.
+        """
+        result, after, looked = Changed(), "", 0
+        while True:
+            with self.transaction() as run:
+                rows = self._batch(run, f"{condition}{after}")
+                changes = [made for row in rows if (made := _made(make, row, result))]
+                if changes:
+                    changed = run(self._update(changes, also)).rowcount
+                    result.done += changed
+                    result.overtaken += len(changes) - changed
+            if not rows:
+                return result
+            looked += len(rows)
+            progress(looked)
+            last = rows[-1]
+            after = (
+                f" AND (k.tenant_id, k.purpose) > ({sql_literal(last.tenant)}, "
+                f"{sql_literal(last.purpose)})"
+            )
+
+    def _batch(self, run: Callable[[str], Any], condition: str) -> list[KeyRow]:
+        rows = run(
+            "SELECT k.tenant_id::text, k.purpose, k.generation, k.kek_uri, k.wrapped, "
+            f"k.check_value FROM {self.name} k WHERE {LIVE} AND {condition} "
+            f"ORDER BY k.tenant_id, k.purpose LIMIT {_BATCH}"
+        )
+        # psycopg2 returns views of memory.
+        return [
+            KeyRow(tenant, purpose, generation, uri, bytes(wrapped or b""), bytes(check or b""))
+            for tenant, purpose, generation, uri, wrapped, check in rows
+        ]
+
+    def _update(self, changes: list[Change], also: str) -> str:
+        rows = ", ".join(f"({', '.join(self._values(change))})" for change in changes)
+        return (
+            f"UPDATE {self.name} k SET kek_uri = v.kek_uri, wrapped = v.wrapped, "
+            f"check_value = v.check_value, generation = k.generation + 1{also} "
+            f"FROM (VALUES {rows}) v (tenant, purpose, seen, old, kek_uri, wrapped, check_value) "
+            "WHERE k.tenant_id = v.tenant AND k.purpose = v.purpose "
+            f"AND k.generation = v.seen AND k.wrapped = v.old AND {LIVE}"
+        )
+
+    def _values(self, change: Change) -> Iterator[str]:
+        row, column = change.row, self._own.guard.catalog.key_table.c.tenant_id
+        yield bound_tenant(column, sql_literal(row.tenant))
+        yield sql_literal(row.purpose)
+        yield str(row.generation)
+        yield bytes_literal(row.wrapped)
+        yield sql_literal(change.kek_uri)
+        yield bytes_literal(change.wrapped)
+        yield bytes_literal(change.check)
+
+
+def bytes_literal(value: bytes) -> str:
+    """Return *value* as SQL that means the same on every connection."""
+    return f"pg_catalog.decode('{value.hex()}', 'hex')"
+
+
+def _made(make: Callable[[KeyRow], Change | None], row: KeyRow, result: Changed) -> Change | None:
+    try:
+        made = make(row)
+    except KeyUnavailableError:
+        result.unopened += 1
+        return None
+    result.kept += made is None
+    return made

@@ -1,0 +1,44 @@
+"""The commands for keys, on a vault with two tenants."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from key_commands import Keys, serve
+from vault import A, B
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sqlalchemy import URL
+    from vault import Vault
+
+
+@pytest.fixture
+def keys(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> Iterator[Keys]:
+    """The commands on a vault with the tenants A and B and no keysets."""
+    vault.run("DELETE FROM tenantguard_keys")
+    serve(monkeypatch, guard=vault.another_guard())
+    yield Keys(vault)
+    vault.run("DELETE FROM patients")
+    vault.run("DELETE FROM tenantguard_keys")
+    vault.run("DELETE FROM practices WHERE id NOT IN (:a, :b)", a=A, b=B)
+
+
+@pytest.fixture
+def login(keys: Keys) -> Iterator[Callable[..., URL]]:
+    """Makes a login that is granted roles; returns its address."""
+    url, made = keys.vault.admin.url, f"{keys.vault.admin.url.database}_login"
+
+    def make(*granted: str) -> URL:
+        keys.vault.run(f'CREATE ROLE "{made}" LOGIN')
+        for role in granted:
+            keys.vault.run(f'GRANT "{role}" TO "{made}"')
+        return url.set(username=made)
+
+    yield make
+    me = url.username or ""
+    keys.vault.run(f'REASSIGN OWNED BY "{made}" TO "{me}"')
+    keys.vault.run(f'DROP OWNED BY "{made}"')
+    keys.vault.run(f'DROP ROLE "{made}"')

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
-import uuid
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
-from threading import Barrier, Event, Thread
-from typing import TYPE_CHECKING, Any
+from threading import BrokenBarrierError, Event, Thread
+from typing import TYPE_CHECKING
 
-from drivers import ASYNC, address
-from sqlalchemy import create_engine
-from sqlalchemy.ext.asyncio import create_async_engine
-from tasks import TaskWorker
-from threads import ThreadWorker
+from ledger import Fault
+from shifts import Crew, Run, Shift
 from verdict import Finding, check
+from watch import Patience, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,76 +18,11 @@ if TYPE_CHECKING:
     from disturbing import Disturber
     from entries import Site
     from ledger import History
-    from sqlalchemy import URL
-    from sqlalchemy.ext.asyncio import AsyncEngine
 
-_PATIENCE = 300.0
-"""How long to wait, in seconds, for a connection or for the other crews."""
+__all__ = ["Crew", "crews", "judge", "run"]
 
 _COLLECTED = 5.0
 """How often, in seconds, garbage is collected."""
-
-_UNPREPARED: dict[str, dict[str, Any]] = {
-    "psycopg": {"prepare_threshold": None},
-    "psycopg-async": {"prepare_threshold": None},
-    "asyncpg": {
-        "statement_cache_size": 0,
-        "prepared_statement_cache_size": 0,
-        "prepared_statement_name_func": lambda: f"__{uuid.uuid4()}__",
-    },
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Crew:
-    """*workers* that share an engine; *number* tells them from other crews'."""
-
-    number: int
-    driver: str
-    pool_size: int
-    workers: int = 4
-
-    def numbers(self) -> range:
-        return range(self.number * 100, self.number * 100 + self.workers)
-
-    def last(self) -> int:
-        """The number of the worker that comes when the others have gone."""
-        return self.number * 100 + 99
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """What one crew has to do: *each* of its workers so many transactions.
-
-    Attributes:
-        ended: Passed when all crews' workers have ended.
-    """
-
-    site: Site
-    crew: Crew
-    each: int
-    seed: str
-    disturber: Disturber | None
-    ended: Barrier
-
-    def workers(self) -> list[tuple[int, str, Disturber | None]]:
-        """Return what each worker is made of, besides the engine."""
-        return [(number, self.seed, self.disturber) for number in self.crew.numbers()]
-
-    def last(self) -> tuple[int, str, Disturber | None]:
-        """Return what the worker is made of that comes when the others have gone."""
-        return (self.crew.last(), self.seed, self.disturber)
-
-    def address(self) -> URL:
-        return address(self.site.address(), self.crew.driver)
-
-    def options(self) -> dict[str, Any]:
-        """Return the engine's options; behind a pooler, those that docs/drivers.md names."""
-        size = self.crew.pool_size
-        common = {"pool_size": size, "max_overflow": 0, "pool_timeout": _PATIENCE}
-        if self.site.pooler is None or self.crew.driver == "psycopg2":
-            return common
-        return {**common, "connect_args": _UNPREPARED[self.crew.driver]}
 
 
 def crews(drivers: tuple[str, ...]) -> list[Crew]:
@@ -103,26 +32,32 @@ def crews(drivers: tuple[str, ...]) -> list[Crew]:
 
 
 def run(
-    site: Site, members: list[Crew], *, transactions: int, seed: str, disturber: Disturber | None
+    site: Site,
+    members: list[Crew],
+    *,
+    transactions: int,
+    seed: str,
+    disturber: Disturber | None,
+    patience: Patience = Patience(),  # noqa: B008  (it cannot be changed)
 ) -> list[History]:
     """Let all crews work at once; return what their workers wrote down.
 
     When all have ended and nobody is disturbed any more, one more worker of each crew commits an
-    entry for each tenant, with what the others have left of the pool.
+    entry for each tenant, with what the others have left of the pool. A crew that stands still ends
+    the run.
     """
     each = -(-transactions // sum(crew.workers for crew in members))
-    ended = Barrier(len(members))
-
-    def work(crew: Crew) -> list[History]:
-        runs = _in_loop if crew.driver in ASYNC else _in_threads
-        try:
-            return runs(Task(site, crew, each, seed, disturber, ended))
-        except BaseException:
-            ended.abort()
-            raise
-
-    with _collecting(), ThreadPoolExecutor(len(members)) as pool:
-        return [history for histories in pool.map(work, members) for history in histories]
+    work = Run(site, each, seed, disturber, patience, len(members))
+    shifts = [Shift(work, crew) for crew in members]
+    with _collecting():
+        for shift in shifts:
+            shift.labour.start()
+        told = Watch(work, shifts).wait()
+    errors = [shift.labour.error for shift in shifts if shift.labour.error]
+    for error in sorted(errors, key=lambda error: isinstance(error, BrokenBarrierError)):
+        if not told:
+            raise error
+    return [worker.history for shift in shifts for worker in shift.workers] + [told]
 
 
 @contextmanager
@@ -148,35 +83,12 @@ def _collecting() -> Iterator[None]:
 
 
 def judge(site: Site, histories: list[History]) -> list[Finding]:
-    """Return what is wrong with *histories*, given what the database holds now."""
+    """Return what is wrong with *histories*, given what the database holds now.
+
+    A run that had to be ended is not compared with the database, where it may still be under way.
+    """
+    faults = [op for history in histories for each in history for op in each.ops]
+    stalled = [op for op in faults if isinstance(op, Fault) and op.kind == "stalled"]
+    if stalled:
+        return [Finding(op.kind, None, op.text) for op in stalled]
     return check(histories, site.rows())
-
-
-def _in_threads(task: Task) -> list[History]:
-    engine = create_engine(task.address(), **task.options())
-    task.site.protect(engine)
-    workers = [ThreadWorker(*arguments, engine) for arguments in task.workers()]
-    with ThreadPoolExecutor(len(workers)) as pool:
-        list(pool.map(lambda worker: worker.run(task.each), workers))
-    task.ended.wait(_PATIENCE)
-    workers.append(ThreadWorker(*task.last(), engine))
-    workers[-1].commit_for_each_tenant()
-    engine.dispose()
-    return [worker.history for worker in workers]
-
-
-def _in_loop(task: Task) -> list[History]:
-    return asyncio.run(_in_tasks(task))
-
-
-async def _in_tasks(task: Task) -> list[History]:
-    engine: AsyncEngine = create_async_engine(task.address(), **task.options())
-    task.site.protect(engine)
-    workers = [TaskWorker(*arguments, engine) for arguments in task.workers()]
-    await asyncio.gather(*(worker.run(task.each) for worker in workers))
-    # Nothing else is left to run in this thread's loop.
-    task.ended.wait(_PATIENCE)
-    workers.append(TaskWorker(*task.last(), engine))
-    await workers[-1].commit_for_each_tenant()
-    await engine.dispose()
-    return [worker.history for worker in workers]

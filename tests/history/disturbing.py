@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as NoConnectionError
 
 from tenantguard.errors import (
     PolicyDriftError,
@@ -93,6 +94,8 @@ def disturbance(error: BaseException, *, calm: bool) -> str | None:
         return None
     if isinstance(error, UnscopedStatementError | PolicyDriftError | UnsafeRoleError):
         return next((what for what, words in _REFUSED.items() if words.search(message)), None)
+    if isinstance(error, NoConnectionError):
+        return "no connection in time"  # whether it is for ever is for the watch to say
     if code == _CANCELLED:
         return "statement cancelled"
     invalidated = isinstance(error, DBAPIError) and error.connection_invalidated

@@ -64,6 +64,13 @@ class Failure(NamedTuple):
     text: str
 
 
+class Fault(NamedTuple):
+    """What is wrong with the crew, not with a transaction of its own."""
+
+    kind: str
+    text: str
+
+
 class Mark(Enum):
     """A savepoint's life."""
 
@@ -72,7 +79,7 @@ class Mark(Enum):
     UNDONE = "undone"
 
 
-Op = Write | Read | Look | Refusal | Failure | Mark
+Op = Write | Read | Look | Refusal | Failure | Fault | Mark
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ import sys
 from collections import Counter
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -24,10 +25,13 @@ from entries import Site
 from ledger import totals
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+from watch import Patience
 
 from tenantguard.demo.server import embedded_server
 
 _ROUND = 4000
+_CONNECTION = 20.0
+_WHOLE = 1800.0
 
 
 def main() -> int:
@@ -52,6 +56,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--transactions", type=int, default=200_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--pgbouncer", action="store_true", help="through PgBouncer")
+    parser.add_argument(
+        "--patience", type=float, default=120, help="seconds a crew may stand still"
+    )
     parser.add_argument("--driver", choices=DRIVERS, action="append", help="default: all")
     return parser.parse_args()
 
@@ -60,6 +67,7 @@ def _rounds(site: Site, options: argparse.Namespace) -> Counter[str]:
     """Run rounds until there are enough transactions, or Ctrl-C."""
     counted: Counter[str] = Counter(findings=0, crossings=0, lost=0)
     members = crews(tuple(options.driver or DRIVERS))
+    patience = Patience(connection=_CONNECTION, crew=options.patience, whole=_WHOLE)
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console) as progress, suppress(KeyboardInterrupt, SystemExit):
@@ -69,7 +77,8 @@ def _rounds(site: Site, options: argparse.Namespace) -> Counter[str]:
             if left <= 0:
                 break
             seed = f"{options.seed}.{number}"
-            counted.update(_round(site, members, min(left, _ROUND), seed, console))
+            terms = {"transactions": min(left, _ROUND), "seed": seed, "patience": patience}
+            counted.update(_round(site, members, terms, console))
             progress.update(bar, completed=counted["transactions"])
             if not console.is_terminal:
                 console.print(f"round {seed}: {counted['transactions']} transactions", markup=False)
@@ -77,14 +86,14 @@ def _rounds(site: Site, options: argparse.Namespace) -> Counter[str]:
 
 
 def _round(
-    site: Site, members: list[Crew], transactions: int, seed: str, console: Console
+    site: Site, members: list[Crew], terms: dict[str, Any], console: Console
 ) -> Counter[str]:
     disturber = Disturber(site)
-    histories = run(site, members, transactions=transactions, seed=seed, disturber=disturber)
+    histories = run(site, members, disturber=disturber, **terms)
     findings = judge(site, histories)
     site.clear()
     for finding in findings[:20]:
-        console.print(f"round {seed}: {finding}", markup=False)
+        console.print(f"round {terms['seed']}: {finding}", markup=False)
     kinds = Counter(finding.kind for finding in findings)
     crossings = kinds["crossing"] + kinds["written across"]
     found = Counter(findings=len(findings), crossings=crossings, lost=kinds["lost"])

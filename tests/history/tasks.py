@@ -16,6 +16,8 @@ from workers import Stop, Worker, perform, raw_steps
 from writing import insert_core
 
 if TYPE_CHECKING:
+    from threading import Event
+
     from desk import Desk
     from disturbing import Disturber
     from sqlalchemy import Connection
@@ -31,15 +33,15 @@ class TaskWorker(Worker):
     """Takes turns on *engine* until it has run its transactions; some are cancelled."""
 
     def __init__(
-        self, number: int, seed: str, disturber: Disturber | None, engine: AsyncEngine
+        self, number: int, seed: str, disturber: Disturber | None, over: Event, engine: AsyncEngine
     ) -> None:
-        super().__init__(number, seed, disturber)
+        super().__init__(number, seed, disturber, over)
         self.engine = engine
 
     async def run(self, transactions: int) -> None:
         """Run at least *transactions*."""
         shapes = (self._session, self._connection, self._block, self._raw)
-        while self.done < transactions:
+        while self.done < transactions and not self.over.is_set():
             shape = self._no_tenant if self.rng.random() < 0.02 else self.rng.choice(shapes)
             turn = asyncio.create_task(shape())
             if self.disturber and self.rng.random() < _CANCELLED:

@@ -12,12 +12,14 @@ from disturbing import Disturber
 from drivers import DRIVERS
 from entries import TENANTS, Site
 from ledger import Outcome
+from sqlalchemy import text
+from watch import Patience
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from ledger import History
-    from sqlalchemy import URL
+    from sqlalchemy import URL, Engine
 
 # The drivers warn of cursors and sockets that were open when a connection was lost.
 pytestmark = [
@@ -99,6 +101,60 @@ def without_the_scrub(patch: pytest.MonkeyPatch) -> None:
 
 def with_one_tenant_for_all(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("tenantguard.binding.state.sql_literal", lambda _: f"'{TENANTS[0]}'")
+
+
+IMPATIENT = Patience(connection=0.2, crew=1.5)
+
+
+def with_the_connection_kept(patch: pytest.MonkeyPatch) -> None:
+    """Let somebody keep the pool's only connection."""
+    kept = []
+
+    def protect(site: Site, engine: Engine) -> None:
+        site.guard.protect(engine)
+        kept.append(engine.raw_connection())
+
+    patch.setattr(Site, "protect", protect)
+
+
+def with_no_answer(patch: pytest.MonkeyPatch) -> None:
+    """Let the server never answer."""
+    query = text("SELECT pg_sleep(600)")
+    patch.setattr("threads.perform", lambda target, _: target.execute(query))
+
+
+STALLED = {"no connection": with_the_connection_kept, "no answer": with_no_answer}
+
+
+@pytest.mark.parametrize("stalled", STALLED)
+def test_who_waits_for_ever_is_sent_home(
+    site: Site, stalled: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crew that stands still ends the run, which tells what each thread was doing."""
+    STALLED[stalled](monkeypatch)
+    histories = run(
+        site, [ALONE], transactions=_FEW, seed=SEED, disturber=Disturber(site), patience=IMPATIENT
+    )
+    [finding] = judge(site, histories)
+    assert finding.kind == "stalled"
+    assert "thread worker 0: " in finding.text
+
+
+def test_a_connection_that_nobody_gives_back_is_found(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where another connection is left to work with."""
+    with_the_connection_kept(monkeypatch)
+    pair = Crew(0, "psycopg", pool_size=2, workers=1)
+    histories = run(
+        site,
+        [pair],
+        transactions=_FEW,
+        seed=SEED,
+        disturber=None,
+        patience=Patience(connection=0.2),
+    )
+    assert {finding.kind for finding in judge(site, histories)} == {"leaked"}
 
 
 BROKEN = {

@@ -8,6 +8,7 @@ import pytest
 from ledger import (
     ENTRIES,
     Failure,
+    Fault,
     History,
     Look,
     Mark,
@@ -165,6 +166,10 @@ FAULTS: dict[str, tuple[str, Callable[[Told], object]]] = {
     "an error that nothing explains": (
         "broken",
         lambda told: told.second.append(transaction(SECOND, A, Failure("error"))),
+    ),
+    "a crew that stands still": (
+        "stalled",
+        lambda told: told.second.append(transaction(SECOND, None, Fault("stalled", "pool"))),
     ),
 }
 

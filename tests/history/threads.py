@@ -13,6 +13,8 @@ from workers import Stop, Worker, committed, perform, raw_steps
 from writing import insert_core
 
 if TYPE_CHECKING:
+    from threading import Event
+
     from desk import Desk
     from disturbing import Disturber
     from sqlalchemy import Connection, Engine
@@ -23,15 +25,17 @@ __all__ = ["ThreadWorker"]
 class ThreadWorker(Worker):
     """Takes turns on *engine* until it has run its transactions."""
 
-    def __init__(self, number: int, seed: str, disturber: Disturber | None, engine: Engine) -> None:
-        super().__init__(number, seed, disturber)
+    def __init__(
+        self, number: int, seed: str, disturber: Disturber | None, over: Event, engine: Engine
+    ) -> None:
+        super().__init__(number, seed, disturber, over)
         self.engine = engine
         self._kept = Session(engine)
 
     def run(self, transactions: int) -> None:
         """Run at least *transactions*."""
         shapes = (self._session, self._kept_session, self._connection, self._block, self._raw)
-        while self.done < transactions:
+        while self.done < transactions and not self.over.is_set():
             shape = self._no_tenant if self.rng.random() < 0.02 else self.rng.choice(shapes)
             try:
                 shape()

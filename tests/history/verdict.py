@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ledger import (
     Failure,
+    Fault,
     History,
     Look,
     Mark,
@@ -92,6 +93,8 @@ def _of_transaction(transaction: Transaction, written: Written) -> Iterator[Find
     for op in transaction.ops:
         if isinstance(op, Failure):
             yield Finding("broken", where, op.text)
+        elif isinstance(op, Fault):
+            yield Finding(op.kind, where, op.text)
         elif isinstance(op, Refusal) and not op.refused:
             yield Finding("not refused", where, op.attempt)
         elif isinstance(op, Look) and op.leftovers:

@@ -6,6 +6,7 @@ import asyncio
 import random
 from contextlib import contextmanager
 from itertools import count
+from traceback import extract_tb
 from typing import TYPE_CHECKING, Any
 
 from acts import act
@@ -22,9 +23,11 @@ from tenantguard.errors import TenantNotSetError
 if TYPE_CHECKING:
     import uuid
     from collections.abc import Callable, Iterator
+    from threading import Event
 
     from desk import Entries
     from disturbing import Disturber
+    from ledger import Fault
     from sqlalchemy import Connection
 
 COLUMNS = "SELECT id, tenant_id, owner, writer, seq FROM entries"
@@ -32,18 +35,22 @@ _ENDS = {"commit": 72, "rollback": 12, "raise": 8, "leave": 8}
 
 _ATTEMPTS = 10
 
+_PLACES = 12
+"""How many of the innermost calls to write down of an error that should not have happened."""
+
 
 class Stop(Exception):  # noqa: N818  (it is no error of the test's)
     """The turn is over before its end."""
 
 
 class Worker:
-    """One client; *disturber* is None for one that nobody disturbs."""
+    """One client; *disturber* is None for one that nobody disturbs, *over* set to send it home."""
 
-    def __init__(self, number: int, seed: str, disturber: Disturber | None) -> None:
+    def __init__(self, number: int, seed: str, disturber: Disturber | None, over: Event) -> None:
         self.number = number
         self.rng = random.Random(f"{seed}/{number}")
         self.disturber = disturber
+        self.over = over
         self.history: History = []
         self.done = 0
         self._entries: dict[uuid.UUID, Entries] = {tenant: {} for tenant in TENANTS}
@@ -57,7 +64,7 @@ class Worker:
         """Yield each tenant until it has committed something, ten times at most."""
         for tenant in TENANTS:
             for _ in range(_ATTEMPTS):
-                if self._entries[tenant]:
+                if self._entries[tenant] or self.over.is_set():
                     break
                 yield tenant
 
@@ -123,11 +130,17 @@ class Worker:
             record.ended = explained
         else:
             kind = f"{type(error).__module__}.{type(error).__name__}"
-            record.ops.append(Failure(f"{record.shape}: {kind}: {error}"))
+            places = [f"{each.filename}:{each.lineno}" for each in extract_tb(error.__traceback__)]
+            way = " > ".join(places[-_PLACES:])
+            record.ops.append(Failure(f"{record.shape}: {kind}: {error} ({way})"))
 
     def stray(self, error: BaseException) -> None:
         """Write down an error from between two transactions."""
         self.note(self._record(None, "between transactions"), error)
+
+    def found(self, fault: Fault) -> None:
+        """Write down what is wrong with the crew."""
+        self._record(None, "between transactions").ops.append(fault)
 
     def end(self) -> str:
         return self.rng.choices(list(_ENDS), weights=list(_ENDS.values()))[0]

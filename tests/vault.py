@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass, field
-from datetime import date, datetime  # noqa: TC003  (SQLAlchemy evaluates the annotations)
+from datetime import date, datetime, time  # noqa: TC003  (SQLAlchemy evaluates the annotations)
 from decimal import Decimal  # noqa: TC003
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from drivers import engine_of
@@ -23,9 +24,14 @@ from tenantguard import (
     encrypted_date,
     encrypted_datetime,
     encrypted_decimal,
+    encrypted_dict,
+    encrypted_enum,
+    encrypted_float,
     encrypted_int,
     encrypted_json,
+    encrypted_list,
     encrypted_str,
+    encrypted_time,
     encrypted_uuid,
     rls,
 )
@@ -41,6 +47,11 @@ ENVIRONMENT = "test"
 
 class Base(DeclarativeBase):
     pass
+
+
+class Severity(Enum):
+    MILD = "mild"
+    SEVERE = "so bad"
 
 
 class Practice(Base):
@@ -65,6 +76,13 @@ class Patient(Base):
     )
     seen_at: Mapped[datetime | None] = encrypted_datetime(search=Exact())
     scan: Mapped[bytes | None] = encrypted_bytes(search=Exact())
+    weight: Mapped[float | None] = encrypted_float(search=Exact())
+    wakes: Mapped[time | None] = encrypted_time(search=Exact())
+    severity: Mapped[Severity | None] = encrypted_enum(
+        Severity, search=Exact(few_values="two values; the tests search for them")
+    )
+    extras: Mapped[dict[str, Any] | None] = encrypted_dict()
+    tags: Mapped[list[Any] | None] = encrypted_list()
     history: Mapped[dict[str, Any] | None] = encrypted_json()
     notes: Mapped[str | None] = encrypted_str()
     visits: Mapped[list[Visit]] = relationship(back_populates="patient", order_by="Visit.id")

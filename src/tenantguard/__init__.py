@@ -8,9 +8,14 @@ from tenantguard.columns import (
     encrypted_date,
     encrypted_datetime,
     encrypted_decimal,
+    encrypted_dict,
+    encrypted_enum,
+    encrypted_float,
     encrypted_int,
     encrypted_json,
+    encrypted_list,
     encrypted_str,
+    encrypted_time,
     encrypted_uuid,
 )
 from tenantguard.context import (
@@ -20,12 +25,12 @@ from tenantguard.context import (
     tenant_context,
 )
 from tenantguard.crypto.keyfile import KeyFile
+from tenantguard.crypto.keyring import Keyring
 from tenantguard.crypto.signing import SigningFile
 from tenantguard.errors import (
     ConfigurationError,
     CrossTenantError,
     DecryptionError,
-from tenantguard.crypto.keyring import Keyring
     EncryptedQueryError,
     EncryptedValueError,
     EncryptionError,
@@ -62,12 +67,12 @@ __all__ = [
     "IsolationError",
     "KeyFile",
     "KeyUnavailableError",
+    "Keyring",
     "NotEncryptedError",
     "PolicyDriftError",
     "Roles",
     "SigningFile",
     "TamperedError",
-    "Keyring",
     "TenantGuard",
     "TenantGuardError",
     "TenantNotSetError",
@@ -86,9 +91,14 @@ __all__ = [
     "encrypted_date",
     "encrypted_datetime",
     "encrypted_decimal",
+    "encrypted_dict",
+    "encrypted_enum",
+    "encrypted_float",
     "encrypted_int",
     "encrypted_json",
+    "encrypted_list",
     "encrypted_str",
+    "encrypted_time",
     "encrypted_uuid",
     "tenant_context",
     "tenantless",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -27,7 +27,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.orm import Bundle, Session, aliased, joinedload, with_loader_criteria
-from vault import A, B, Patient, Visit
+from vault import A, B, Patient, Severity, Visit
 
 from tenantguard import tenant_context
 
@@ -257,6 +257,7 @@ def test_the_legacy_query_finds(session: Session) -> None:
 
 
 MOMENT = datetime(2024, 5, 6, 12, tzinfo=UTC)
+NOON = time(12, tzinfo=UTC)
 EQUALS: dict[str, tuple[Any, Any, Any]] = {
     "name": ("Straße", "STRASSE", "Strase"),
     "phone": ("+49 (30) 12-34", "493 01234", "4930 1235"),
@@ -268,6 +269,9 @@ EQUALS: dict[str, tuple[Any, Any, Any]] = {
     "smoker": (True, True, False),
     "seen_at": (MOMENT, MOMENT.astimezone(timezone(timedelta(hours=5))), MOMENT.replace(hour=7)),
     "scan": (b"\x00", bytearray(b"\x00"), b""),
+    "weight": (-0.0, 0, 5e-324),
+    "wakes": (NOON, NOON.replace(hour=17, tzinfo=timezone(timedelta(hours=5))), time(12)),
+    "severity": (Severity.MILD, Severity("mild"), Severity.SEVERE),
 }
 
 

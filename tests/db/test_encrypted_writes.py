@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -21,7 +21,7 @@ from sqlalchemy.orm import (
     subqueryload,
     undefer,
 )
-from vault import A, Patient, Visit
+from vault import A, Patient, Severity, Visit
 
 from tenantguard import EncryptedValueError, TamperedError, tenant_context
 from tenantguard.crypto.format import MAGIC
@@ -48,6 +48,11 @@ VALUES: dict[str, Any] = {
     "smoker": False,
     "seen_at": IN_UTC,
     "scan": b"\x00\xff",
+    "weight": -0.1,
+    "wakes": time(6, 30, tzinfo=timezone(timedelta(hours=2))),
+    "severity": Severity.SEVERE,
+    "extras": {"a": {"b": [1]}},
+    "tags": ["a", {"b": None}],
     "history": {"teeth": [11, 48], "ok": None, "ä": 1.5},
     "notes": "",
 }

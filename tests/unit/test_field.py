@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import traceback
-from datetime import UTC, date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
+from enum import Enum
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sealing import exact, field_of, new_keys, repeatable
-from test_kinds import ALL, REFUSED, VALUES, each_kind
+from test_kinds import ALL, DOCUMENTS, REFUSED, SEVERITY, VALUES, Severity, each_kind
 
 from tenantguard.columns import kinds
 from tenantguard.columns.field import Exact, Field, Unsealed
@@ -100,6 +101,20 @@ def test_what_no_value_becomes_is_refused_in_words(packed: bytes) -> None:
         field.open(KEYS, stored)
 
 
+def test_name_that_an_enumeration_no_longer_has() -> None:
+    """The message says what to do with the enumeration; it names no member."""
+    field = field_of(kinds.member_of(Enum("Severity", ["MILD", "SECRET"])))
+    stored = field.seal(KEYS, field.kind.python_type["SECRET"])
+    with pytest.raises(
+        DecryptionError, match=r"does not have\. If the member was ren.*OLD = NEW in"
+    ):
+        field_of(kinds.member_of(Severity)).open(KEYS, stored)
+    with pytest.raises(DecryptionError) as info:
+        field_of(kinds.member_of(Severity)).open(KEYS, stored)
+    assert "SECRET" not in str(info.value)
+    assert info.value.__cause__ is info.value.__context__ is None
+
+
 # -- searching ----------------------------------------------------------------------------------
 
 moment = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -109,7 +124,10 @@ SAMPLES: dict[kinds.Kind, Any] = {
     kinds.INT: 1,
     kinds.DECIMAL: Decimal(1),
     kinds.DATE: date(2026, 1, 1),
+    kinds.FLOAT: 1.0,
     kinds.DATETIME: moment,
+    kinds.TIME: time(12),
+    SEVERITY: Severity.MILD,
     kinds.BOOL: True,
     kinds.UUID_: UUID(int=1),
 }
@@ -139,6 +157,7 @@ def test_equal_values_share_an_index(kind: kinds.Kind, search: Exact, one: Any, 
 def test_index_is_of_one_tenant_column_and_normaliser(kind: kinds.Kind) -> None:
     """Equal values cannot be recognised across tenants or columns."""
     if kind.equal is None:
+        assert kind in DOCUMENTS
         with pytest.raises(ConfigurationError, match="JSON cannot be searched"):
             field_of(kind, Exact())
         return

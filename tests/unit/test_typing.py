@@ -6,9 +6,10 @@ if it was not reported, the unused comment would be. At run time the same is ask
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import date, datetime, time
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, assert_type, get_type_hints
+from enum import Enum
+from typing import TYPE_CHECKING, Any, TypeVar, assert_type, get_origin, get_type_hints
 from uuid import UUID
 
 import pytest
@@ -23,9 +24,14 @@ from tenantguard import (
     encrypted_date,
     encrypted_datetime,
     encrypted_decimal,
+    encrypted_dict,
+    encrypted_enum,
+    encrypted_float,
     encrypted_int,
     encrypted_json,
+    encrypted_list,
     encrypted_str,
+    encrypted_time,
     encrypted_uuid,
 )
 from tenantguard.columns.types import Encrypted
@@ -36,6 +42,15 @@ if TYPE_CHECKING:
 
 class Base(DeclarativeBase):
     pass
+
+
+class Severity(Enum):
+    MILD = 1
+    SEVERE = 2
+
+
+class Colour(Enum):
+    RED = 1
 
 
 class Right(Base):
@@ -51,7 +66,14 @@ class Right(Base):
     moment: Mapped[datetime] = encrypted_datetime(name="at")
     truth: Mapped[bool] = encrypted_bool(search=Exact(few_values="it is a test"))
     key: Mapped[UUID] = encrypted_uuid(info={"a": 1})
+    weight: Mapped[float] = encrypted_float(search=Exact())
+    wakes: Mapped[time] = encrypted_time()
+    severity: Mapped[Severity] = encrypted_enum(Severity, default=Severity.MILD)
+    extras: Mapped[dict[str, Any]] = encrypted_dict(insert_default=dict)
+    tags: Mapped[list[Any]] = encrypted_list(label="a.tags")
     document: Mapped[dict[str, Any]] = encrypted_json(insert_default=dict)
+    optional_severity: Mapped[Severity | None] = encrypted_enum(Severity)
+    optional_extras: Mapped[dict[str, Any] | None] = encrypted_dict()
     optional_text: Mapped[str | None] = encrypted_str()
     optional_number: Mapped[int | None] = encrypted_int()
     optional_document: Mapped[list[int] | None] = encrypted_json()
@@ -71,6 +93,11 @@ class Wrong(Base):
     moment: Mapped[str] = encrypted_datetime()  # type: ignore[assignment]
     truth: Mapped[str] = encrypted_bool()  # type: ignore[assignment]
     key: Mapped[str] = encrypted_uuid()  # type: ignore[assignment]
+    weight: Mapped[int] = encrypted_float()  # type: ignore[assignment]
+    wakes: Mapped[datetime] = encrypted_time()  # type: ignore[assignment]
+    severity: Mapped[Colour] = encrypted_enum(Severity)  # type: ignore[arg-type]
+    extras: Mapped[list[Any]] = encrypted_dict()  # type: ignore[assignment]
+    tags: Mapped[dict[str, Any]] = encrypted_list()  # type: ignore[assignment]
 
 
 def wrong_options() -> None:
@@ -80,6 +107,10 @@ def wrong_options() -> None:
     encrypted_json(search=Exact())  # type: ignore[call-arg]
     encrypted_str(label=1)  # type: ignore[arg-type]
     encrypted_int(primary_key=True)  # type: ignore[call-arg]
+    encrypted_dict(search=Exact())  # type: ignore[call-arg]
+    encrypted_list(search=Exact())  # type: ignore[call-arg]
+    encrypted_enum()  # type: ignore[call-arg]
+    encrypted_enum(str)  # type: ignore[type-var]
 
 
 def attributes(row: Right) -> None:
@@ -92,7 +123,13 @@ def attributes(row: Right) -> None:
     assert_type(row.moment, datetime)
     assert_type(row.truth, bool)
     assert_type(row.key, UUID)
+    assert_type(row.weight, float)
+    assert_type(row.wakes, time)
+    assert_type(row.severity, Severity)
+    assert_type(row.extras, dict[str, Any])
+    assert_type(row.tags, list[Any])
     assert_type(row.document, dict[str, Any])
+    assert_type(row.optional_severity, Severity | None)
     assert_type(row.optional_text, str | None)
     assert_type(row.optional_number, int | None)
     assert_type(row.optional_document, list[int] | None)
@@ -100,6 +137,8 @@ def attributes(row: Right) -> None:
         assert_type(Right.text, InstrumentedAttribute[str])
         row.text = 1  # type: ignore[assignment]
         row.number = None  # type: ignore[assignment]
+        row.severity = "MILD"  # type: ignore[assignment]
+        row.tags = {}  # type: ignore[assignment]
 
 
 FACTORIES = {
@@ -109,21 +148,25 @@ FACTORIES = {
 
 def test_functions_return_the_type_of_their_values() -> None:
     """The annotation that checkers see is the type that the column takes, for each function."""
-    assert len(FACTORIES) == 9
+    assert len(FACTORIES) == 14
+    types = (date, datetime, time, Decimal, UUID, Exact, MappedColumn)
     for name, factory in FACTORIES.items():
-        column = factory()
-        names = {"date": date, "datetime": datetime, "Decimal": Decimal, "UUID": UUID}
-        annotated = get_type_hints(factory, localns={**names, "Exact": Exact})["return"]
+        column = factory(Severity) if name == "encrypted_enum" else factory()
+        localns = {each.__name__: each for each in types}
+        annotated = get_type_hints(factory, localns=localns)["return"]
         (given,) = annotated.__args__
         assert annotated.__origin__ is MappedColumn
         assert isinstance(column.column.type, Encrypted)
         python_type = column.column.type.python_type
-        assert (object if given is Any else given) is python_type, name
+        if given is Any or isinstance(given, TypeVar):
+            assert python_type is (object if given is Any else Severity), name
+        else:
+            assert (get_origin(given) or given) is python_type, name
 
 
 def test_what_checkers_report_is_refused_or_harmless() -> None:
     """SQLAlchemy takes the wrong annotations; the column's type is the function's."""
-    for name in ("text", "data", "number", "amount", "day", "moment", "truth", "key"):
+    for name in {*Wrong.__table__.c.keys()} - {"id", "optional_text"}:
         right, wrong = Right.__table__.c, Wrong.__table__.c
         column = right["at" if name == "moment" else name]
         assert column.type.python_type is wrong[name].type.python_type
@@ -137,6 +180,9 @@ def test_rows_have_the_attributes_that_checkers_see() -> None:
     now = datetime(2026, 11, 22)  # noqa: DTZ001  (any datetime)
     row = Right(text="a", data=b"b", number=1, amount=Decimal(1), day=now.date(), moment=now)
     row.truth, row.key, row.document = True, UUID(int=1), {}
+    row.weight, row.wakes, row.severity = 1, now.time(), Severity.SEVERE
+    row.extras, row.tags = {"a": 1}, [1]
     row.optional_text = row.optional_number = row.optional_document = None
+    row.optional_severity = None
     attributes(row)
     assert (row.text, row.key, row.optional_document) == ("a", UUID(int=1), None)

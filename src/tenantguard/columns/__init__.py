@@ -10,9 +10,14 @@ from tenantguard.columns.factories import (
     encrypted_date,
     encrypted_datetime,
     encrypted_decimal,
+    encrypted_dict,
+    encrypted_enum,
+    encrypted_float,
     encrypted_int,
     encrypted_json,
+    encrypted_list,
     encrypted_str,
+    encrypted_time,
     encrypted_uuid,
 )
 from tenantguard.columns.field import Exact
@@ -24,8 +29,13 @@ __all__ = [
     "encrypted_date",
     "encrypted_datetime",
     "encrypted_decimal",
+    "encrypted_dict",
+    "encrypted_enum",
+    "encrypted_float",
     "encrypted_int",
     "encrypted_json",
+    "encrypted_list",
     "encrypted_str",
+    "encrypted_time",
     "encrypted_uuid",
 ]

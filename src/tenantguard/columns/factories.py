@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
-
-from sqlalchemy.orm import MappedColumn, mapped_column
-from sqlalchemy.schema import SchemaItem
-from sqlalchemy.sql.elements import ClauseElement
+from enum import Enum
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from tenantguard.columns import kinds
-from tenantguard.columns.field import Exact, Field
-from tenantguard.columns.types import Encrypted
-from tenantguard.errors import ConfigurationError
+from tenantguard.columns.options import Options, declared
+from tenantguard.columns.tracked import EncryptedDict, EncryptedList
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from datetime import date, datetime
+    from datetime import date, datetime, time
     from decimal import Decimal
     from uuid import UUID
 
-    from tenantguard.columns.kinds import Kind
+    from sqlalchemy.orm import MappedColumn
+
+    from tenantguard.columns.field import Exact
 
 __all__ = [
     "encrypted_bool",
@@ -27,42 +24,21 @@ __all__ = [
     "encrypted_date",
     "encrypted_datetime",
     "encrypted_decimal",
+    "encrypted_dict",
+    "encrypted_enum",
+    "encrypted_float",
     "encrypted_int",
     "encrypted_json",
+    "encrypted_list",
     "encrypted_str",
+    "encrypted_time",
     "encrypted_uuid",
 ]
 
-
-_KEYS = frozenset({"index", "primary_key", "unique"})
-"""Refused too, in words that name the column, when it is in its table."""
+_Member = TypeVar("_Member", bound=Enum)
 
 
-class ColumnOptions(TypedDict, total=False):
-    """What `mapped_column` takes too and an encrypted column can have."""
-
-    name: str
-    nullable: bool
-    default: Any
-    default_factory: Callable[[], Any]
-    insert_default: Any
-    init: bool
-    repr: bool
-    compare: bool
-    kw_only: bool
-    deferred: bool
-    deferred_group: str
-    deferred_raiseload: bool
-    active_history: bool
-    sort_order: int
-    comment: str
-    doc: str
-    info: dict[Any, Any]
-
-
-def encrypted_str(
-    *, search: Exact | None = None, label: str | None = None, **options: Unpack[ColumnOptions]
-) -> MappedColumn[str]:
+def encrypted_str(*, search: Exact | None = None, **options: Unpack[Options]) -> MappedColumn[str]:
     """Declare a column whose text is sealed with the tenant's key.
 
     In the database it is `bytea`: 38 bytes more than the text in UTF-8, 54 with *search*. NULL
@@ -70,110 +46,131 @@ def encrypted_str(
 
     Args:
         search: Makes `==` and IN work, through a blind index; see `Exact`.
-        label: The table and column, `patients.name`, that values are sealed for, if they are not to
-            be today's names. A column that is renamed needs its old names here.
-        options: As for `mapped_column`. It cannot be a key, unique, indexed, or have a default of
-            the server's.
+        options: As for `mapped_column`, and what says how values are sealed; see `Options`. It
+            cannot be a key, unique, indexed, or have a default of the server's.
 
     Raises:
         ConfigurationError: If an option does not fit an encrypted column.
         TypeError: If an encrypted column has no such option.
     """
-    return _column(kinds.STR, search, label, options)
+    return declared(kinds.STR, search, options)
 
 
 def encrypted_bytes(
-    *, search: Exact | None = None, label: str | None = None, **options: Unpack[ColumnOptions]
+    *, search: Exact | None = None, **options: Unpack[Options]
 ) -> MappedColumn[bytes]:
     """Declare a column whose bytes are sealed; options as for `encrypted_str`."""
-    return _column(kinds.BYTES, search, label, options)
+    return declared(kinds.BYTES, search, options)
 
 
-def encrypted_int(
-    *, search: Exact | None = None, label: str | None = None, **options: Unpack[ColumnOptions]
-) -> MappedColumn[int]:
+def encrypted_int(*, search: Exact | None = None, **options: Unpack[Options]) -> MappedColumn[int]:
     """Declare a column whose integers, of any size, are sealed; options as for `encrypted_str`.
 
     The stored length tells the number's magnitude, in steps of 256.
     """
-    return _column(kinds.INT, search, label, options)
+    return declared(kinds.INT, search, options)
 
 
 def encrypted_decimal(
-    *, search: Exact | None = None, label: str | None = None, **options: Unpack[ColumnOptions]
+    *, search: Exact | None = None, **options: Unpack[Options]
 ) -> MappedColumn[Decimal]:
     """Declare a column whose finite decimals are sealed; options as for `encrypted_str`.
 
     They come back with the digits that they had; a search finds 1.1 and 1.10 alike. The stored
     length tells the number of digits.
     """
-    return _column(kinds.DECIMAL, search, label, options)
+    return declared(kinds.DECIMAL, search, options)
+
+
+def encrypted_float(
+    *, search: Exact | None = None, **options: Unpack[Options]
+) -> MappedColumn[float]:
+    """Declare a column whose floats are sealed, as IEEE 754 has them; as `encrypted_str` else.
+
+    Infinities, NaN and the sign of zero come back. A search takes 0.0 and -0.0 as equal, and each
+    NaN as every other, as PostgreSQL does. An int is taken if a float is equal to it.
+    """
+    return declared(kinds.FLOAT, search, options)
 
 
 def encrypted_date(
-    *, search: Exact | None = None, label: str | None = None, **options: Unpack[ColumnOptions]
+    *, search: Exact | None = None, **options: Unpack[Options]
 ) -> MappedColumn[date]:
     """Declare a column whose dates are sealed; options as for `encrypted_str`."""
-    return _column(kinds.DATE, search, label, options)
+    return declared(kinds.DATE, search, options)
 
 
 def encrypted_datetime(
-    *, search: Exact | None = None, label: str | None = None, **options: Unpack[ColumnOptions]
+    *, search: Exact | None = None, **options: Unpack[Options]
 ) -> MappedColumn[datetime]:
     """Declare a column whose date and time is sealed; options as for `encrypted_str`.
 
     An aware datetime comes back in UTC, a naive one naive.
     """
-    return _column(kinds.DATETIME, search, label, options)
+    return declared(kinds.DATETIME, search, options)
+
+
+def encrypted_time(
+    *, search: Exact | None = None, **options: Unpack[Options]
+) -> MappedColumn[time]:
+    """Declare a column whose times of day are sealed; options as for `encrypted_str`.
+
+    An aware time keeps its offset from UTC; one whose offset depends on the day is refused. A
+    search takes 12:00+02:00 and 10:00+00:00 as equal, as Python does.
+    """
+    return declared(kinds.TIME, search, options)
 
 
 def encrypted_bool(
-    *, search: Exact | None = None, label: str | None = None, **options: Unpack[ColumnOptions]
+    *, search: Exact | None = None, **options: Unpack[Options]
 ) -> MappedColumn[bool]:
     """Declare a column whose truth values are sealed; options as for `encrypted_str`.
 
     A search needs `Exact(few_values="…")`: the index of two values tells them by their frequency.
     """
-    return _column(kinds.BOOL, search, label, options)
+    return declared(kinds.BOOL, search, options)
 
 
 def encrypted_uuid(
-    *, search: Exact | None = None, label: str | None = None, **options: Unpack[ColumnOptions]
+    *, search: Exact | None = None, **options: Unpack[Options]
 ) -> MappedColumn[UUID]:
     """Declare a column whose UUIDs are sealed; options as for `encrypted_str`."""
-    return _column(kinds.UUID_, search, label, options)
+    return declared(kinds.UUID_, search, options)
 
 
-def encrypted_json(
-    *, label: str | None = None, **options: Unpack[ColumnOptions]
-) -> MappedColumn[Any]:
+def encrypted_enum(
+    enum: type[_Member], /, *, search: Exact | None = None, **options: Unpack[Options]
+) -> MappedColumn[_Member]:
+    """Declare a column whose members of *enum* are sealed by name; options as for `encrypted_str`.
+
+    A member's value may change. One that is renamed keeps its old name as another name of it:
+    `OLD = NEW`. A name that *enum* does not have raises `DecryptionError` when it is read. A search
+    needs `Exact(few_values="…")`: the index of few values tells them by their frequency.
+    """
+    return declared(kinds.member_of(enum), search, options)
+
+
+def encrypted_json(**options: Unpack[Options]) -> MappedColumn[Any]:
     """Declare a column whose JSON documents are sealed as a whole; options as for `encrypted_str`.
 
     None is NULL. A change inside of a document is noticed when the attribute is set anew.
     """
-    return _column(kinds.JSON, None, label, options)
+    return declared(kinds.JSON, None, options)
 
 
-def _column(
-    kind: Kind, search: Exact | None, label: str | None, options: ColumnOptions
-) -> MappedColumn[Any]:
-    # At run time `**options` takes any name, and a default of the server's would be plaintext.
-    unknown = min(options.keys() - ColumnOptions.__annotations__.keys() - _KEYS, default=None)
-    if unknown is not None:
-        raise TypeError(
-            f"An encrypted column takes no {unknown}=. It can have "
-            f"{', '.join(sorted(ColumnOptions.__annotations__))}."
-        )
-    for default in (options.get("default"), options.get("insert_default")):
-        if isinstance(default, ClauseElement | SchemaItem):
-            raise ConfigurationError(
-                "An encrypted column's default is a value or a function of Python: what the "
-                "database computes is not encrypted."
-            )
-    arguments: dict[str, Any] = dict(options)
-    if "info" in arguments:
-        # A copy: its labels stand there, and other columns may be given the same one.
-        arguments["info"] = dict(arguments["info"])
-    name = arguments.pop("name", None)
-    type_ = Encrypted(Field(kind, search=search, label=label))
-    return mapped_column(*([name] if name else []), type_, **arguments)
+def encrypted_dict(**options: Unpack[Options]) -> MappedColumn[dict[str, Any]]:
+    """Declare a column whose dicts are sealed as JSON; options as for `encrypted_str`.
+
+    Setting, adding and removing a key is noticed, by SQLAlchemy's `MutableDict`; a change deeper
+    inside when the attribute is set anew.
+    """
+    return declared(kinds.DICT, None, options, EncryptedDict)
+
+
+def encrypted_list(**options: Unpack[Options]) -> MappedColumn[list[Any]]:
+    """Declare a column whose lists are sealed as JSON; options as for `encrypted_str`.
+
+    A change of the list is noticed, by SQLAlchemy's `MutableList`; one deeper inside when the
+    attribute is set anew.
+    """
+    return declared(kinds.LIST, None, options, EncryptedList)

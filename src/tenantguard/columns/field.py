@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tenantguard.columns.kind import UnknownMember
 from tenantguard.columns.normalize import EXACT, normalizer
 from tenantguard.crypto.format import FieldContext
 from tenantguard.errors import (
@@ -58,7 +59,9 @@ class Field:
 
     __slots__ = ("_equal", "_prefix", "context", "kind", "label", "name", "search")
 
-    def __init__(self, kind: Kind, *, search: Exact | None, label: str | None) -> None:
+    def __init__(
+        self, kind: Kind, *, search: Exact | None = None, label: str | None = None
+    ) -> None:
         self.kind = kind
         self.search = search
         self.label = label
@@ -152,12 +155,25 @@ class Field:
         packed = keys.open(self.context or self._context(), stored)
         try:
             return self.kind.unpack(packed)
+        except UnknownMember:
+            error = self._unknown_member()
         except ValueError:
-            pass
+            error = self._another_type()
         # Outside of the block: the cause would show the value.
-        raise DecryptionError(
+        raise error
+
+    def _another_type(self) -> DecryptionError:
+        return DecryptionError(
             f"Column {self.name} holds a value that was sealed as another type than "
             f"{self.kind.name}. Declare the column as it was, or encrypt its values anew."
+        )
+
+    def _unknown_member(self) -> DecryptionError:
+        enum = self.kind.python_type.__name__
+        return DecryptionError(
+            f"Column {self.name} holds the name of a member that {enum} does not have. If the "
+            f"member was renamed, give it its old name too, as OLD = NEW in {enum}; if it was "
+            "removed, put it back until no row has it."
         )
 
     def _unfit(self, value: Any) -> EncryptedValueError:

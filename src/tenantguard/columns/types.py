@@ -181,7 +181,7 @@ class Encrypted(_Sealed, SchemaEventTarget):
         self._stored = stored
         # One for all searches: SQLAlchemy computes an instance's part of a cache key once.
         self._search_value = SearchValue(field)
-        self.hashable = field.kind.python_type is not object
+        self.hashable = field.kind.python_type not in (object, dict, list)
 
     @property
     def python_type(self) -> type[Any]:
@@ -225,7 +225,7 @@ class Encrypted(_Sealed, SchemaEventTarget):
     def copy(self, **_kwargs: Any) -> Encrypted:
         """Return the type for another table's column."""
         # Whoever copies a table's column copies what is beside it too: to_metadata(), Alembic.
-        return Encrypted(self.field.copy(), stored=self.field.context is not None)
+        return type(self)(self.field.copy(), stored=self.field.context is not None)
 
     def _set_parent(self, parent: Any, **_kwargs: Any) -> None:
         parent._on_table_attach(self._attach)  # noqa: SLF001

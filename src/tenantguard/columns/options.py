@@ -1,0 +1,95 @@
+"""What every function that declares an encrypted column takes, and the column it makes of that."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from sqlalchemy.orm import MappedColumn, mapped_column
+from sqlalchemy.schema import SchemaItem
+from sqlalchemy.sql.elements import ClauseElement
+
+from tenantguard.columns.field import Exact, Field
+from tenantguard.columns.types import Encrypted
+from tenantguard.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tenantguard.columns.kind import Kind
+
+__all__ = ["Options", "declared"]
+
+_KEYS = frozenset({"index", "primary_key", "unique"})
+"""Refused too, in words that name the column, when it is in its table."""
+
+
+class ColumnOptions(TypedDict, total=False):
+    """What `mapped_column` takes too and an encrypted column can have."""
+
+    name: str
+    nullable: bool
+    default: Any
+    default_factory: Callable[[], Any]
+    insert_default: Any
+    init: bool
+    repr: bool
+    compare: bool
+    kw_only: bool
+    deferred: bool
+    deferred_group: str
+    deferred_raiseload: bool
+    active_history: bool
+    sort_order: int
+    comment: str
+    doc: str
+    info: dict[Any, Any]
+
+
+class Options(ColumnOptions, total=False):
+    """And what says how the values are sealed, which `Field` takes.
+
+    Attributes:
+        label: The table and column, `patients.name`, that values are sealed for, if they are not to
+            be today's names. A column that is renamed needs its old names here.
+    """
+
+    label: str | None
+
+
+_KNOWN = Options.__annotations__.keys()
+_SEALING = _KNOWN - ColumnOptions.__annotations__.keys()
+
+
+def declared(
+    kind: Kind, search: Exact | None, options: Options, made: type[Encrypted] = Encrypted
+) -> MappedColumn[Any]:
+    """Return a column of *kind* whose type is *made*.
+
+    Raises:
+        ConfigurationError: If an option does not fit an encrypted column.
+        TypeError: If an encrypted column has no such option.
+    """
+    _check(options)
+    arguments: dict[str, Any] = dict(options)
+    if "info" in arguments:
+        # A copy: its labels stand there, and other columns may be given the same one.
+        arguments["info"] = dict(arguments["info"])
+    name = arguments.pop("name", None)
+    sealing = {each: arguments.pop(each) for each in _SEALING & arguments.keys()}
+    type_ = made(Field(kind, search=search, **sealing))
+    return mapped_column(*([name] if name else []), type_, **arguments)
+
+
+def _check(options: Options) -> None:
+    # At run time `**options` takes any name, and a default of the server's would be plaintext.
+    unknown = min(options.keys() - _KNOWN - _KEYS, default=None)
+    if unknown is not None:
+        raise TypeError(
+            f"An encrypted column takes no {unknown}=. It can have {', '.join(sorted(_KNOWN))}."
+        )
+    for default in (options.get("default"), options.get("insert_default")):
+        if isinstance(default, ClauseElement | SchemaItem):
+            raise ConfigurationError(
+                "An encrypted column's default is a value or a function of Python: what the "
+                "database computes is not encrypted."
+            )

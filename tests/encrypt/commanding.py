@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,11 @@ from click.testing import CliRunner, Result
 from tenantguard.cli import main
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import pytest
     from sqlalchemy import URL, Engine
+    from vault import Vault
 
     from tenantguard import TenantGuard
 
@@ -49,6 +53,19 @@ class Command:
         document: dict[str, Any] = json.loads(result.stdout)
         assert document["version"] == 1
         return document
+
+
+@contextmanager
+def without_check(vault: Vault, table: str, name: str) -> Iterator[None]:
+    """Take a check of *table* away inside the block; the rows must fulfil it at its end."""
+    [[definition]] = vault.run(
+        f"SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = '{name}'"
+    )
+    vault.run(f"ALTER TABLE {table} DROP CONSTRAINT {name}")
+    try:
+        yield
+    finally:
+        vault.run(f"ALTER TABLE {table} ADD CONSTRAINT {name} {definition}")
 
 
 def assert_could_not_look(result: Result, pattern: str) -> None:

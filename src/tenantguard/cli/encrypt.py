@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tenantguard.cli.encrypt_report import write_status
+from tenantguard.cli.encrypt_rewrite import rewrite
 from tenantguard.cli.encrypt_standing import Standing, findings, stand, standings
 from tenantguard.cli.key_rows import read_tenants, require_encryption
 from tenantguard.cli.locate import admin_engine, load_guard
@@ -27,6 +28,9 @@ __all__ = ["encrypt"]
 @click.group()
 def encrypt() -> None:
     """Values of encrypted columns: which key sealed them, and sealing them anew."""
+
+
+encrypt.add_command(rewrite)
 
 
 @encrypt.command(

@@ -8,6 +8,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, cast
 
 from tenantguard.crypto.format import keyset_context
+from tenantguard.crypto.keyring import provider_of
 from tenantguard.encrypt.counting import Form
 from tenantguard.errors import KeyUnavailableError, UnknownTenantError
 from tenantguard.findings import Finding
@@ -99,12 +100,13 @@ def _numbers(
         return ()
     if keyset.state == "destroyed" or keyset.wrapped is None or keyset.check is None:
         return Standing.DESTROYED
-    if keyset.kek_uri != provider.uri:
+    own = provider_of(provider, keyset.kek_uri)
+    if own is None:
         return Standing.UNOPENED
     try:
         name = guard.catalog.text(guard.catalog.canonical(tenant)).encode()
-        context = keyset_context(provider.environment, name, keyset.purpose)
-        opened = keysets.open_data_keyset(keyset.wrapped, keyset.check, provider.kek, context)
+        context = keyset_context(own.environment, name, keyset.purpose)
+        opened = keysets.open_data_keyset(keyset.wrapped, keyset.check, own.kek, context)
     except (KeyUnavailableError, UnknownTenantError):
         return Standing.UNOPENED
     return opened.numbers

@@ -1,0 +1,173 @@
+"""Batches of one tenant's rows: read and locked in the order of the key, written if still the same.
+
+A batch is one transaction, so a run that is killed has done whole batches. What is done is no
+longer asked for: the next run goes on where the last one stopped.
+"""
+
+# ruff: noqa: S608  (statements are put together from quoted names; there is no input in them)
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+
+from tenantguard.errors import ConfigurationError
+from tenantguard.rls.names import qualified, quote, target_of, type_sql
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from sqlalchemy import Column
+
+    from tenantguard.catalog import Entry
+    from tenantguard.crypto.tenant_keys import TenantKeys
+    from tenantguard.encrypt.entering import Run
+
+__all__ = ["Batch", "Cell", "Change", "Job", "name_sql"]
+
+_ALIAS = "t"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What is read of a row.
+
+    Attributes:
+        sql: The expression.
+        type: Its type, if the row is written only while the expression has the same value.
+    """
+
+    sql: str
+    type: str | None = None
+
+
+class Job(Protocol):
+    """What is done with the rows of a table."""
+
+    @property
+    def entry(self) -> Entry:
+        """The table."""
+
+    @property
+    def cells(self) -> Sequence[Cell]:
+        """What is read."""
+
+    @property
+    def written(self) -> Sequence[tuple[str, str]]:
+        """The names and types of the columns that are written."""
+
+    def wanted(self, keys: TenantKeys) -> str:
+        """Return the condition on the rows that are still to be done."""
+
+    def made(self, keys: TenantKeys, cells: Sequence[Any]) -> tuple[int, Sequence[Any]]:
+        """Return how many values are made anew, and what to write.
+
+        Raises:
+            EncryptionError: If a value cannot be opened or sealed.
+        """
+
+
+class Change(NamedTuple):
+    """What is written into a row."""
+
+    key: tuple[str, ...]
+    read: Sequence[Any]
+    written: Sequence[Any]
+    values: int
+
+
+class Batch:
+    """The statements for batches of *job*'s rows of one tenant."""
+
+    def __init__(self, job: Job, *, size: int) -> None:
+        self._job = job
+        self._size = size
+        self._table = qualified(target_of(job.entry)).replace(":", "\\:")
+        self._tenant = name_sql(cast("Column[Any]", job.entry.column).name)
+        self._key = _key(job.entry)
+
+    def read(
+        self, run: Run, tenant: str, condition: str, after: Sequence[str] | None
+    ) -> list[tuple[tuple[str, ...], Sequence[Any]]]:
+        """Lock the next rows of *tenant* that nobody else has locked; return key and cells."""
+        where = f"{self._own()} AND ({condition})"
+        values: dict[str, Any] = {"tenant": tenant, "size": self._size}
+        names = ", ".join(name for name, _ in self._key)
+        if after is not None:
+            last = ", ".join(f"CAST(:after{at} AS {type_})" for at, (_, type_) in self._keys())
+            where += f" AND ({names}) > ({last})"
+            values |= {f"after{at}": value for at, value in enumerate(after)}
+        found = ", ".join(
+            [*(f"CAST({name} AS text)" for name, _ in self._key), *(c.sql for c in self._job.cells)]
+        )
+        rows = run(
+            f"SELECT {found} FROM {self._table} {_ALIAS} WHERE {where} ORDER BY {names} "
+            "LIMIT :size FOR UPDATE SKIP LOCKED",
+            values,
+        )
+        width = len(self._key)
+        return [(tuple(row[:width]), [_plain(each) for each in row[width:]]) for row in rows]
+
+    def write(self, run: Run, tenant: str, changes: Sequence[Change]) -> int:
+        """Write *changes* into those rows that still hold what was read; return how many do."""
+        job = self._job
+        compared = [(at, cell) for at, cell in enumerate(job.cells) if cell.type is not None]
+        keys = [(f"k{at}", type_) for at, (_, type_) in self._keys()]
+        olds = [(f"o{at}", cast("str", cell.type)) for at, cell in compared]
+        news = [(f"n{at}", type_) for at, (_, type_) in enumerate(job.written)]
+        arrays = ", ".join(_array(name, type_) for name, type_ in (*keys, *olds, *news))
+        names = ", ".join(name for name, _ in (*keys, *olds, *news))
+        sets = (f"{name_sql(name, of='')} = v.n{at}" for at, (name, _) in enumerate(job.written))
+        same = (f"{cell.sql} IS NOT DISTINCT FROM v.o{at}" for at, cell in compared)
+        at_key = (f"{name} = v.k{at}" for at, (name, _) in self._keys())
+        values: dict[str, Any] = {"tenant": tenant}
+        values |= {f"k{at}": [each.key[at] for each in changes] for at, _ in self._keys()}
+        values |= {f"o{at}": [each.read[at] for each in changes] for at, _ in compared}
+        values |= {
+            f"n{at}": [each.written[at] for each in changes] for at in range(len(job.written))
+        }
+        return run.count(
+            f"UPDATE {self._table} {_ALIAS} SET {', '.join(sets)} "
+            f"FROM unnest({arrays}) AS v({names}) "
+            f"WHERE {self._own()} AND {' AND '.join((*at_key, *same))}",
+            values,
+        )
+
+    def count(self, run: Run, tenant: str, condition: str) -> int:
+        """Return how many rows of *tenant* are still to be done, also those that are locked."""
+        counted = f"SELECT count(*) FROM {self._table} {_ALIAS} WHERE {self._own()}"
+        return int(run(f"{counted} AND ({condition})", {"tenant": tenant})[0][0])
+
+    def _own(self) -> str:
+        type_ = type_sql(cast("Column[Any]", self._job.entry.column))
+        return f"{self._tenant} = CAST(:tenant AS {type_})"
+
+    def _keys(self) -> Iterable[tuple[int, tuple[str, str]]]:
+        return enumerate(self._key)
+
+
+def name_sql(name: str, *, of: str = f"{_ALIAS}.") -> str:
+    """Return the column *name* as it stands in a text of SQLAlchemy's, of the table's alias."""
+    return of + quote(name).replace(":", "\\:")
+
+
+def _key(entry: Entry) -> list[tuple[str, str]]:
+    table = entry.table
+    columns = [] if table is None else list(table.primary_key.columns)
+    if not columns:
+        raise ConfigurationError(
+            f"Table {entry.fullname} has no primary key in the models, so its rows cannot be "
+            "worked through in batches. Declare one."
+        )
+    return [(name_sql(column.name), type_sql(column)) for column in columns]
+
+
+def _array(name: str, type_: str) -> str:
+    # Keys were read as text, so that every driver can send them.
+    sent = f"CAST(:{name} AS {'bytea' if type_ == 'bytea' else 'text'}[])"
+    return sent if type_ in {"bytea", "text"} else f"CAST({sent} AS {type_}[])"
+
+
+def _plain(value: Any) -> Any:
+    # psycopg2 returns a view of memory.
+    return bytes(value) if isinstance(value, memoryview) else value

@@ -1,0 +1,163 @@
+"""Going through one tenant's rows of a table, batch after batch, perhaps by several at once."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sqlalchemy.exc import DBAPIError
+
+from tenantguard.encrypt.batches import Batch, Change
+from tenantguard.errors import LOCK_NOT_AVAILABLE, EncryptionError, sqlstate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from tenantguard.crypto.tenant_keys import TenantKeys
+    from tenantguard.encrypt.batches import Job
+    from tenantguard.encrypt.entering import Access
+
+__all__ = ["Passed", "Passes", "Unit"]
+
+_T = TypeVar("_T")
+
+_ATTEMPTS = 5
+_AGAIN = "40"
+"""Class of SQLSTATE of a transaction that would succeed if it were run again."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Unit:
+    """A job for one tenant's rows, of which about so many *values* are to be done."""
+
+    job: Job
+    tenant: str
+    values: int
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Passed:
+    """What became of a batch.
+
+    Attributes:
+        last: The key of its last row; None if there was none.
+        values: How many values were written.
+        failed: How many rows could not be done, by the class of the error.
+    """
+
+    last: tuple[str, ...] | None = None
+    values: int = 0
+    failed: Counter[str] = field(default_factory=Counter)
+
+
+class Passes:
+    """Passes over *unit*'s rows.
+
+    Attributes:
+        unit: What is done.
+        values: How many values were written.
+        failed: How many rows could not be done, by the class of the error.
+        hands: How many workers are, or will be, on their first pass.
+    """
+
+    def __init__(
+        self, access: Access, unit: Unit, *, size: int, hands: int, create: bool = False
+    ) -> None:
+        self.unit = unit
+        self.values = 0
+        self.failed: Counter[str] = Counter()
+        self.hands = hands
+        self._access = access
+        self._create = create
+        self._batch = Batch(unit.job, size=size)
+        self._lock = Lock()
+        self._opened: tuple[TenantKeys, str] | EncryptionError | None = None
+
+    @property
+    def table(self) -> str:
+        """The table's name."""
+        return self.unit.job.entry.fullname
+
+    @property
+    def complete(self) -> bool:
+        """Whether as many values were written as there were to be."""
+        return self.values >= self.unit.values
+
+    def add(self, values: int, failed: Counter[str]) -> bool:
+        """Note what a first pass has done; return whether it was the last of them."""
+        with self._lock:
+            self.values += values
+            self.failed += failed
+            self.hands -= 1
+            return not self.hands
+
+    def batch(self, after: tuple[str, ...] | None) -> Passed:
+        """Do the next rows after the key *after*, in a transaction of their own.
+
+        Raises:
+            EncryptionError: If the tenant's keys cannot be had.
+        """
+        keys, condition = self._open()
+        return _again(lambda: self._run(keys, condition, after))
+
+    def left(self) -> int:
+        """Return how many rows are still to be done, also those that others have locked."""
+        _, condition = self._open()
+        with self._access.transaction(self.unit.tenant) as run:
+            return self._batch.count(run, self.unit.tenant, condition)
+
+    def _open(self) -> tuple[TenantKeys, str]:
+        with self._lock:
+            if self._opened is None:
+                self._opened = _again(self._keys)
+            if isinstance(self._opened, EncryptionError):
+                raise self._opened
+            return self._opened
+
+    def _keys(self) -> tuple[TenantKeys, str] | EncryptionError:
+        job = self.unit.job
+        try:
+            keys = self._access.keys_of(job.entry, self.unit.tenant, create=self._create)
+            return keys, job.wanted(keys)
+        except EncryptionError as error:
+            return error
+
+    def _run(self, keys: TenantKeys, condition: str, after: tuple[str, ...] | None) -> Passed:
+        failed: Counter[str] = Counter()
+        with self._access.transaction(self.unit.tenant) as run:
+            read = self._batch.read(run, self.unit.tenant, condition, after)
+            if not read:
+                return Passed()
+            made = [self._change(keys, *each, failed) for each in read]
+            changes = [each for each in made if each is not None]
+            written = self._batch.write(run, self.unit.tenant, changes) if changes else 0
+        # What was not written any more is another's.
+        values = sum(each.values for each in changes) if written == len(changes) else written
+        return Passed(read[-1][0], values, failed)
+
+    def _change(
+        self, keys: TenantKeys, key: tuple[str, ...], cells: Sequence[Any], failed: Counter[str]
+    ) -> Change | None:
+        try:
+            values, written = self.unit.job.made(keys, cells)
+        except EncryptionError as error:
+            # The other rows are not worse for it.
+            failed[type(error).__name__] += 1
+            return None
+        return Change(key, cells, written, values)
+
+
+def _again(attempt: Callable[[], _T]) -> _T:
+    """Return what *attempt* does; try again what a lock or another transaction has kept from it."""
+    for number in range(1, _ATTEMPTS):
+        try:
+            return attempt()
+        except DBAPIError as error:
+            code = sqlstate(error) or ""
+            if code != LOCK_NOT_AVAILABLE and not code.startswith(_AGAIN):
+                raise
+            time.sleep(0.1 * 2**number)
+    return attempt()

@@ -37,13 +37,21 @@ if TYPE_CHECKING:
 
     Ask = Callable[[str], Sequence[Any]]
 
-__all__ = ["Keystore"]
+__all__ = ["KNOWN_EVERYWHERE", "Keystore"]
 
 _SECONDS = 300.0
 """How long a tenant's keys are used before the table is asked again."""
+KNOWN_EVERYWHERE = _SECONDS + 60.0
+"""After so many seconds every process has what was committed, or asks before it uses a key."""
 _TENANTS = 10_000
 _PATIENCE = "5s"
 """How long to wait for another transaction that makes the same tenant's keys."""
+_AGE = (
+    "CASE WHEN pg_catalog.current_setting('transaction_isolation') = 'read committed' THEN 0 ELSE "
+    "pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - "
+    "pg_catalog.transaction_timestamp()) END"
+)
+"""How old what the transaction sees is, in seconds."""
 _ITS_OWN = ("08", "25", "40", "53", "57", "58")
 """Classes of SQLSTATE that say something of the transaction or the server, not of the keys."""
 
@@ -123,7 +131,8 @@ class Keystore:
             rows = _asked(run, self._query(tenant))
         keys = self._unwrapped(tenant, rows)
         if rows and all(row[5] for row in rows):
-            keys.expires = monotonic() + _SECONDS
+            # Of a row that a transaction sees as it was when it began, that is how old it is.
+            keys.expires = monotonic() + _SECONDS - max(row[6] for row in rows)
             with self._lock:
                 self._cache[tenant] = keys
                 if len(self._cache) > _TENANTS:
@@ -134,7 +143,8 @@ class Keystore:
         # A row as young as this transaction may be its own, which a rollback takes away.
         return (
             "SELECT purpose, kek_uri, wrapped, check_value, state, "  # noqa: S608  (a quoted name, an escaped literal)
-            "created_at < pg_catalog.transaction_timestamp() "
+            "created_at < pg_catalog.transaction_timestamp(), "
+            f"{_AGE} "
             f"FROM {self._table} WHERE tenant_id = {sql_literal(tenant)}"
         )
 
@@ -177,7 +187,7 @@ class Keystore:
         keys = TenantKeys(tenant.encode())
         if 0 < len(rows) < len(PURPOSES):
             raise _incomplete()
-        for purpose, uri, wrapped, check, state, _ in rows:
+        for purpose, uri, wrapped, check, state, *_ in rows:
             if state == "destroyed":
                 return TenantKeys(tenant.encode(), shredded=True)
             provider = provider_of(self._provider, uri)

@@ -369,7 +369,7 @@ def _without_index(self: Any, context: Any) -> bytes:
 
 def _keys_query(settled: str, state: str) -> Callable[[Any, str], str]:
     """Return a query that says of each keyset that it is *settled*, and its *state*."""
-    columns = f"purpose, kek_uri, wrapped, check_value, {state}, {settled}"
+    columns = f"purpose, kek_uri, wrapped, check_value, {state}, {settled}, 0"
 
     def query(self: Any, tenant: str) -> str:
         return f"SELECT {columns} FROM {self._table} WHERE tenant_id = '{tenant}'"
@@ -968,6 +968,16 @@ CONTROLS = {
     ),
     "changed keysets are not overwritten": Control(
         _overwriting, "tests/db/test_keys_rewrap.py", "restored_row"
+    ),
+    "new keys wait for all processes": Control(
+        _attribute("tenantguard.cli.key_rotate", "_KNOWN", "true"),
+        "tests/db/test_keys_rotate.py",
+        "nothing_fails",
+    ),
+    "keys of old snapshots are not kept": Control(
+        _attribute("tenantguard.keystore", "_AGE", "0"),
+        "tests/db/test_keys_rotate.py",
+        "sees_old_rows",
     ),
     "lost keysets are found": Control(
         _attribute("tenantguard.rls.values", "_any_filled", lambda *_: "false"),

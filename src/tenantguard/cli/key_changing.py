@@ -18,6 +18,7 @@ from tenantguard.binding.literal import sql_literal
 from tenantguard.cli.key_making import writing_role
 from tenantguard.cli.key_rows import key_target
 from tenantguard.crypto.format import keyset_context
+from tenantguard.crypto.keyring import provider_of
 from tenantguard.errors import (
     ConfigurationError,
     KeyUnavailableError,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from tenantguard.cli.key_opening import Opened
+    from tenantguard.crypto.rotation import Stored
 
 __all__ = ["LIVE", "Change", "Changed", "KeyRow", "KeyTable", "bytes_literal"]
 
@@ -50,12 +52,19 @@ _TIMEOUTS = "; ".join(
 )
 """A row's time is at most so much before other processes can see the row."""
 
+_TIME = "pg_catalog.to_char(k.rotated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US+00')"
+
 _OPTIONS = {"no_parameters": True}
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class KeyRow:
-    """A keyset as it is stored."""
+    """A keyset as it is stored.
+
+    Attributes:
+        rotated: When its keys were last changed, as PostgreSQL reads it; None if they never were.
+        age: How many seconds ago that was.
+    """
 
     tenant: str
     purpose: str
@@ -63,6 +72,8 @@ class KeyRow:
     kek_uri: str
     wrapped: bytes
     check: bytes
+    rotated: str | None
+    age: float | None
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -142,6 +153,37 @@ class KeyTable:
             raise KeyUnavailableError("A row of tenantguard_keys is no tenant's.") from None
         return keyset_context(self._own.provider.environment, name, row.purpose)
 
+    def of_tenant(self, tenant: str | None) -> str:
+        """Return the condition that a row is *tenant*'s; without one, any tenant's.
+
+        Raises:
+            ConfigurationError: If it cannot be a tenant's id.
+        """
+        if tenant is None:
+            return "true"
+        catalog = self._own.guard.catalog
+        try:
+            text = catalog.text(catalog.canonical(tenant))
+        except UnknownTenantError:
+            raise ConfigurationError(
+                "What --tenant names cannot be the id of a tenant: it does not have the type of "
+                "the registry's primary key."
+            ) from None
+        return f"k.tenant_id = {sql_literal(text)}"
+
+    def stored(self, row: KeyRow) -> Stored:
+        """Return what the commands open *row*'s data keyset with.
+
+        Raises:
+            KeyUnavailableError: If the guard lacks the key that wrapped it.
+        """
+        from tenantguard.crypto.rotation import Stored  # noqa: PLC0415  (loads Tink)
+
+        provider = provider_of(self._own.provider, row.kek_uri)
+        if provider is None:
+            raise KeyUnavailableError("Another key-encryption key has wrapped the keyset.")
+        return Stored(row.wrapped, row.check, provider.kek, self.context(row))
+
     def change(
         self,
         condition: str,
@@ -158,19 +200,31 @@ class KeyTable:
             also: SQL that sets further columns.
             progress: Is told after each batch how many rows were looked at.
         """
-        result, after, looked = Changed(), "", 0
+        result, looked = Changed(), 0
+        for rows, run in self._batches(condition):
+            changes = [made for row in rows if (made := _made(make, row, result))]
+            if changes:
+                changed = run(self._update(changes, also)).rowcount
+                result.done += changed
+                result.overtaken += len(changes) - changed
+            looked += len(rows)
+            progress(looked)
+        return result
+
+    def rows(self, condition: str) -> Iterator[KeyRow]:
+        """Yield the rows for which *condition* holds."""
+        for rows, _ in self._batches(condition):
+            yield from rows
+
+    def _batches(self, condition: str) -> Iterator[tuple[list[KeyRow], Callable[[str], Any]]]:
+        """Yield rows, and what runs SQL in their transaction, which ends before the next."""
+        after = ""
         while True:
             with self.transaction() as run:
                 rows = self._batch(run, f"{condition}{after}")
-                changes = [made for row in rows if (made := _made(make, row, result))]
-                if changes:
-                    changed = run(self._update(changes, also)).rowcount
-                    result.done += changed
-                    result.overtaken += len(changes) - changed
-            if not rows:
-                return result
-            looked += len(rows)
-            progress(looked)
+                yield rows, run
+            if len(rows) < _BATCH:
+                return
             last = rows[-1]
             after = (
                 f" AND (k.tenant_id, k.purpose) > ({sql_literal(last.tenant)}, "
@@ -180,13 +234,15 @@ class KeyTable:
     def _batch(self, run: Callable[[str], Any], condition: str) -> list[KeyRow]:
         rows = run(
             "SELECT k.tenant_id::text, k.purpose, k.generation, k.kek_uri, k.wrapped, "
-            f"k.check_value FROM {self.name} k WHERE {LIVE} AND {condition} "
+            f"k.check_value, {_TIME}, "
+            "pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - k.rotated_at) "
+            f"FROM {self.name} k WHERE {LIVE} AND {condition} "
             f"ORDER BY k.tenant_id, k.purpose LIMIT {_BATCH}"
         )
         # psycopg2 returns views of memory.
         return [
-            KeyRow(tenant, purpose, generation, uri, bytes(wrapped or b""), bytes(check or b""))
-            for tenant, purpose, generation, uri, wrapped, check in rows
+            KeyRow(tenant, purpose, count, uri, bytes(wrapped or b""), bytes(check or b""), *times)
+            for tenant, purpose, count, uri, wrapped, check, *times in rows
         ]
 
     def _update(self, changes: list[Change], also: str) -> str:

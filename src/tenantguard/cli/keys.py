@@ -11,6 +11,7 @@ from tenantguard.cli.key_making import Made, make_keys, writing_role
 from tenantguard.cli.key_opening import own_key, tracked
 from tenantguard.cli.key_report import VERSION, Seen, write_list, write_made
 from tenantguard.cli.key_rewrap import rewrap
+from tenantguard.cli.key_rotate import rotate
 from tenantguard.cli.key_rows import (
     FOREIGN,
     findings,
@@ -44,6 +45,7 @@ def keys() -> None:
 
 keys.add_command(signing)
 keys.add_command(rewrap)
+keys.add_command(rotate)
 
 
 @keys.command(

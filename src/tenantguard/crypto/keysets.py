@@ -1,4 +1,4 @@
-"""Tink: the only module that imports it.
+"""Keysets, by Tink, which only this module and `rotation` import.
 
 A tenant has one keyset to seal values (AES-256-GCM) and one for blind indexes (HMAC-SHA256 as a
 pseudorandom function). Both are stored wrapped by a key-encryption key, with the tenant and the
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
 import tink
 from tink import aead, json_proto_keyset_format, prf, proto_keyset_format, secret_key_access
+from tink.proto import tink_pb2
 
 from tenantguard.crypto.format import INDEX_SIZE
 from tenantguard.errors import KeyUnavailableError, TamperedError, UnknownKeyError
@@ -32,6 +33,7 @@ __all__ = [
     "open_index_keyset",
     "read_kek",
     "rewrap",
+    "wrap_data_keyset",
 ]
 
 _CHECK = b"tenantguard check"
@@ -57,20 +59,21 @@ class DataKeyset:
     """Seals and opens one tenant's values.
 
     Attributes:
+        handle: The keys, for who composes another keyset of them.
         seal: Returns a plaintext encrypted, 33 bytes longer, given it and its associated data.
     """
 
-    __slots__ = ("_aead", "_handle", "seal")
+    __slots__ = ("_aead", "handle", "seal")
 
     def __init__(self, handle: tink.KeysetHandle) -> None:
-        self._handle = handle
+        self.handle = handle
         self._aead = handle.primitive(aead.Aead)
         self.seal: Callable[[bytes, bytes], bytes] = self._aead.encrypt
 
     @property
     def numbers(self) -> tuple[int, ...]:
         """The numbers of its keys, as the values have them; first that of the key that seals."""
-        info = self._handle.keyset_info()
+        info = self.handle.keyset_info()
         others = (each.key_id for each in info.key_info if each.key_id != info.primary_key_id)
         return info.primary_key_id, *others
 
@@ -99,14 +102,16 @@ class DataKeyset:
             )
         raise UnknownKeyError(
             f"A value of {name} was sealed with a key that the tenant's keyset does not have: it "
-            "belongs to another tenant, or tenantguard_keys was restored from another time than "
-            "the rows."
+            "belongs to another tenant, tenantguard_keys was restored from another time than the "
+            "rows, or the key was retired: `tenantguard keys retire --undo` enables it again."
         )
 
     def _has_key_of(self, ciphertext: bytes) -> bool:
         # Tink's output prefix: one byte, then the key's number.
         return ciphertext[:_PREFIX_SIZE] in {
-            b"\x01" + info.key_id.to_bytes(4, "big") for info in self._handle.keyset_info().key_info
+            b"\x01" + info.key_id.to_bytes(4, "big")
+            for info in self.handle.keyset_info().key_info
+            if info.status == tink_pb2.ENABLED
         }
 
 
@@ -127,6 +132,11 @@ class IndexKeyset:
 def new_data_keyset(kek: Kek, context: bytes) -> tuple[bytes, bytes]:
     """Return a new keyset for values, wrapped, and its check value."""
     handle = tink.new_keyset_handle(aead.aead_key_templates.AES256_GCM)
+    return wrap_data_keyset(handle, kek, context)
+
+
+def wrap_data_keyset(handle: tink.KeysetHandle, kek: Kek, context: bytes) -> tuple[bytes, bytes]:
+    """Return a keyset for values, wrapped, and its check value."""
     return _wrapped(handle, kek, context), DataKeyset(handle).seal(_CHECK, context)
 
 

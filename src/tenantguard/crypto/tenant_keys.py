@@ -21,6 +21,7 @@ from tenantguard.errors import (
     NotEncryptedError,
     TamperedError,
     TenantShreddedError,
+    UnknownKeyError,
 )
 
 if TYPE_CHECKING:
@@ -125,7 +126,12 @@ class TenantKeys:
         if bound or row is not None:
             authenticated += _place(row, context, bound=bound)
         authenticated += stored[HEADER_SIZE:end]
-        plaintext = self.data.open(stored[end:], authenticated, context)
+        try:
+            plaintext = self.data.open(stored[end:], authenticated, context)
+        except UnknownKeyError:
+            # Perhaps a key has been added since: the next statement asks the table again.
+            self.expires = 0.0
+            raise
         return _without_padding(plaintext, context) if padded else plaintext
 
     def _format(self, header: bytes, context: FieldContext) -> tuple[_Associated, int, bool, bool]:

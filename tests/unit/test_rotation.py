@@ -1,0 +1,123 @@
+"""Keysets with other keys than before: whatever was sealed opens, until its key is disabled."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sealing import KEK, repeatable
+
+from tenantguard.crypto.keysets import (
+    DataKeyset,
+    new_data_keyset,
+    new_index_keyset,
+    open_data_keyset,
+)
+from tenantguard.crypto.rotation import (
+    Row,
+    Stored,
+    add_key,
+    disable_keys,
+    enable_keys,
+    keys_of,
+    promote_key,
+)
+from tenantguard.errors import KeyUnavailableError, UnknownKeyError
+
+ACTS = {"add": add_key, "promote": promote_key}
+
+
+def stored(row: Row) -> Stored:
+    return Stored(*row, KEK, b"x")
+
+
+def opened(row: Row) -> DataKeyset:
+    return open_data_keyset(*row, KEK, b"x")
+
+
+def rotated(row: Row, *acts: str) -> Row:
+    for act in acts:
+        row = ACTS[act](stored(row)) or row
+    return row
+
+
+@given(acts=st.lists(st.sampled_from(["add", "promote", "seal"]), max_size=10))
+@repeatable
+def test_what_was_sealed_opens(acts: list[str]) -> None:
+    """Whatever was done to a keyset, every value that one of its states has sealed opens."""
+    row, values = new_data_keyset(KEK, b"x"), []
+    for act in acts:
+        if act == "seal":
+            values.append(opened(row).seal(b"value", b"y"))
+        else:
+            row = rotated(row, act)
+    assert {opened(row).open(value, b"y") for value in values} <= {b"value"}
+
+
+def test_a_new_key_opens_before_it_seals() -> None:
+    """Added, it opens; made primary, it seals; a process without it opens nothing of its."""
+    first = new_data_keyset(KEK, b"x")
+    added = rotated(first, "add")
+    primary = rotated(added, "promote")
+    assert [(key.seals, key.opens) for key in keys_of(stored(added))] == [
+        (True, True),
+        (False, True),
+    ]
+    assert [key.seals for key in keys_of(stored(primary))] == [False, True]
+    assert opened(first).open(opened(added).seal(b"value", b"y"), b"y") == b"value"
+    new = opened(primary).seal(b"value", b"y")
+    assert opened(added).open(new, b"y") == b"value"
+    with pytest.raises(UnknownKeyError, match="keys retire --undo"):
+        opened(first).open(new, b"y")
+
+
+def test_no_third_key_is_added() -> None:
+    """A keyset whose new key does not seal yet gets no other; one that seals is not made to."""
+    added = rotated(new_data_keyset(KEK, b"x"), "add")
+    assert add_key(stored(added)) is None
+    assert promote_key(stored(rotated(added, "promote"))) is None
+    assert len(keys_of(stored(rotated(added, "promote", "add")))) == 3
+
+
+def test_disabled_key_opens_nothing_until_it_is_enabled() -> None:
+    """The one that seals and the one that waits are never disabled."""
+    first = new_data_keyset(KEK, b"x")
+    value = opened(first).seal(b"value", b"y")
+    row = rotated(first, "add", "promote", "add")
+    old, primary, waiting = (key.number for key in keys_of(stored(row)))
+    assert disable_keys(stored(row), [primary, waiting]) is None
+    retired = disable_keys(stored(row), [old, primary, waiting])
+    assert retired is not None
+    assert [key.opens for key in keys_of(stored(retired))] == [False, True, True]
+    with pytest.raises(UnknownKeyError, match="or the key was retired"):
+        opened(retired).open(value, b"y")
+    enabled = enable_keys(stored(retired))
+    assert enabled is not None
+    assert opened(enabled).open(value, b"y") == b"value"
+    assert enable_keys(stored(enabled)) is None
+
+
+def test_numbers_of_a_keyset_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new key whose number the keyset has already is not taken."""
+    from tenantguard.crypto import rotation  # noqa: PLC0415
+
+    first = new_data_keyset(KEK, b"x")
+    compose, given = rotation._composed, iter([opened(first).handle])
+    monkeypatch.setattr(rotation, "_composed", lambda handle: compose(next(given, handle)))
+    monkeypatch.setattr(rotation, "_opened", lambda _: compose(opened(first).handle))
+    added = add_key(stored(first))
+    monkeypatch.undo()
+    assert added is not None
+    assert len({key.number for key in keys_of(stored(added))}) == 2
+
+
+def test_keysets_of_another_kind_or_row_are_refused() -> None:
+    """What does not open as the row's data keyset is not changed."""
+    row = new_data_keyset(KEK, b"x")
+    for damaged in (
+        Stored(*new_index_keyset(KEK, b"x"), KEK, b"x"),
+        Stored(*row, KEK, b"another"),
+        Stored(row[0], b"", KEK, b"x"),
+    ):
+        with pytest.raises(KeyUnavailableError):
+            add_key(damaged)

@@ -26,7 +26,7 @@ from sqlalchemy import (
     text,
     update,
 )
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.orm import Session
 
 from tenantguard import (
@@ -425,14 +425,14 @@ def test_a_raw_cursor_is_refused(locks: Locks, lock: str) -> None:
 # -- what SQLAlchemy sends before the statement -------------------------------------------------
 
 
-def test_a_columns_sequence_runs_for_the_tenant(locks: Locks) -> None:
-    """A sequence that is asked for the key before the INSERT is asked in a transaction too."""
+def numbered(locks: Locks, sequence: str) -> tuple[Engine, Any]:
+    """An engine, and patients whose numbers come of *sequence*, which is asked by itself."""
     metadata = MetaData()
     Table("practices", metadata, Column("id", Uuid, primary_key=True))
     table = Table(
         "patients",
         metadata,
-        Column("id", Integer, Sequence("patients_id_seq"), primary_key=True),
+        Column("id", Integer, Sequence(sequence), primary_key=True),
         Column("tenant_id", Uuid),
         Column("name", String),
         implicit_returning=False,
@@ -443,10 +443,26 @@ def test_a_columns_sequence_runs_for_the_tenant(locks: Locks) -> None:
     guard = TenantGuard(metadata, tenants="practices", roles=roles)
     guard._bind(engine, verify=lambda *_: None)
     guard._scope(engine, text_allowed=lambda: True)
+    return engine, table
+
+
+def test_a_columns_sequence_runs_for_the_tenant(locks: Locks) -> None:
+    """A sequence that is asked for the key before the INSERT is asked in a transaction too."""
+    engine, table = numbered(locks, "patients_id_seq")
     with tenant_context(A), engine.connect() as connection:
         result = connection.execute(insert(table).values(name=LEFT))
         assert result.inserted_primary_key is not None
         assert isinstance(result.inserted_primary_key[0], int)
+    assert written(locks) == 1
+
+
+def test_a_sequence_that_fails_leaves_the_connection_usable(locks: Locks) -> None:
+    """The transaction that it was asked in is rolled back."""
+    engine, table = numbered(locks, "missing_seq")
+    with tenant_context(A), engine.connect() as connection:
+        with pytest.raises(StatementError, match="missing_seq"):
+            connection.execute(insert(table).values(name=LEFT))
+        connection.execute(insert(table).values(name=LEFT, id=4711))
     assert written(locks) == 1
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from sysconfig import get_path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,8 +15,10 @@ from sqlalchemy import (
     MetaData,
     Table,
     delete,
+    event,
     insert,
     select,
+    text,
     update,
 )
 from sqlalchemy.dialects import postgresql
@@ -33,21 +37,27 @@ orders: Any = Order.__table__
 UPSERT = postgresql.insert(patients).values(id=1, name="x", tenant_id=A)
 
 
-@pytest.fixture
-def observing(locks: Locks) -> tuple[TenantGuard, Engine]:
-    guard = TenantGuard(
+def _guard(locks: Locks) -> TenantGuard:
+    return TenantGuard(
         Base.metadata,
         tenants="practices",
         shared={"materials": "price list"},
         roles=locks.world.guard.roles,
         mode="observe",
     )
+
+
+@pytest.fixture
+def observing(locks: Locks) -> tuple[TenantGuard, Engine]:
+    guard = _guard(locks)
     engine = locks._engine(locks.world.app_url, {})
     guard.protect(engine)
     return guard, engine
 
 
-def test_each_kind_of_refusal_is_noted(observing: tuple[TenantGuard, Engine]) -> None:
+def test_each_kind_of_refusal_is_noted(
+    observing: tuple[TenantGuard, Engine], caplog: pytest.LogCaptureFixture
+) -> None:
     """What enforcing would refuse is told before the database answers, each by its kind."""
     guard, engine = observing
     counts = guard.observations.counts
@@ -59,6 +69,7 @@ def test_each_kind_of_refusal_is_noted(observing: tuple[TenantGuard, Engine]) ->
         assert counts == {"text": 1, "schema change": 1}
         connection.execute(insert(patients).values(name="x"))
         assert counts["unscoped"] == 1
+        assert "a row of 'patients' is inserted without its tenant" in caplog.text
         with pytest.raises(DBAPIError, match="permission denied"):
             connection.execute(insert(Material).values(name="x"))
         assert counts["refused"] == 1
@@ -72,6 +83,33 @@ def test_the_places_kept_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         counting(kind, "nothing")
     assert counting.counts == {"text": 2, "refused": 1}
     assert [kind for kind, _ in counting.places] == ["text"]
+
+
+def test_a_place_in_packages_is_the_one_that_sends() -> None:
+    """Where no code of the application is on the stack, the innermost place is named."""
+    counting = observer.Observer()
+    sending = compile("note('text', 'nothing')", f"{get_path('purelib')}/package.py", "exec")
+    thread = Thread(target=exec, args=(sending, {"note": counting}))
+    thread.start()
+    thread.join()
+    assert [place.rpartition("/")[2] for _, place in counting.places] == ["package.py:1"]
+
+
+def test_a_foreign_connection_is_used_as_before(locks: Locks) -> None:
+    """One that the guard has not made is counted; its savepoints are rolled back."""
+    guard, engine = _guard(locks), locks._engine(locks.world.app_url, {})
+
+    @event.listens_for(engine, "do_connect")
+    def connect(dialect: Any, _record: Any, args: Any, params: Any) -> Any:
+        return dialect.connect(*args, **params)
+
+    guard.protect(engine)
+    with tenant_context(A), engine.connect() as connection:
+        savepoint = connection.begin_nested()
+        connection.execute(text("SET LOCAL work_mem = '65kB'"))
+        savepoint.rollback()
+        assert connection.scalar(text("SHOW work_mem")) != "65kB"
+    assert guard.observations.counts["foreign connection"] == 1
 
 
 def _rows(tenant: Any) -> dict[str, tuple[Any, ...]]:

@@ -25,6 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError, ObjectNotExecutableError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import NullPool
 from sqlalchemy.sql.elements import quoted_name
 
 from tenantguard import (
@@ -255,6 +256,19 @@ def test_a_new_pool_is_verified_anew(locks: Locks) -> None:
     finally:
         with world.admin.begin() as admin:
             admin.execute(text("DROP POLICY stray ON patients"))
+
+
+def test_a_pools_later_connections_are_not_compared_whole(locks: Locks) -> None:
+    """Only the first is; each is asked for its role, and whether the policies are on."""
+    compared: list[bool] = []
+    engine = locks._engine(locks.world.app_url, {"poolclass": NullPool})
+    locks.world.guard._bind(engine, verify=lambda _, whole: compared.append(whole))
+    for _ in range(2):
+        with tenant_context(A):
+            engine.connect().close()
+            engine.connect().close()
+        engine.dispose()
+    assert compared == [True, False, True, False]
 
 
 def test_reachable_support_role_is_refused(locks: Locks) -> None:

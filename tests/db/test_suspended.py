@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,7 +13,13 @@ from proxy import proxy
 from sqlalchemy import ColumnElement, and_, column, not_, or_, text
 from sqlalchemy.exc import DBAPIError
 
-from tenantguard import ConfigurationError, TenantGuard, TenantSuspendedError, tenant_context
+from tenantguard import (
+    ConfigurationError,
+    CrossTenantError,
+    TenantGuard,
+    TenantSuspendedError,
+    tenant_context,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -124,6 +131,22 @@ def test_a_commit_in_mid_request_asks_again(locks: Locks, clock: list[float]) ->
         clock[0] += 31
         with pytest.raises(TenantSuspendedError, match="active tenant is suspended"):
             connection.exec_driver_sql(NAMES)
+
+
+def test_nothing_is_read_where_beginning_was_refused(locks: Locks) -> None:
+    """A transaction that is still open is nobody's, also not that of the one before."""
+    engine, _ = suspending(locks)
+    suspend(locks.world)
+    found = []
+    with engine.connect() as connection:
+        with tenant_context(B):
+            connection.exec_driver_sql(NAMES)
+            connection.commit()
+        with tenant_context(A), pytest.raises(TenantSuspendedError):
+            connection.exec_driver_sql(NAMES)
+        with tenant_context(B), suppress(CrossTenantError):
+            found = connection.exec_driver_sql(NAMES).scalars().all()
+    assert set(found) <= set(stored(locks.world, B))
 
 
 def test_asking_costs_no_round_trip(locks: Locks, driver: str, clock: list[float]) -> None:

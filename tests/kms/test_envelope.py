@@ -213,7 +213,7 @@ def test_a_forked_process_asks_for_itself() -> None:
     shelf.waiting.wait()
 
     def opens() -> bool:
-        signal.alarm(20)
+        signal.alarm(10)
         shelf.go = Event()
         shelf.go.set()
         return kek.decrypt(sealed, BOUND) == KEYSET

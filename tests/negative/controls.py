@@ -51,6 +51,9 @@ FIELD_KEYS = "tests/db/test_encrypted_keys.py"
 SEARCHABLE = "tests/db/test_rls_searchable.py"
 KEY_TABLE = "tests/db/test_rls_keys.py"
 KEY_FILE = "tests/unit/test_keyfile.py"
+KEY_SERVICES = "tests/kms/test_in_database.py"
+KEY_ENVELOPE = "tests/kms/test_envelope.py"
+KEY_VAULT = "tests/kms/test_vault.py"
 KEYS = "tests/db/test_keys_cli.py"
 POOLS = "tests/db/test_pools.py"
 CHILDREN = "tests/attacks/test_children.py"
@@ -1439,6 +1442,27 @@ CONTROLS = {
         _attribute("tenantguard.check.predicates", "_is_served", lambda _: True),
         CHECK_INDEXES,
         "fault_is_found and OR",
+    ),
+    # Key-encryption keys in a service.
+    "an envelope is bound to its tenant": Control(
+        _attribute("tenantguard.kms.envelope", "_bound", lambda head, _: head),
+        KEY_ENVELOPE,
+        "other_associated_data",
+    ),
+    "a service does not stop the event loop": Control(
+        _attribute("tenantguard.kms.flights", "_on_loop", lambda: False),
+        KEY_SERVICES,
+        "event_loop_goes_on and asyncpg",
+    ),
+    "a forked process waits for no thread of its parent": Control(
+        _attribute("tenantguard.kms.flights", "forget_after_fork", _nothing),
+        KEY_ENVELOPE,
+        "forked_process_asks",
+    ),
+    "a token goes to the right server": Control(
+        _attribute("tenantguard.kms.vault", "require_address", lambda _, address: address),
+        KEY_VAULT,
+        "has_to_be_encrypted",
     ),
     # Reports, and what is accepted.
     "what was not looked at is not green": Control(

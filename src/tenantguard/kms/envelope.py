@@ -98,7 +98,7 @@ def _seal(service: KeyService, plaintext: bytes, associated_data: bytes) -> byte
     key, nonce = AESGCM.generate_key(_BITS), os.urandom(_NONCE_SIZE)
     wrapped = service.wrap(key, digest_of(associated_data))
     head = _VERSION + len(wrapped).to_bytes(_SIZE_SIZE, "big") + wrapped
-    return head + nonce + AESGCM(key).encrypt(nonce, plaintext, head + associated_data)
+    return head + nonce + AESGCM(key).encrypt(nonce, plaintext, _bound(head, associated_data))
 
 
 def _open(service: KeyService, ciphertext: bytes, associated_data: bytes) -> bytes:
@@ -111,8 +111,14 @@ def _open(service: KeyService, ciphertext: bytes, associated_data: bytes) -> byt
         )
     key = service.unwrap(head[_START:], digest_of(associated_data))
     try:
-        return AESGCM(key).decrypt(nonce, ciphertext[end + _NONCE_SIZE :], head + associated_data)
+        content = ciphertext[end + _NONCE_SIZE :]
+        return AESGCM(key).decrypt(nonce, content, _bound(head, associated_data))
     except (InvalidTag, ValueError):
         # Also a key of another size, which no service of ours has wrapped.
         pass
     raise altered()
+
+
+def _bound(head: bytes, associated_data: bytes) -> bytes:
+    # The head says its own size, so no two pairs give the same bytes.
+    return head + associated_data

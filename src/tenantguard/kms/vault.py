@@ -36,7 +36,7 @@ _SAID = {
     "not found": f"{_NAME}'s transit engine has no such key. Make it, of the type aes256-gcm96, "
     "or look at key= and mount=.",
     "too old": f"{_NAME} does not decrypt with so old a version of the key. Lower its "
-    "min_decryption_version, then run `tenantguard keys rewrap`.",
+    "min_decryption_version; to retire old versions, `tenantguard keys rewrap` under a new key.",
     "non-aead": f"The key in {_NAME} takes no associated data. Use one of the type aes256-gcm96.",
 }
 

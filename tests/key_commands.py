@@ -10,13 +10,15 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from click.testing import CliRunner, Result
-from vault import A, B
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+from vault import A, B, Patient
 
 from tenantguard.cli import main
 
 if TYPE_CHECKING:
     import pytest
-    from sqlalchemy import URL
+    from sqlalchemy import URL, Engine
     from vault import Vault
 
     from tenantguard import TenantGuard
@@ -73,3 +75,30 @@ def assert_could_not_look(result: Result, pattern: str) -> None:
     assert result.exit_code == 2, result.output
     assert result.stdout == ""
     assert re.fullmatch(rf"tenantguard: .*{pattern}.*\n", result.stderr), result.stderr
+
+
+class Process:
+    """A process of the application, with a cache of keys of its own."""
+
+    def __init__(self, keys: Keys, tenant: uuid.UUID = A) -> None:
+        self.guard = keys.vault.another_guard()
+        self.engine: Engine = keys.vault.protected_by(self.guard)
+        self.tenant = tenant
+
+    def write(self, note: str) -> None:
+        with self.guard.tenant_context(self.tenant), Session(self.engine) as session:
+            session.add(Patient(name=note, notes=note))
+            session.commit()
+
+    def read(self) -> set[str | None]:
+        """Open all values, and find each by its index."""
+        with self.guard.tenant_context(self.tenant), Session(self.engine) as session:
+            found = set(session.scalars(select(Patient.notes)))
+            for note in found:
+                assert session.scalars(select(Patient.notes).where(Patient.name == note)).all()
+            return found
+
+    @property
+    def keystore(self) -> Any:
+        context: Any = self.engine.dialect.execution_ctx_cls
+        return context.keys.__self__

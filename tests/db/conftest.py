@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import TYPE_CHECKING
 
 import pytest
-from key_commands import Keys, serve
+from key_commands import Keys, Process, serve
 from vault import A, B
+
+from tenantguard import keystore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,3 +45,29 @@ def login(keys: Keys) -> Iterator[Callable[..., URL]]:
     keys.vault.run(f'REASSIGN OWNED BY "{made}" TO "{me}"')
     keys.vault.run(f'DROP OWNED BY "{made}"')
     keys.vault.run(f'DROP ROLE "{made}"')
+
+
+@pytest.fixture
+def rotating(keys: Keys) -> Keys:
+    """Two tenants with a value each."""
+    keys("create")
+    Process(keys, A).write("a")
+    Process(keys, B).write("b")
+    return keys
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch, rotating: Keys) -> Callable[[float], None]:
+    """Lets seconds pass, for the database's rows and for the processes' caches."""
+    passed = [0.0]
+    monkeypatch.setattr(keystore, "monotonic", lambda: monotonic() + passed[0])
+
+    def pass_(seconds: float) -> None:
+        passed[0] += seconds
+        rotating.vault.run(
+            "UPDATE tenantguard_keys SET rotated_at = rotated_at - make_interval(secs => :s), "
+            "created_at = created_at - make_interval(secs => :s)",
+            s=seconds,
+        )
+
+    return pass_

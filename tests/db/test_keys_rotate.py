@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import signal
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from key_commands import IDS, Keys, assert_could_not_look
+from key_commands import IDS, Keys, Process, assert_could_not_look
 from killed_command import run_and_kill
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
@@ -18,66 +17,12 @@ from tenantguard.cli import key_changing, key_rotate
 from tenantguard.crypto.rotation import keys_of
 
 if TYPE_CHECKING:
-    import uuid
     from collections.abc import Callable
 
-    from sqlalchemy import URL, Engine
+    from sqlalchemy import URL
 
     from tenantguard.cli.key_changing import KeyRow, KeyTable
     from tenantguard.crypto.rotation import Row, Stored
-
-
-class Process:
-    """A process of the application, with a cache of keys of its own."""
-
-    def __init__(self, keys: Keys, tenant: uuid.UUID = A) -> None:
-        self.guard = keys.vault.another_guard()
-        self.engine: Engine = keys.vault.protected_by(self.guard)
-        self.tenant = tenant
-
-    def write(self, note: str) -> None:
-        with self.guard.tenant_context(self.tenant), Session(self.engine) as session:
-            session.add(Patient(name=note, notes=note))
-            session.commit()
-
-    def read(self) -> set[str | None]:
-        """Open all values, and find each by its index."""
-        with self.guard.tenant_context(self.tenant), Session(self.engine) as session:
-            found = set(session.scalars(select(Patient.notes)))
-            for note in found:
-                assert session.scalars(select(Patient.notes).where(Patient.name == note)).all()
-            return found
-
-    @property
-    def keystore(self) -> Any:
-        context: Any = self.engine.dialect.execution_ctx_cls
-        return context.keys.__self__
-
-
-@pytest.fixture
-def rotating(keys: Keys) -> Keys:
-    """Two tenants with a value each."""
-    keys("create")
-    Process(keys, A).write("a")
-    Process(keys, B).write("b")
-    return keys
-
-
-@pytest.fixture
-def later(monkeypatch: pytest.MonkeyPatch, rotating: Keys) -> Callable[[float], None]:
-    """Lets seconds pass, for the database's rows and for the processes' caches."""
-    passed = [0.0]
-    monkeypatch.setattr(keystore, "monotonic", lambda: monotonic() + passed[0])
-
-    def pass_(seconds: float) -> None:
-        passed[0] += seconds
-        rotating.vault.run(
-            "UPDATE tenantguard_keys SET rotated_at = rotated_at - make_interval(secs => :s), "
-            "created_at = created_at - make_interval(secs => :s)",
-            s=seconds,
-        )
-
-    return pass_
 
 
 def numbers(keys: Keys) -> list[int]:

@@ -982,6 +982,16 @@ CONTROLS = {
         "tests/db/test_keys_rotate.py",
         "sees_old_rows",
     ),
+    "needed keys are not retired": Control(
+        _attribute("tenantguard.cli.key_retire", "rows_by_key", lambda *_, **__: ()),
+        "tests/db/test_keys_retire.py",
+        "needed_keys",
+    ),
+    "keys are not retired beside open transactions": Control(
+        _attribute("tenantguard.cli.key_retire:_Retirement", "_settled", lambda _: "true"),
+        "tests/db/test_keys_retire.py",
+        "transaction_is_open",
+    ),
     "lost keysets are found": Control(
         _attribute("tenantguard.rls.values", "_any_filled", lambda *_: "false"),
         KEYS,

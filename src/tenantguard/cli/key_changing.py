@@ -140,17 +140,30 @@ class KeyTable:
             rows: Sequence[Any] = run(question).fetchall()
         return rows
 
+    def count(self, condition: str) -> int:
+        """Return for how many rows *condition* holds."""
+        [[number]] = self.ask(f"SELECT count(*) FROM {self.name} k WHERE {LIVE} AND {condition}")
+        return int(number)
+
+    def canonical(self, tenant: str) -> str:
+        """Return the canonical text of *tenant*'s id.
+
+        Raises:
+            KeyUnavailableError: If it is none that the registry could have.
+        """
+        catalog = self._own.guard.catalog
+        try:
+            return catalog.text(catalog.canonical(tenant))
+        except UnknownTenantError:
+            raise KeyUnavailableError("A row of tenantguard_keys is no tenant's.") from None
+
     def context(self, row: KeyRow) -> bytes:
         """Return what *row*'s keyset is bound to.
 
         Raises:
             KeyUnavailableError: If its tenant is none that the registry could have.
         """
-        catalog = self._own.guard.catalog
-        try:
-            name = catalog.text(catalog.canonical(row.tenant)).encode()
-        except UnknownTenantError:
-            raise KeyUnavailableError("A row of tenantguard_keys is no tenant's.") from None
+        name = self.canonical(row.tenant).encode()
         return keyset_context(self._own.provider.environment, name, row.purpose)
 
     def of_tenant(self, tenant: str | None) -> str:
@@ -161,10 +174,9 @@ class KeyTable:
         """
         if tenant is None:
             return "true"
-        catalog = self._own.guard.catalog
         try:
-            text = catalog.text(catalog.canonical(tenant))
-        except UnknownTenantError:
+            text = self.canonical(tenant)
+        except KeyUnavailableError:
             raise ConfigurationError(
                 "What --tenant names cannot be the id of a tenant: it does not have the type of "
                 "the registry's primary key."

@@ -151,8 +151,8 @@ class _Rotation:
 
     def look(self) -> _Rotated:
         """Return what there is to do."""
-        result = _Rotated(self._count(self._rows), pending=self._pending())
-        result.waiting = self._count(self._due(result.pending))
+        result = _Rotated(self._table.count(self._rows), pending=self._pending())
+        result.waiting = self._table.count(self._due(result.pending))
         return result
 
     def run(self, *, wait: bool) -> _Rotated:
@@ -184,10 +184,6 @@ class _Rotation:
             f"{self._rows} AND coalesce(k.rotated_at, k.created_at) "
             f"< {sql_literal(pending.since)}::timestamptz"
         )
-
-    def _count(self, condition: str) -> int:
-        [[number]] = self._table.ask(f"SELECT count(*) FROM {self._table.name} k WHERE {condition}")  # noqa: S608
-        return int(number)
 
     def _pending(self) -> _Pending:
         from tenantguard.crypto.rotation import keys_of  # noqa: PLC0415  (loads Tink)

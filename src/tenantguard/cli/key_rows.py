@@ -38,6 +38,7 @@ __all__ = [
     "foreign_finding",
     "judge",
     "key_target",
+    "open_eyes",
     "printable",
     "read_tenants",
     "require_encryption",
@@ -133,9 +134,7 @@ def read_tenants(guard: TenantGuard, engine: Engine, *, wrapped: bool = False) -
         CouldNotLookError: If the database cannot be reached, or policies hide rows.
     """
     guard.catalog.check()
-    eyes = Eyes(_subject(guard, engine), asked_tables(guard.catalog))
-    for reason in eyes.missed():
-        raise ConfigurationError(reason)
+    eyes = open_eyes(guard, engine, asked_tables(guard.catalog))
     try:
         with eyes.transaction() as run:
             rows = run(key_question(guard.catalog, wrapped=wrapped))
@@ -147,6 +146,19 @@ def read_tenants(guard: TenantGuard, engine: Engine, *, wrapped: bool = False) -
             "encrypt. Run your migrations, then `tenantguard rls apply`."
         ) from None
     return _gathered(rows)
+
+
+def open_eyes(guard: TenantGuard, engine: Engine, targets: Iterable[tuple[str, str]]) -> Eyes:
+    """Return eyes that see all rows of *targets*.
+
+    Raises:
+        ConfigurationError: If rows are hidden.
+        CouldNotLookError: If the database cannot be reached.
+    """
+    eyes = Eyes(_subject(guard, engine), targets)
+    for reason in eyes.missed():
+        raise ConfigurationError(reason)
+    return eyes
 
 
 def key_target(guard: TenantGuard) -> tuple[str, str]:

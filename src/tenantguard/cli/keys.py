@@ -10,6 +10,7 @@ import click
 from tenantguard.cli.key_making import Made, make_keys, writing_role
 from tenantguard.cli.key_opening import own_key, tracked
 from tenantguard.cli.key_report import VERSION, Seen, write_list, write_made
+from tenantguard.cli.key_retire import retire
 from tenantguard.cli.key_rewrap import rewrap
 from tenantguard.cli.key_rotate import rotate
 from tenantguard.cli.key_rows import (
@@ -46,6 +47,7 @@ def keys() -> None:
 keys.add_command(signing)
 keys.add_command(rewrap)
 keys.add_command(rotate)
+keys.add_command(retire)
 
 
 @keys.command(

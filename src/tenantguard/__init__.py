@@ -3,6 +3,9 @@
 from tenantguard.catalog import Roles
 from tenantguard.columns import (
     Exact,
+    Masked,
+    RevealEvent,
+    Unreadable,
     encrypted_bool,
     encrypted_bytes,
     encrypted_date,
@@ -17,6 +20,7 @@ from tenantguard.columns import (
     encrypted_str,
     encrypted_time,
     encrypted_uuid,
+    is_masked,
 )
 from tenantguard.context import (
     current_actor,
@@ -38,6 +42,7 @@ from tenantguard.errors import (
     EnvelopeExpiredError,
     IsolationError,
     KeyUnavailableError,
+    MaskedError,
     NotEncryptedError,
     PolicyDriftError,
     TamperedError,
@@ -68,8 +73,11 @@ __all__ = [
     "KeyFile",
     "KeyUnavailableError",
     "Keyring",
+    "Masked",
+    "MaskedError",
     "NotEncryptedError",
     "PolicyDriftError",
+    "RevealEvent",
     "Roles",
     "SigningFile",
     "TamperedError",
@@ -81,6 +89,7 @@ __all__ = [
     "TenantSuspendedError",
     "UnknownKeyError",
     "UnknownTenantError",
+    "Unreadable",
     "UnsafeRoleError",
     "UnscopedStatementError",
     "current_actor",
@@ -100,6 +109,7 @@ __all__ = [
     "encrypted_str",
     "encrypted_time",
     "encrypted_uuid",
+    "is_masked",
     "tenant_context",
     "tenantless",
 ]

@@ -8,7 +8,7 @@ thread starts with no tenant.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from tenantguard.errors import ConfigurationError, CrossTenantError, TenantNotSetError
@@ -22,6 +22,7 @@ __all__ = [
     "current_tenant",
     "in_system_access",
     "in_unscoped_text",
+    "leave_block",
     "no_tenant",
     "system_context",
     "tenant_context",
@@ -56,6 +57,8 @@ class ActiveTenant:
     def __repr__(self) -> str:
         return "<ActiveTenant>"
 
+
+_Entered = TypeVar("_Entered")
 
 _tenant: ContextVar[ActiveTenant | None] = ContextVar("tenantguard_tenant", default=None)
 _system_reason: ContextVar[str | None] = ContextVar("tenantguard_system_reason", default=None)
@@ -107,7 +110,7 @@ def tenant_context(
     try:
         yield
     finally:
-        _leave(token, active)
+        leave_block(token, active)
 
 
 @contextmanager
@@ -117,13 +120,18 @@ def no_tenant() -> Iterator[None]:
     try:
         yield
     finally:
-        _leave(token, None)
+        leave_block(token, None)
 
 
-def _leave(token: Token[ActiveTenant | None], own: ActiveTenant | None) -> None:
-    found = _tenant.get()
+def leave_block(token: Token[_Entered | None], own: _Entered | None) -> None:
+    """Leave the block that has set *own* with *token*.
+
+    Raises:
+        ConfigurationError: If that was in another context.
+    """
+    found = token.var.get()
     try:
-        _tenant.reset(token)
+        token.var.reset(token)
     except ValueError:
         raise ConfigurationError(
             "A tenant's block was left in another context than it was entered in. Enter the "
@@ -133,7 +141,7 @@ def _leave(token: Token[ActiveTenant | None], own: ActiveTenant | None) -> None:
     if found is not own:
         # A generator's block is still open, or was closed before this one that it was entered in.
         # What was active then may be so no longer.
-        _tenant.set(None)
+        token.var.set(None)
 
 
 def current_tenant() -> TenantId:

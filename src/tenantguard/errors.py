@@ -17,6 +17,7 @@ TenantGuardError
 │   ├── TenantShreddedError     the tenant's key was destroyed on purpose
 │   ├── EncryptedValueError     a value that its encrypted column cannot take
 │   ├── EncryptedQueryError     a question that ciphertext cannot answer
+│   ├── MaskedError             a value that may not be read here was used, or searched
 │   └── DecryptionError
 │       ├── UnknownKeyError     sealed with a key that the tenant's keyset does not have
 │       ├── TamperedError       altered, or moved from another tenant, table, column or row
@@ -44,6 +45,7 @@ __all__ = [
     "EnvelopeExpiredError",
     "IsolationError",
     "KeyUnavailableError",
+    "MaskedError",
     "NotEncryptedError",
     "PolicyDriftError",
     "TamperedError",
@@ -121,6 +123,10 @@ class EncryptedValueError(EncryptionError):
 
 class EncryptedQueryError(EncryptionError):
     """Ciphertext has no order, no parts and no equality; the question needs the plaintext."""
+
+
+class MaskedError(EncryptionError):
+    """A value that may not be read here was searched, or its mask compared, written or pickled."""
 
 
 class DecryptionError(EncryptionError):

@@ -23,6 +23,10 @@ from tenantguard.binding import (
 from tenantguard.caching import tenant_key
 from tenantguard.catalog import Catalog, Roles
 from tenantguard.columns.execution import attach_encryption
+from tenantguard.columns.guarded import GuardedReading, Unopened
+from tenantguard.columns.masks import UNREADABLE
+from tenantguard.columns.reading import reading_now
+from tenantguard.columns.restricted import forget_restricted, has_restricted
 from tenantguard.context import (
     TenantId,
     active_tenant,
@@ -74,7 +78,7 @@ _LOG = logging.getLogger("tenantguard")
 _GUARDED = "_tenantguard"
 
 
-class TenantGuard(GuardedJobs):
+class TenantGuard(GuardedJobs, GuardedReading):
     """The tenant isolation of one application.
 
     Args:
@@ -143,6 +147,7 @@ class TenantGuard(GuardedJobs):
         self.observations = Observer()
         self.counts: Counter[str] = Counter()
         self._lock = Lock()
+        self._listeners, self._unopened = [], Unopened()
         self._registry = Registry(suspends=suspended is not None)
         self._suspended = suspended
         self.keys = keys
@@ -372,6 +377,7 @@ class TenantGuard(GuardedJobs):
         if keystore is not None:
             event.listen(engine, "invalidate", lambda *_: keystore.forget())
             attach_encryption(engine.dialect, keystore.keys_for)
+            setattr(engine.dialect, UNREADABLE, self._note_unopened)
         self._bind(engine, verify=verify, text_allowed=self._text_allowed)
         self._scope(engine, text_allowed=lambda: proof.holds and self._text_allowed())
         setattr(engine.dialect, _GUARDED, self)
@@ -417,6 +423,8 @@ class TenantGuard(GuardedJobs):
             tenant=self._tenant,
             text_allowed=text_allowed,
             observe=self.observations if self.mode == "observe" else None,
+            reading=reading_now if has_restricted(self.catalog.metadata) else None,
+            forget=forget_restricted,
         )
         attach(engine.dialect, scope)
         engine.clear_compiled_cache()

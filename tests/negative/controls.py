@@ -48,6 +48,7 @@ FIELD_WRITES = "tests/db/test_encrypted_writes.py"
 FIELD_QUERIES = "tests/db/test_encrypted_queries.py"
 FIELD_REFUSALS = "tests/db/test_encrypted_refusals.py"
 FIELD_KEYS = "tests/db/test_encrypted_keys.py"
+MASKS = "tests/db/test_masks.py"
 SEARCHABLE = "tests/db/test_rls_searchable.py"
 KEY_TABLE = "tests/db/test_rls_keys.py"
 KEY_FILE = "tests/unit/test_keyfile.py"
@@ -370,6 +371,25 @@ def _without_index(self: Any, context: Any) -> bytes:
     return _Alone(context.associated_data(self._tenant, self._header))
 
 
+def _opening_first(field: Any, open_value: Any, dialect: Any) -> Callable[[Any], Any]:
+    """Show what *field* would show, once the value was opened."""
+    from tenantguard.columns.masks import showing  # noqa: PLC0415
+
+    shown = showing(field, open_value, dialect)
+
+    def show(stored: Any) -> Any:
+        if stored is not None:
+            field.open(ANY, stored)
+        return shown(stored)
+
+    return show
+
+
+def _packing_texts(field: Any) -> Callable[[Any], bytes]:
+    """Take everything for the text that it shows, as an untyped column would."""
+    return lambda value: bytes(field.kind.pack(str(value)))
+
+
 def _keys_query(settled: str, state: str) -> Callable[[Any, str], str]:
     """Return a query that says of each keyset that it is *settled*, and its *state*."""
     columns = f"purpose, kek_uri, wrapped, check_value, {state}, {settled}, 0"
@@ -505,7 +525,7 @@ CONTROLS = {
         "what_is_not_unique",
     ),
     "blocks that are left out of order leave no tenant": Control(
-        _attribute("tenantguard.context", "_leave", lambda token, _: token.var.reset(token)),
+        _attribute("tenantguard.context", "leave_block", lambda token, _: token.var.reset(token)),
         "tests/unit/test_context.py",
         "out_of_order",
     ),
@@ -1013,6 +1033,40 @@ CONTROLS = {
     ),
     "values are sealed": Control(
         _attribute(FIELD_TYPES, "_noting", lambda *_: None), FIELD_WRITES, "every_insert_seals"
+    ),
+    "who may not read gets masks": Control(
+        _attribute(FIELD_TYPES, "showing", lambda _field, open_value, _dialect: open_value),
+        MASKS,
+        "psycopg and gets_masks",
+    ),
+    "what is masked is not opened": Control(
+        _attribute(FIELD_TYPES, "showing", _opening_first), MASKS, "psycopg and not_opened"
+    ),
+    "masks are not written": Control(
+        _attribute("tenantguard.columns.field", "packing", _packing_texts),
+        MASKS,
+        "psycopg and written_back",
+    ),
+    "the texts of masks are not written": Control(
+        _attribute("tenantguard.columns.masks", "_TEXTS", ()), MASKS, "psycopg and written_back"
+    ),
+    "who may not read may not search": Control(
+        _attribute(FIELD_TYPES, "searching", lambda _field, note: note),
+        MASKS,
+        "psycopg and not_search",
+    ),
+    "masks are not compared": Control(
+        _attribute("tenantguard.columns.masks:Masked", "__eq__", object.__eq__),
+        MASKS,
+        "would_answer",
+    ),
+    "a revealing block serves its tenant context": Control(
+        _attribute("tenantguard.columns.reading:_Revealed", "to", lambda self, _: self.fields),
+        MASKS,
+        "serves_the_tenant_context",
+    ),
+    "sessions forget what may not be read any more": Control(
+        _attribute("tenantguard.guard", "has_restricted", _nothing), MASKS, "psycopg and forgets"
     ),
     "engines without keys are refused": Control(
         _attribute("tenantguard.columns.types:Encrypted", "bind_processor", _nothing),

@@ -21,9 +21,14 @@ from tenantguard.columns.factories import (
     encrypted_uuid,
 )
 from tenantguard.columns.field import Exact
+from tenantguard.columns.guarded import RevealEvent
+from tenantguard.columns.masks import Masked, Unreadable, is_masked
 
 __all__ = [
     "Exact",
+    "Masked",
+    "RevealEvent",
+    "Unreadable",
     "encrypted_bool",
     "encrypted_bytes",
     "encrypted_date",
@@ -38,4 +43,5 @@ __all__ = [
     "encrypted_str",
     "encrypted_time",
     "encrypted_uuid",
+    "is_masked",
 ]

@@ -6,19 +6,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tenantguard.columns.kind import UnknownMember
+from tenantguard.columns.masks import is_masked, packing, unmasked
 from tenantguard.columns.normalize import EXACT, normalizer
+from tenantguard.columns.reading import Reading
 from tenantguard.crypto.format import FieldContext
 from tenantguard.errors import (
     ConfigurationError,
     DecryptionError,
     EncryptedQueryError,
     EncryptedValueError,
+    MaskedError,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from tenantguard.columns.kinds import Kind
+    from tenantguard.columns.reading import OnError
     from tenantguard.crypto.tenant_keys import TenantKeys
 
 __all__ = ["Exact", "Field", "Unsealed"]
@@ -54,17 +58,36 @@ class Field:
         kind: The type of its values.
         search: How it is searched; None if not.
         label: The label that the application has given, `table.column`.
+        reading: Who may read, and what becomes of values that cannot be opened.
         context: The labels that values are sealed for; None until the column is in a table.
     """
 
-    __slots__ = ("_equal", "_prefix", "context", "kind", "label", "name", "search")
+    __slots__ = (
+        "_equal",
+        "_pack",
+        "_prefix",
+        "context",
+        "kind",
+        "label",
+        "name",
+        "reading",
+        "search",
+    )
 
     def __init__(
-        self, kind: Kind, *, search: Exact | None = None, label: str | None = None
+        self,
+        kind: Kind,
+        *,
+        search: Exact | None = None,
+        label: str | None = None,
+        reveal: Collection[str] | None = None,
+        on_error: OnError = "raise",
     ) -> None:
         self.kind = kind
         self.search = search
         self.label = label
+        self.reading = Reading.declared(reveal, on_error)
+        self._pack = packing(self)
         self.name = label or "encrypted"
         self.context: FieldContext | None = None
         self._equal = kind.equal
@@ -88,7 +111,13 @@ class Field:
 
     def copy(self) -> Field:
         """Return the same field for another table."""
-        return Field(self.kind, search=self.search, label=self.label)
+        return Field(
+            self.kind,
+            search=self.search,
+            label=self.label,
+            reveal=self.reading.purposes,
+            on_error=self.reading.on_error,
+        )
 
     def attach(self, table: str, column: str) -> None:
         """Take the labels, unless they are given, from the names in the models."""
@@ -104,10 +133,12 @@ class Field:
             self._prefix = self.context.search_prefix(named)
 
     def same_as(self, other: Field) -> bool:
-        """Return whether a value that was sealed for *other* opens here."""
+        """Return whether a value that was sealed for *other* opens here, to the same readers."""
         mine, theirs = self.context, other.context
         if mine is None or theirs is None:
             return self is other
+        if self.reading.purposes != other.reading.purposes:
+            return False
         return (mine.table, mine.column, self.kind) == (theirs.table, theirs.column, other.kind)
 
     def seal(self, keys: TenantKeys, value: Any) -> bytes:
@@ -119,7 +150,7 @@ class Field:
         """
         indexes = b"" if self.search is None else self.index(keys, value)
         try:
-            packed = self.kind.pack(value)
+            packed = self._pack(value)
         except _UNFIT:
             pass
         else:
@@ -176,8 +207,10 @@ class Field:
             "removed, put it back until no row has it."
         )
 
-    def _unfit(self, value: Any) -> EncryptedValueError:
+    def _unfit(self, value: Any) -> EncryptedValueError | MaskedError:
         # Raised outside of the block that failed: the cause would show the value.
+        if is_masked(value):
+            return unmasked(self.name)
         return EncryptedValueError(
             f"Column {self.name} takes {self.kind.name}; a value of type {type(value).__name__} "
             "was given that is none, or that cannot be stored."

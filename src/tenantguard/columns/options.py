@@ -13,9 +13,10 @@ from tenantguard.columns.types import Encrypted
 from tenantguard.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from tenantguard.columns.kind import Kind
+    from tenantguard.columns.reading import OnError
 
 __all__ = ["Options", "declared"]
 
@@ -51,9 +52,15 @@ class Options(ColumnOptions, total=False):
     Attributes:
         label: The table and column, `patients.name`, that values are sealed for, if they are not to
             be today's names. A column that is renamed needs its old names here.
+        reveal: The purposes that values are read for: for others they come back as `Masked`, and
+            are not searched. None restricts nothing; docs/masks.md.
+        on_error: With `placeholder` a value that cannot be opened comes back as `Unreadable`; with
+            `raise`, the default, the error is raised.
     """
 
     label: str | None
+    reveal: Collection[str] | None
+    on_error: OnError
 
 
 _KNOWN = Options.__annotations__.keys()

@@ -13,6 +13,7 @@ from sqlalchemy.sql.lambdas import PyWrapper
 from sqlalchemy.types import UserDefinedType
 
 from tenantguard.columns.field import Field, Unsealed
+from tenantguard.columns.masks import searching, showing
 from tenantguard.columns.storage import attach_storage, searched_column
 from tenantguard.context import active_tenant
 from tenantguard.crypto.format import INDEX_OFFSET, INDEX_SIZE
@@ -20,6 +21,7 @@ from tenantguard.errors import (
     ConfigurationError,
     EncryptedQueryError,
     KeyUnavailableError,
+    MaskedError,
     TenantNotSetError,
 )
 from tenantguard.keytable import ENCRYPTED
@@ -167,7 +169,7 @@ class SearchValue(_Sealed):
 
     def bind_processor(self, dialect: Dialect) -> Callable[[Any], Unsealed | None]:
         """Note the value, so that its blind index is sent."""
-        return _noting(self.field.index, self.field, dialect)
+        return searching(self.field, _noting(self.field.index, self.field, dialect))
 
 
 class Encrypted(_Sealed, SchemaEventTarget):
@@ -207,8 +209,18 @@ class Encrypted(_Sealed, SchemaEventTarget):
         """Note the value, so that it is sealed when the keys are there."""
         return _noting(self.field.seal, self.field, dialect)
 
+    def compare_values(self, x: Any, y: Any) -> bool:
+        """Return whether an attribute is unchanged; another mask than the one loaded is a change.
+
+        The unit of work then tries to write it, and is refused.
+        """
+        try:
+            return bool(x == y)
+        except MaskedError:
+            return False
+
     def result_processor(self, dialect: Dialect, coltype: Any) -> Callable[[Any], Any]:  # noqa: ARG002
-        """Open what is fetched with the keys of the active tenant."""
+        """Open what is fetched with the keys of the active tenant, if it may be read."""
         field = self.field
 
         def process(stored: Any) -> Any:
@@ -220,7 +232,7 @@ class Encrypted(_Sealed, SchemaEventTarget):
                 raise _no_keys(field, tenant=active is not None)
             return field.open(keys, stored if type(stored) is bytes else bytes(stored))
 
-        return process
+        return showing(field, process, dialect)
 
     def copy(self, **_kwargs: Any) -> Encrypted:
         """Return the type for another table's column."""

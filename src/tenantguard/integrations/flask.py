@@ -43,6 +43,10 @@ _entered: ContextVar[tuple[WSGIEnvironment, ExitStack] | None] = ContextVar(
 )
 
 
+def _nobody() -> None:
+    """Say neither who acts nor why."""
+
+
 class FlaskGuard:
     """Run each request of *app* as the tenant that *resolver* names.
 
@@ -59,6 +63,9 @@ class FlaskGuard:
             `g.claims`.
         user: Returns the user whom the application has signed in; by default `g.user`. One whose
             `is_authenticated` is False counts as none.
+        actor: Returns who acts, as `tenant_context(actor=…)` takes it; asked before the tenant is
+            active.
+        purpose: Returns the purpose, likewise.
 
     Raises:
         ConfigurationError: If *app* already has a `FlaskGuard`, or no guard was given.
@@ -73,11 +80,14 @@ class FlaskGuard:
         public: Collection[str] = ("static",),
         claims: Callable[[], Mapping[str, Any]] | None = None,
         user: Callable[[], Any] | None = None,
+        actor: Callable[[], str | None] = _nobody,
+        purpose: Callable[[], str | None] = _nobody,
     ) -> None:
         self._guard = guard
         self._resolve = resolver
         self._public = frozenset([public] if isinstance(public, str) else public)
         self._view = FlaskRequestView(claims, user)
+        self._actor, self._purpose = actor, purpose
         if app is not None:
             self.init_app(app)
 
@@ -108,8 +118,8 @@ class FlaskGuard:
         tenant = self._tenant(guard)
         if tenant is None:
             return
-        scope = ExitStack()
-        scope.enter_context(guard.tenant_context(tenant))
+        scope, said = ExitStack(), {"actor": self._actor(), "purpose": self._purpose()}
+        scope.enter_context(guard.tenant_context(tenant, **said))
         scope.callback(_entered.reset, _entered.set((request.environ, scope)))
 
     def _tenant(self, guard: TenantGuard) -> TenantId | None:

@@ -21,6 +21,7 @@ from tenantguard.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
+    from contextlib import AbstractContextManager
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -33,6 +34,10 @@ __all__ = ["TenantMiddleware"]
 _LOG = logging.getLogger("tenantguard")
 _FORBIDDEN = (TenantNotSetError, TenantSuspendedError, UnknownTenantError)
 _POLICY_VIOLATION = 1008
+
+
+def _nobody(_connection: HTTPConnection) -> None:
+    """Say neither who acts nor why."""
 
 
 class TenantMiddleware:
@@ -52,6 +57,9 @@ class TenantMiddleware:
             `request.state.claims`.
         user: Returns the user whom the application has signed in; by default what Starlette's
             AuthenticationMiddleware found. One whose `is_authenticated` is False counts as none.
+        actor: Returns who acts, as `tenant_context(actor=…)` takes it; asked before the tenant is
+            active.
+        purpose: Returns the purpose, likewise.
     """
 
     # Pure ASGI: under BaseHTTPMiddleware, context variables set by the app do not travel back up.
@@ -64,6 +72,8 @@ class TenantMiddleware:
         public: Collection[str] = (),
         claims: Callable[[HTTPConnection], Mapping[str, Any]] | None = None,
         user: Callable[[HTTPConnection], Any] | None = None,
+        actor: Callable[[HTTPConnection], str | None] = _nobody,
+        purpose: Callable[[HTTPConnection], str | None] = _nobody,
     ) -> None:
         self._app = app
         self._guard = guard
@@ -71,6 +81,7 @@ class TenantMiddleware:
         self._public = frozenset([public] if isinstance(public, str) else public)
         self._claims = claims or _claims
         self._user = user or _user
+        self._actor, self._purpose = actor, purpose
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application for one connection."""
@@ -84,7 +95,7 @@ class TenantMiddleware:
             try:
                 tenant = await self._tenant(scope)
                 if tenant is not None:
-                    entered.enter_context(self._guard.tenant_context(tenant))
+                    entered.enter_context(self._entering(tenant, HTTPConnection(scope)))
                 await self._app(scope, receive, answering)
             except (CrossTenantError, *_FORBIDDEN) as error:
                 _LOG.warning("Refused: %s", error)
@@ -92,6 +103,12 @@ class TenantMiddleware:
                     raise
                 status = 403 if isinstance(error, _FORBIDDEN) else 404
                 await _refuse(status, application, scope, receive, send)
+
+    def _entering(
+        self, tenant: TenantId, connection: HTTPConnection
+    ) -> AbstractContextManager[None]:
+        actor, purpose = self._actor(connection), self._purpose(connection)
+        return self._guard.tenant_context(tenant, actor=actor, purpose=purpose)
 
     async def _tenant(self, scope: Scope) -> TenantId | None:
         if self._resolve is None or self._is_public(scope):

@@ -32,6 +32,9 @@ class Scope:
         observe: Told what would be refused or scoped, instead of doing it; None enforces.
         system: Whether the engine is the one of system access: its sessions are pinned to that,
             and nothing else is done.
+        reading: Returns all that the right to read restricted columns depends on; None if there are
+            no such columns.
+        forget: Expires the restricted attributes of objects.
         tenant_keys: The attribute that holds the tenant, by mapper; filled on first use.
         references: The relationships to tenants' objects, each with the attribute that holds their
             tenant, by mapper; filled on first use.
@@ -42,6 +45,8 @@ class Scope:
     text_allowed: Callable[[], bool]
     observe: Callable[[str, str], None] | None = None
     system: bool = False
+    reading: Callable[[], object] | None = None
+    forget: Callable[[list[Any]], object] = bool
     tenant_keys: WeakKeyDictionary[Mapper[Any], str | None] = field(
         default_factory=WeakKeyDictionary
     )

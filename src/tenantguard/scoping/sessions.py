@@ -47,6 +47,7 @@ class _Pinned:
 
     tenantguard: Scope
     tenantguard_tenant: TenantId | None
+    tenantguard_reading: object
 
     def _check(self) -> None:
         tenant = self.tenantguard.tenant()
@@ -57,6 +58,15 @@ class _Pinned:
                 "This session already served another tenant. Use one session a tenant, or call "
                 "session.close() before the next."
             )
+        if self.tenantguard.reading is not None:
+            self._forget(self.tenantguard.reading())
+
+    def _forget(self, reading: object) -> None:
+        """Forget the values that were loaded with another right to read than *reading*."""
+        if reading != self.tenantguard_reading:
+            # First of all: forgetting asks this map.
+            self.tenantguard_reading = reading
+            self.tenantguard.forget(list(super().values()))  # type: ignore[misc]
 
     def __getitem__(self, key: Any) -> Any:
         self._check()
@@ -117,7 +127,7 @@ def _pin(session: Session, _transaction: Any, connection: Connection) -> None:
 def _watch_map(session: Session, scope: Scope) -> None:
     identity_map: Any = session.identity_map
     identity_map.tenantguard = scope
-    identity_map.tenantguard_tenant = None
+    identity_map.tenantguard_tenant = identity_map.tenantguard_reading = None
     identity_map.__class__ = _pinned_class(type(identity_map))
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ENCRYPTED",
     "KEY_TABLE",
+    "MIGRATING",
     "PURPOSES",
     "SEARCHES",
     "STATES",
@@ -49,6 +50,9 @@ ENCRYPTED = "tenantguard.encrypted"
 
 SEARCHES = "tenantguard.searches"
 """Key in `Column.info` of the generated column that is searched: the encrypted column's name."""
+
+MIGRATING = "tenantguard.migrating"
+"""Key in `Column.info` of an encrypted column: the column whose plaintext comes into it."""
 
 
 def key_table(tenant_type: TypeEngine[Any], schema: str | None) -> Table:

@@ -49,7 +49,7 @@ class Command:
 
     def json(self, *arguments: str, code: int = 0, **options: Any) -> dict[str, Any]:
         result = self(*arguments, "--format", "json", **options)
-        assert result.exit_code == code, result.output
+        assert result.exit_code == code, (result.output, result.exception)
         document: dict[str, Any] = json.loads(result.stdout)
         assert document["version"] == 1
         return document

@@ -144,7 +144,7 @@ def test_what_was_changed_since_it_was_read_is_not_overwritten(
         rows = batch.read(run, str(A), job.wanted(keys), None)
     changes = []
     for key, cells in rows:
-        values, written = job.made(keys, cells)
+        values, written = job.made(keys, key, cells)
         changes.append(Change(key, cells, written, values))
     with tenant_context(A), Session(vault.fresh_engine()) as session:
         session.execute(

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tenantguard.cli.encrypt_backfill import backfill, verify
+from tenantguard.cli.encrypt_migrate import contract_command, expand_command, plan_command
 from tenantguard.cli.encrypt_report import write_status
 from tenantguard.cli.encrypt_rewrite import rewrite
 from tenantguard.cli.encrypt_standing import Standing, findings, stand, standings
@@ -27,10 +29,11 @@ __all__ = ["encrypt"]
 
 @click.group()
 def encrypt() -> None:
-    """Values of encrypted columns: which key sealed them, and sealing them anew."""
+    """Values of encrypted columns: by key, sealed anew, and sealed for the first time."""
 
 
-encrypt.add_command(rewrite)
+for _each in (rewrite, plan_command, expand_command, backfill, verify, contract_command):
+    encrypt.add_command(_each)
 
 
 @encrypt.command(

@@ -11,6 +11,7 @@ from sqlalchemy.sql.elements import ClauseElement
 from tenantguard.columns.field import Exact, Field
 from tenantguard.columns.types import Encrypted
 from tenantguard.errors import ConfigurationError
+from tenantguard.keytable import MIGRATING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -56,15 +57,17 @@ class Options(ColumnOptions, total=False):
             are not searched. None restricts nothing; docs/masks.md.
         on_error: With `placeholder` a value that cannot be opened comes back as `Unreadable`; with
             `raise`, the default, the error is raised.
+        migrating: The name of the table's column whose plaintext `tenantguard encrypt` brings here.
     """
 
     label: str | None
     reveal: Collection[str] | None
     on_error: OnError
+    migrating: str | None
 
 
 _KNOWN = Options.__annotations__.keys()
-_SEALING = _KNOWN - ColumnOptions.__annotations__.keys()
+_SEALING = _KNOWN - ColumnOptions.__annotations__.keys() - {"migrating"}
 
 
 def declared(
@@ -81,6 +84,9 @@ def declared(
     if "info" in arguments:
         # A copy: its labels stand there, and other columns may be given the same one.
         arguments["info"] = dict(arguments["info"])
+    source = arguments.pop("migrating", None)
+    if source is not None:
+        arguments["info"] = {**arguments.get("info", {}), MIGRATING: source}
     name = arguments.pop("name", None)
     sealing = {each: arguments.pop(each) for each in _SEALING & arguments.keys()}
     type_ = made(Field(kind, search=search, **sealing))

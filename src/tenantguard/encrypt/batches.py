@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from sqlalchemy import Column
+    from sqlalchemy.types import TypeEngine
 
     from tenantguard.catalog import Entry
     from tenantguard.crypto.tenant_keys import TenantKeys
@@ -35,10 +36,12 @@ class Cell:
     Attributes:
         sql: The expression.
         type: Its type, if the row is written only while the expression has the same value.
+        value: What makes of it the value that the application has.
     """
 
     sql: str
     type: str | None = None
+    value: TypeEngine[Any] | None = None
 
 
 class Job(Protocol):
@@ -59,8 +62,10 @@ class Job(Protocol):
     def wanted(self, keys: TenantKeys) -> str:
         """Return the condition on the rows that are still to be done."""
 
-    def made(self, keys: TenantKeys, cells: Sequence[Any]) -> tuple[int, Sequence[Any]]:
-        """Return how many values are made anew, and what to write.
+    def made(
+        self, keys: TenantKeys, key: tuple[str, ...], cells: Sequence[Any]
+    ) -> tuple[int, Sequence[Any]]:
+        """Return how many values of the row with *key* are made anew, and what to write.
 
         Raises:
             EncryptionError: If a value cannot be opened or sealed.
@@ -80,16 +85,25 @@ class Batch:
     """The statements for batches of *job*'s rows of one tenant."""
 
     def __init__(self, job: Job, *, size: int) -> None:
-        self._job = job
+        self.job = job
         self._size = size
         self._table = qualified(target_of(job.entry)).replace(":", "\\:")
         self._tenant = name_sql(cast("Column[Any]", job.entry.column).name)
         self._key = _key(job.entry)
 
     def read(
-        self, run: Run, tenant: str, condition: str, after: Sequence[str] | None
+        self,
+        run: Run,
+        tenant: str,
+        condition: str,
+        after: Sequence[str] | None,
+        *,
+        locked: bool = True,
     ) -> list[tuple[tuple[str, ...], Sequence[Any]]]:
-        """Lock the next rows of *tenant* that nobody else has locked; return key and cells."""
+        """Return key and cells of the next rows of *tenant*.
+
+        If they are to be *locked*, rows that others have locked are left out.
+        """
         where = f"{self._own()} AND ({condition})"
         values: dict[str, Any] = {"tenant": tenant, "size": self._size}
         names = ", ".join(name for name, _ in self._key)
@@ -98,19 +112,20 @@ class Batch:
             where += f" AND ({names}) > ({last})"
             values |= {f"after{at}": value for at, value in enumerate(after)}
         found = ", ".join(
-            [*(f"CAST({name} AS text)" for name, _ in self._key), *(c.sql for c in self._job.cells)]
+            [*(f"CAST({name} AS text)" for name, _ in self._key), *(c.sql for c in self.job.cells)]
         )
         rows = run(
             f"SELECT {found} FROM {self._table} {_ALIAS} WHERE {where} ORDER BY {names} "
-            "LIMIT :size FOR UPDATE SKIP LOCKED",
+            f"LIMIT :size{' FOR UPDATE SKIP LOCKED' if locked else ''}",
             values,
+            types=[*(None for _ in self._key), *(cell.value for cell in self.job.cells)],
         )
         width = len(self._key)
         return [(tuple(row[:width]), [_plain(each) for each in row[width:]]) for row in rows]
 
     def write(self, run: Run, tenant: str, changes: Sequence[Change]) -> int:
         """Write *changes* into those rows that still hold what was read; return how many do."""
-        job = self._job
+        job = self.job
         compared = [(at, cell) for at, cell in enumerate(job.cells) if cell.type is not None]
         keys = [(f"k{at}", type_) for at, (_, type_) in self._keys()]
         olds = [(f"o{at}", cast("str", cell.type)) for at, cell in compared]
@@ -139,7 +154,7 @@ class Batch:
         return int(run(f"{counted} AND ({condition})", {"tenant": tenant})[0][0])
 
     def _own(self) -> str:
-        type_ = type_sql(cast("Column[Any]", self._job.entry.column))
+        type_ = type_sql(cast("Column[Any]", self.job.entry.column))
         return f"{self._tenant} = CAST(:tenant AS {type_})"
 
     def _keys(self) -> Iterable[tuple[int, tuple[str, str]]]:

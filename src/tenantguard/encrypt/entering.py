@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import text
+from sqlalchemy import column, text
 from sqlalchemy.exc import DBAPIError
 
 from tenantguard.classification import SETTING
@@ -18,11 +18,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from sqlalchemy import Connection, Engine
+    from sqlalchemy.types import TypeEngine
 
     from tenantguard.catalog import Entry
     from tenantguard.crypto.tenant_keys import TenantKeys
 
-__all__ = ["Access", "Run"]
+__all__ = ["RESTORING", "Access", "Run"]
+
+RESTORING = "tenantguard.restoring"
+"""The setting under which plaintext is put back, and the trigger keeps what is sealed."""
 
 _NOT_A_MEMBER = ("42501", "22023")
 """SQLSTATE of a role that may not be taken, or does not exist."""
@@ -31,7 +35,8 @@ _ENTER = text(
     "SELECT pg_catalog.set_config('lock_timeout', :patience, true), "
     "pg_catalog.set_config('row_security', 'on', true), "
     "pg_catalog.set_config('role', :role, true), "
-    f"pg_catalog.set_config('{SETTING}', :tenant, true)"
+    f"pg_catalog.set_config('{SETTING}', :tenant, true), "
+    f"pg_catalog.set_config('{RESTORING}', :restoring, true)"
 )
 
 
@@ -41,9 +46,18 @@ class Run:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
 
-    def __call__(self, statement: str, values: Mapping[str, Any] | None = None) -> Sequence[Any]:
-        """Return the rows of *statement*."""
-        return self.connection.execute(text(statement), values).fetchall()
+    def __call__(
+        self,
+        statement: str,
+        values: Mapping[str, Any] | None = None,
+        types: Sequence[TypeEngine[Any] | None] = (),
+    ) -> Sequence[Any]:
+        """Return the rows of *statement*; *types* are its columns', if the driver's do not do."""
+        sent: Any = text(statement)
+        if types:
+            named = (column(f"c{at}", type_) for at, type_ in enumerate(types))
+            sent = sent.columns(*named)
+        return self.connection.execute(sent, values).fetchall()
 
     def count(self, statement: str, values: Mapping[str, Any]) -> int:
         """Return how many rows *statement* has changed."""
@@ -59,11 +73,13 @@ class Access:
         role: The role that the statements run as; policies hold for it.
         keys: Returns a tenant's keys, given a transaction of its own, the canonical text of its id,
             and whether to make them if it has none.
+        restoring: Whether plaintext is put back, so that what is sealed stays.
     """
 
     engine: Engine
     role: str
     keys: Callable[[Connection, str, bool], TenantKeys]
+    restoring: bool = False
 
     @contextmanager
     def transaction(self, tenant: str) -> Iterator[Run]:
@@ -94,7 +110,12 @@ class Access:
             return self.keys(run.connection, tenant, create)
 
     def _enter(self, connection: Connection, tenant: str) -> None:
-        values = {"patience": LOCK_TIMEOUT, "role": self.role, "tenant": tenant}
+        values = {
+            "patience": LOCK_TIMEOUT,
+            "role": self.role,
+            "tenant": tenant,
+            "restoring": "on" if self.restoring else "",
+        }
         try:
             connection.execute(_ENTER, values)
         except DBAPIError as error:

@@ -142,7 +142,7 @@ class Passes:
         self, keys: TenantKeys, key: tuple[str, ...], cells: Sequence[Any], failed: Counter[str]
     ) -> Change | None:
         try:
-            values, written = self.unit.job.made(keys, cells)
+            values, written = self.unit.job.made(keys, key, cells)
         except EncryptionError as error:
             # The other rows are not worse for it.
             failed[type(error).__name__] += 1

@@ -44,12 +44,15 @@ class Rewriting:
             f"({Present(column, keys).lacking(name_sql(column.name))})" for column in self.columns
         )
 
-    def made(self, keys: TenantKeys, cells: Sequence[Any]) -> tuple[int, list[Any]]:
+    def made(
+        self, keys: TenantKeys, key: tuple[str, ...], cells: Sequence[Any]
+    ) -> tuple[int, list[Any]]:
         """Return how many of a row's values are sealed anew, and all of them.
 
         Raises:
             DecryptionError: If one cannot be opened.
         """
+        del key
         written = [
             _anew(column, keys, stored) for column, stored in zip(self.columns, cells, strict=True)
         ]

@@ -1,0 +1,177 @@
+"""tenantguard encrypt plan, expand, contract: the table around a migration of plaintext."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tenantguard.cli.encrypt_access import access_to
+from tenantguard.cli.encrypt_changing import asking, send
+from tenantguard.cli.encrypt_compare import compared, failures, write_compared
+from tenantguard.cli.encrypt_plan import facts, write_plan
+from tenantguard.cli.key_opening import opened
+from tenantguard.cli.options import admin_option, format_option, guard_option
+from tenantguard.cli.outcome import FINDINGS, HOLDS, GuardedCommand
+from tenantguard.cli.progress import progress_bar
+from tenantguard.encrypt.migrating import Migration, migration_of
+from tenantguard.encrypt.schema import Statements, Structure, contract, expand, structure_of
+from tenantguard.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sqlalchemy import Engine
+
+__all__ = ["contract_command", "expand_command", "plan_command", "structure"]
+
+_VERSION = 1
+_name = click.argument("name", metavar="TABLE.COLUMN")
+
+
+@click.command(cls=GuardedCommand, name="plan", examples=["tenantguard encrypt plan patients.name"])
+@_name
+@guard_option
+@admin_option
+@format_option
+def plan_command(name: str, *, guard_name: str | None, admin_url: str | None, output: str) -> None:
+    """Say what encrypting a column of plaintext will do: rows, sizes, locks, and what keeps it.
+
+    Nothing is changed. TABLE.COLUMN is the plain column, or the encrypted one that is declared with
+    migrating=. The address must see all rows.
+    """
+    with opened(guard_name, admin_url) as at:
+        migration = migration_of(at.guard.catalog, name)
+        there = structure(at.engine, migration)
+        missing = list(expand(migration, there))
+        write_plan(migration, facts(at.guard, at.engine, migration, there), missing, output=output)
+
+
+@click.command(
+    cls=GuardedCommand,
+    name="expand",
+    examples=[
+        "tenantguard encrypt expand patients.name --dry-run",
+        "tenantguard encrypt expand patients.name",
+    ],
+)
+@_name
+@guard_option
+@admin_option
+@click.option("--dry-run", is_flag=True, help="Print the SQL; ends with 1 if anything is missing.")
+@format_option
+@click.pass_context
+def expand_command(
+    ctx: click.Context,
+    name: str,
+    *,
+    guard_name: str | None,
+    admin_url: str | None,
+    dry_run: bool,
+    output: str,
+) -> None:
+    """Add the encrypted column, its index and check, and the trigger for older applications.
+
+    The address is the tables' owner's or a superuser's. A second run does nothing.
+    """
+    with opened(guard_name, admin_url) as at:
+        migration = migration_of(at.guard.catalog, name)
+        missing = list(expand(migration, structure(at.engine, migration)))
+        _change(at.engine, migration, missing, output=output, dry_run=dry_run)
+    ctx.exit(FINDINGS if dry_run and missing else HOLDS)
+
+
+@click.command(
+    cls=GuardedCommand,
+    name="contract",
+    examples=[
+        "tenantguard encrypt contract patients.name --dry-run",
+        "tenantguard encrypt contract patients.name --keep",
+    ],
+)
+@_name
+@guard_option
+@admin_option
+@click.option("--keep", is_flag=True, help="Rename the column of plaintext instead of dropping it.")
+@click.option("--dry-run", is_flag=True, help="Compare, and print the SQL.")
+@format_option
+@click.pass_context
+def contract_command(
+    ctx: click.Context,
+    name: str,
+    *,
+    guard_name: str | None,
+    admin_url: str | None,
+    keep: bool,
+    dry_run: bool,
+    output: str,
+) -> None:
+    """Drop the column of plaintext, once every value was compared with what is sealed.
+
+    The comparison is part of it; if it does not hold, nothing is changed and it ends with 1. The
+    address is a superuser's, or the owner's if it is granted the application's and the maintenance
+    role. No application may need the plain column any more.
+    """
+    with opened(guard_name, admin_url) as at:
+        migration = migration_of(at.guard.catalog, name)
+        there = structure(at.engine, migration)
+        if migration.plain.name not in there.columns:
+            _change(at.engine, migration, (), output=output, dry_run=dry_run)
+            ctx.exit(HOLDS)
+        access = access_to(at.guard, at.engine)
+        with progress_bar("comparing", shown=output == "text") as progress:
+            found = compared(at.guard, access, migration, size=1000, progress=progress)
+        if failures(found):
+            write_compared(migration, found, output=output)
+            ctx.exit(FINDINGS)
+        wanted = contract(migration, there, keep=keep)
+        _change(at.engine, migration, wanted, output=output, dry_run=dry_run)
+
+
+def structure(engine: Engine, migration: Migration) -> Structure:
+    """Return what the database has of *migration*.
+
+    Raises:
+        ConfigurationError: If it does not have the table.
+    """
+    with engine.connect() as connection:
+        found = structure_of(asking(connection), migration)
+    if found is None:
+        raise ConfigurationError(
+            f"The database does not have table {migration.entry.fullname}. Run your migrations."
+        )
+    return found
+
+
+def _change(
+    engine: Engine,
+    migration: Migration,
+    statements: Iterable[Statements],
+    *,
+    output: str,
+    dry_run: bool,
+) -> None:
+    listed = list(statements)
+    if not dry_run:
+        with progress_bar(migration.name, shown=output == "text") as progress:
+            send(engine, listed, progress=progress)
+    if output == "json":
+        click.echo(json.dumps(_document(migration, listed, applied=not dry_run), indent=2))
+        return
+    for each in listed:
+        if dry_run:
+            click.echo(f"-- {each.what}; {each.lock}, {each.duration}")
+            click.echo("".join(f"{statement};\n" for statement in each.sql))
+        else:
+            click.echo(f"done: {each.what}")
+    if not listed:
+        click.echo(f"Nothing to do for {migration.name}.")
+
+
+def _document(migration: Migration, listed: list[Statements], *, applied: bool) -> dict[str, Any]:
+    steps = [
+        {"what": each.what, "lock": each.lock, "duration": each.duration, "sql": list(each.sql)}
+        for each in listed
+    ]
+    return {"version": _VERSION, "column": migration.name, "applied": applied, "steps": steps}

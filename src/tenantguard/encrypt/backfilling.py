@@ -1,0 +1,136 @@
+"""Sealing plaintext that is there, and putting it back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.dialects import postgresql
+
+from tenantguard.encrypt.batches import Cell, name_sql
+from tenantguard.encrypt.forms import field_of
+from tenantguard.rls.names import type_sql
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from sqlalchemy import Column
+
+    from tenantguard.catalog import Entry
+    from tenantguard.crypto.tenant_keys import TenantKeys
+    from tenantguard.encrypt.migrating import Migration
+
+__all__ = ["Backfilling", "Restoring", "writer"]
+
+
+@dataclass(frozen=True, slots=True)
+class Backfilling:
+    """Seals the plaintext of rows that have nothing sealed."""
+
+    migration: Migration
+
+    @property
+    def entry(self) -> Entry:
+        """The table."""
+        return self.migration.entry
+
+    @property
+    def cells(self) -> list[Cell]:
+        """The plaintext, and what must be the same when the row is written."""
+        plain, sealed = _names(self.migration)
+        return [
+            Cell(plain, value=self.migration.plain.type),
+            Cell(f"CAST({plain} AS text)", "text"),
+            Cell(sealed, "bytea"),
+        ]
+
+    @property
+    def written(self) -> list[tuple[str, str]]:
+        """The encrypted column."""
+        return [(self.migration.sealed.name, "bytea")]
+
+    def wanted(self, keys: TenantKeys | None = None) -> str:
+        """Return the condition that there is plaintext and nothing sealed."""
+        del keys
+        plain, sealed = _names(self.migration)
+        return f"{plain} IS NOT NULL AND {sealed} IS NULL"
+
+    def made(
+        self, keys: TenantKeys, key: tuple[str, ...], cells: Sequence[Any]
+    ) -> tuple[int, list[Any]]:
+        """Return the value sealed.
+
+        Raises:
+            EncryptedValueError: If the encrypted column does not take it.
+        """
+        del key
+        return 1, [field_of(self.migration.sealed).seal(keys, cells[0])]
+
+
+@dataclass(frozen=True, slots=True)
+class Restoring:
+    """Puts back the plaintext of rows that have none; what is sealed stays.
+
+    *text* returns a value as PostgreSQL reads it, given it as the application has it.
+    """
+
+    migration: Migration
+    text: Callable[[Any], str]
+
+    @property
+    def entry(self) -> Entry:
+        """The table."""
+        return self.migration.entry
+
+    @property
+    def cells(self) -> list[Cell]:
+        """The sealed value, and that there is no plaintext."""
+        plain, sealed = _names(self.migration)
+        return [Cell(sealed, "bytea"), Cell(f"CAST({plain} AS text)", "text")]
+
+    @property
+    def written(self) -> list[tuple[str, str]]:
+        """The column of plaintext."""
+        return [(self.migration.plain.name, type_sql(self.migration.plain))]
+
+    def wanted(self, keys: TenantKeys | None = None) -> str:
+        """Return the condition that there is something sealed and no plaintext."""
+        del keys
+        plain, sealed = _names(self.migration)
+        return f"{plain} IS NULL AND {sealed} IS NOT NULL"
+
+    def made(
+        self, keys: TenantKeys, key: tuple[str, ...], cells: Sequence[Any]
+    ) -> tuple[int, list[Any]]:
+        """Return the value opened.
+
+        Raises:
+            DecryptionError: If it does not open.
+        """
+        del key
+        return 1, [self.text(field_of(self.migration.sealed).open(keys, cells[0]))]
+
+
+def writer(column: Column[Any]) -> Callable[[Any], str]:
+    """Return a function from the application's value of *column* to the text that is written."""
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+    enumerated = getattr(column.type, "enums", None) is not None
+    process = column.type.dialect_impl(dialect).bind_processor(dialect) if enumerated else None
+
+    def write(value: Any) -> str:
+        return _text(value if process is None else process(value))
+
+    return write
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bytes):
+        return f"\\x{value.hex()}"
+    if isinstance(value, dict | list):
+        return json.dumps(value)
+    return str(value)
+
+
+def _names(migration: Migration) -> tuple[str, str]:
+    return name_sql(migration.plain.name), name_sql(migration.sealed.name)

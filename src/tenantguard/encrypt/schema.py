@@ -1,0 +1,243 @@
+"""The changes to a table by which an encrypted column takes a plain one's place."""
+
+# ruff: noqa: S608  (statements are put together from quoted names; there is no input in them)
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tenantguard.encrypt.entering import RESTORING
+from tenantguard.rls.encrypted import encrypted_steps
+from tenantguard.rls.names import (
+    column_list,
+    object_name,
+    plain_literal,
+    qualified,
+    quote,
+    target_of,
+)
+from tenantguard.rls.step import Derived, Key, Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from tenantguard.encrypt.migrating import Migration
+
+    Ask = Callable[[str], Sequence[Any]]
+
+__all__ = ["Statements", "Structure", "contract", "expand", "structure_of"]
+
+_EXCLUSIVE = "ACCESS EXCLUSIVE"
+_BESIDE = "SHARE UPDATE EXCLUSIVE"
+_WRITES = "SHARE ROW EXCLUSIVE"
+
+
+@dataclass(frozen=True, slots=True)
+class Statements:
+    """What is sent together.
+
+    Attributes:
+        what: What it does.
+        sql: The statements; one transaction, unless *alone*.
+        lock: The lock that they take on the table.
+        duration: How long they keep it.
+        alone: Whether they cannot run in a transaction.
+    """
+
+    what: str
+    sql: tuple[str, ...]
+    lock: str
+    duration: str
+    alone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Structure:
+    """What a table has of a migration.
+
+    Attributes:
+        columns: The names of its columns, and whether each is NOT NULL.
+        valid: Names of its constraints, and whether each is validated.
+        indexes: Names of its indexes, and whether each is usable.
+        trigger: Whether the trigger is there.
+        owner: The table's owner.
+    """
+
+    columns: dict[str, bool]
+    valid: dict[str, bool]
+    indexes: dict[str, bool]
+    trigger: bool
+    owner: str
+
+
+def structure_of(ask: Ask, migration: Migration) -> Structure | None:
+    """Return what the database has; None if it does not have the table."""
+    name = plain_literal(migration.table)
+    [[found]] = ask(f"SELECT to_regclass({name})::oid::bigint")
+    if found is None:
+        return None
+    columns = ask(
+        "SELECT attname, attnotnull FROM pg_catalog.pg_attribute "
+        f"WHERE attrelid = {found} AND attnum > 0 AND NOT attisdropped"
+    )
+    constraints = ask(
+        f"SELECT conname, convalidated FROM pg_catalog.pg_constraint WHERE conrelid = {found}"
+    )
+    indexes = ask(
+        "SELECT c.relname, i.indisvalid FROM pg_catalog.pg_index i "
+        f"JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = {found}"
+    )
+    triggers = ask(
+        f"SELECT count(*) FROM pg_catalog.pg_trigger WHERE tgrelid = {found} "
+        f"AND tgname = {plain_literal(migration.guardian)}"
+    )
+    owner = ask(
+        f"SELECT pg_catalog.pg_get_userbyid(relowner) FROM pg_catalog.pg_class WHERE oid = {found}"
+    )
+    return Structure(
+        columns=dict(map(tuple, columns)),
+        valid=dict(map(tuple, constraints)),
+        indexes=dict(map(tuple, indexes)),
+        trigger=bool(triggers[0][0]),
+        owner=owner[0][0],
+    )
+
+
+def expand(migration: Migration, there: Structure) -> Iterator[Statements]:
+    """Yield what is missing before values can be sealed."""
+    steps = list(encrypted_steps(migration.entry))
+    mine = [
+        (step, step.wanted)
+        for step in steps
+        if isinstance(step.wanted, Derived) and step.wanted.source == migration.sealed.name
+    ]
+    searched = {
+        step.name: wanted.expression for step, wanted in mine if step.kind is Kind.SEARCH_COLUMN
+    }
+    yield from _columns(migration, searched, there)
+    for step, wanted in mine:
+        if step.kind is Kind.FORMAT:
+            yield from _check(migration, step.name, wanted.expression, there)
+    names = searched.keys()
+    for step in steps:
+        if isinstance(step.wanted, Key) and names & {*step.wanted.columns}:
+            yield from _index(migration, step.name, step.wanted.columns, there)
+    if not there.trigger:
+        yield _trigger(migration, there.owner)
+    if there.columns.get(migration.plain.name):
+        yield Statements(
+            "let rows be without plaintext, once the application writes none",
+            (f"ALTER TABLE {migration.table} ALTER {quote(migration.plain.name)} DROP NOT NULL",),
+            _EXCLUSIVE,
+            "an instant",
+        )
+
+
+def contract(migration: Migration, there: Structure, *, keep: bool) -> Iterator[Statements]:
+    """Yield what ends the migration: from the first of them on, no row is without its sealed value.
+
+    Args:
+        migration: The two columns.
+        there: What the table has.
+        keep: Whether the plain column is renamed instead of dropped.
+    """
+    plain, sealed = quote(migration.plain.name), quote(migration.sealed.name)
+    moved = object_name(migration.entry.name, migration.sealed.name, "moved")
+    filled = object_name(migration.entry.name, migration.sealed.name, "filled")
+    alter = f"ALTER TABLE {migration.table}"
+    yield from _check(migration, moved, f"{plain} IS NULL OR {sealed} IS NOT NULL", there)
+    if not migration.sealed.nullable and not there.columns.get(migration.sealed.name):
+        yield from _check(migration, filled, f"{sealed} IS NOT NULL", there)
+        # A valid check spares SET NOT NULL its own look at all rows.
+        now = (f"{alter} ALTER {sealed} SET NOT NULL", f"{alter} DROP CONSTRAINT {quote(filled)}")
+        yield Statements("demand a sealed value in every row", now, _EXCLUSIVE, "an instant")
+    end = f"{alter} DROP COLUMN {plain}"
+    if keep:
+        end = f"{alter} RENAME COLUMN {plain} TO {quote(f'{migration.plain.name}_plaintext')}"
+    last = (
+        f"DROP TRIGGER IF EXISTS {quote(migration.guardian)} ON {migration.table}",
+        f"DROP FUNCTION IF EXISTS {migration.function}()",
+        f"{alter} DROP CONSTRAINT {quote(moved)}",
+        end,
+    )
+    what = "rename" if keep else "drop"
+    yield Statements(f"{what} the column of plaintext", last, _EXCLUSIVE, "an instant")
+
+
+def _columns(
+    migration: Migration, searched: dict[str, str], there: Structure
+) -> Iterator[Statements]:
+    parts, rewrites = [], False
+    if migration.sealed.name not in there.columns:
+        parts.append(f"ADD COLUMN {quote(migration.sealed.name)} bytea")
+    for name, expression in searched.items():
+        if name not in there.columns:
+            generated = f"GENERATED ALWAYS AS ({expression}) STORED"
+            parts.append(f"ADD COLUMN {quote(name)} bytea {generated}")
+            rewrites = True
+    if parts:
+        # In one statement, so that the table is rewritten once.
+        yield Statements(
+            "add the encrypted column"
+            + (", and generate its index: this REWRITES the table" if rewrites else ""),
+            (f"ALTER TABLE {migration.table} {', '.join(parts)}",),
+            _EXCLUSIVE,
+            "while the table is rewritten" if rewrites else "an instant",
+        )
+
+
+def _check(
+    migration: Migration, name: str, expression: str, there: Structure
+) -> Iterator[Statements]:
+    alter = f"ALTER TABLE {migration.table}"
+    if name not in there.valid:
+        add = f"{alter} ADD CONSTRAINT {quote(name)} CHECK ({expression}) NOT VALID"
+        yield Statements(
+            f"check what is written from now on ({name})", (add,), _EXCLUSIVE, "an instant"
+        )
+    if not there.valid.get(name):
+        validate = f"{alter} VALIDATE CONSTRAINT {quote(name)}"
+        yield Statements("check what is there", (validate,), _BESIDE, "one scan, beside writes")
+
+
+def _index(
+    migration: Migration, name: str, columns: Sequence[str], there: Structure
+) -> Iterator[Statements]:
+    if there.indexes.get(name):
+        return
+    schema = target_of(migration.entry)[0]
+    create = (
+        f"CREATE INDEX CONCURRENTLY {quote(name)} ON {migration.table} ({column_list(columns)})"
+    )
+    # An interrupted CREATE INDEX CONCURRENTLY leaves an index that serves nobody.
+    drop = f"DROP INDEX CONCURRENTLY IF EXISTS {qualified((schema, name))}"
+    sql = (drop, create) if name in there.indexes else (create,)
+    yield Statements(
+        "make the search's index", sql, _BESIDE, "two scans, beside writes", alone=True
+    )
+
+
+def _trigger(migration: Migration, owner: str) -> Statements:
+    plain, sealed = quote(migration.plain.name), quote(migration.sealed.name)
+    function = f"{migration.function}()"
+    body = (
+        f"CREATE OR REPLACE FUNCTION {function} RETURNS trigger LANGUAGE plpgsql\n"
+        "    SET search_path = pg_catalog\n"
+        f"    AS $tenantguard$ BEGIN NEW.{sealed} := NULL; RETURN NEW; END $tenantguard$"
+    )
+    create = (
+        f"CREATE TRIGGER {quote(migration.guardian)} BEFORE UPDATE ON {migration.table}\n"
+        f"    FOR EACH ROW WHEN (NEW.{plain}::text IS DISTINCT FROM OLD.{plain}::text\n"
+        f"        AND NEW.{sealed} IS NOT DISTINCT FROM OLD.{sealed}\n"
+        f"        AND pg_catalog.current_setting('{RESTORING}', true) IS DISTINCT FROM 'on')\n"
+        f"    EXECUTE FUNCTION {function}"
+    )
+    sql = (
+        body,
+        f"REVOKE ALL ON FUNCTION {function} FROM PUBLIC",
+        f"ALTER FUNCTION {function} OWNER TO {quote(owner)}",
+        create,
+    )
+    what = "forget a sealed value when plaintext changes without it, as older applications do it"
+    return Statements(what, sql, _WRITES, "an instant")

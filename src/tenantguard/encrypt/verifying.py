@@ -1,0 +1,109 @@
+"""Comparing each plaintext with its sealed value, opened. Nothing is written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tenantguard.encrypt.batches import Batch, Cell, name_sql
+from tenantguard.encrypt.forms import field_of
+from tenantguard.errors import EncryptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from tenantguard.catalog import Entry
+    from tenantguard.crypto.tenant_keys import TenantKeys
+    from tenantguard.encrypt.entering import Access
+    from tenantguard.encrypt.migrating import Migration
+
+__all__ = ["DIFFERENT", "MISSING", "SAME", "SEALED_ALONE", "verify"]
+
+SAME = "same"
+MISSING = "plaintext-not-sealed"
+DIFFERENT = "different"
+SEALED_ALONE = "sealed-without-plaintext"
+
+
+@dataclass(frozen=True, slots=True)
+class _Comparing:
+    """Reads both columns."""
+
+    migration: Migration
+
+    @property
+    def entry(self) -> Entry:
+        return self.migration.entry
+
+    @property
+    def cells(self) -> list[Cell]:
+        plain, sealed = self.migration.plain, self.migration.sealed
+        return [Cell(name_sql(plain.name), value=plain.type), Cell(name_sql(sealed.name))]
+
+    @property
+    def written(self) -> list[tuple[str, str]]:
+        return []
+
+    def wanted(self, keys: TenantKeys | None = None) -> str:
+        del keys
+        return " OR ".join(f"{cell.sql} IS NOT NULL" for cell in self.cells)
+
+    def made(
+        self, keys: TenantKeys, key: tuple[str, ...], cells: Sequence[Any]
+    ) -> tuple[int, list[Any]]:
+        del key
+        return 0, [self.judged(keys, *cells)]
+
+    def judged(self, keys: TenantKeys, plain: Any, sealed: bytes | None) -> str:
+        if sealed is None:
+            return MISSING
+        try:
+            opened = field_of(self.migration.sealed).open(keys, sealed)
+        except EncryptionError as error:
+            return type(error).__name__
+        if plain is None:
+            return SEALED_ALONE
+        return SAME if opened == plain else DIFFERENT
+
+
+def verify(
+    access: Access,
+    migration: Migration,
+    tenants: Iterable[tuple[str, int]],
+    *,
+    size: int,
+    progress: Callable[[int, int, str], None],
+) -> Counter[str]:
+    """Return how many rows have which relation between plaintext and sealed value.
+
+    Args:
+        access: How a tenant's rows are reached.
+        migration: The two columns.
+        tenants: The tenants, and how many rows each has.
+        size: Rows a batch.
+        progress: Told how many rows were compared, of how many.
+    """
+    job, listed = _Comparing(migration), list(tenants)
+    total, found = sum(rows for _, rows in listed), Counter[str]()
+    for tenant, rows in listed:
+        try:
+            keys = access.keys_of(job.entry, tenant)
+        except EncryptionError as error:
+            found[type(error).__name__] += rows
+            continue
+        for judged in _of_tenant(access, Batch(job, size=size), keys, tenant):
+            found.update(judged)
+            progress(found.total(), total, job.entry.fullname)
+    return found
+
+
+def _of_tenant(access: Access, batch: Batch, keys: TenantKeys, tenant: str) -> Iterable[list[str]]:
+    job, after = batch.job, None
+    while True:
+        with access.transaction(tenant) as run:
+            rows = batch.read(run, tenant, job.wanted(keys), after, locked=False)
+        if not rows:
+            return
+        after = rows[-1][0]
+        yield [job.made(keys, key, cells)[1][0] for key, cells in rows]

@@ -1,0 +1,255 @@
+"""A column of plaintext becomes an encrypted one, and back, beside applications old and new."""
+
+from __future__ import annotations
+
+import re
+from threading import Event, Thread
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from commanding import Command, assert_could_not_look, serve
+from locks import unique_roles
+from moving import VALUES, Moving, NewPatient, OldPatient, build_moving
+from sqlalchemy import create_engine, or_, select, text, update
+from sqlalchemy.orm import Session
+from vault import ENVIRONMENT, A, B
+
+from tenantguard import rls, tenant_context
+from tenantguard.crypto.keyfile import make_key_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import URL, Engine
+
+MANY = 120
+NAME = "patients.name"
+
+
+@pytest.fixture(scope="module")
+def moving(admin_url: URL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moving]:
+    key_file = tmp_path_factory.mktemp("keys") / "key.json"
+    make_key_file(key_file, environment=ENVIRONMENT)
+    built = build_moving(create_engine(admin_url), unique_roles(), key_file)
+    yield built
+    built.admin.dispose()
+
+
+@pytest.fixture
+def command(moving: Moving, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """The command, on a database in which A has many patients and B two, all of it plaintext."""
+    serve(monkeypatch, guard=moving.new)
+    moving.begin(MANY)
+    return Command(moving.admin)
+
+
+@pytest.fixture
+def expanded(moving: Moving, command: Command) -> Command:
+    """The command, after every column was expanded."""
+    for name in VALUES:
+        assert command("expand", f"patients.{name}").exit_code == 0
+    rls.apply(moving.admin, moving.new.catalog, moving.roles)
+    return command
+
+
+@pytest.fixture
+def engine(moving: Moving) -> Iterator[Engine]:
+    """The migrating application's engine."""
+    made = create_engine(moving.admin.url.set(username=moving.roles.application))
+    moving.new.protect(made)
+    yield made
+    made.dispose()
+
+
+def old_writes(moving: Moving, statement: Any) -> None:
+    """What the old application does, which does not know the new columns."""
+    made = create_engine(moving.admin.url.set(username=moving.roles.application))
+    moving.old.protect(made)
+    with tenant_context(A), made.begin() as connection:
+        connection.execute(statement)
+    made.dispose()
+
+
+def test_plan_tells_what_will_happen_and_changes_nothing(moving: Moving, command: Command) -> None:
+    """Rows, sizes, indexes and locks are named, and what keeps plaintext with what clears it."""
+    document = command.json("plan", NAME)
+    assert (document["rows"], document["waiting"], document["tenants"]) == (MANY + 2, MANY + 2, 2)
+    assert document["indexes"] == ["ix_patients_name"]
+    assert document["expand"][0]["lock"] == "ACCESS EXCLUSIVE"
+    said = command("plan", NAME).stdout
+    for each in ("this REWRITES the table", "VACUUM (FULL, ANALYZE)", "archived WAL and backups"):
+        assert each in said
+    assert "REWRITES" not in command("plan", "patients.scan").stdout
+    assert not moving.run("SELECT FROM information_schema.columns WHERE column_name ~ 'sealed'")
+
+
+def test_expand_adds_what_is_missing_once(command: Command) -> None:
+    """The dry run prints the SQL; a second run does nothing."""
+    dry = command("expand", NAME, "--dry-run")
+    assert dry.exit_code == 1
+    assert re.search(r'ADD COLUMN "name_sealed" bytea, ADD COLUMN "name_sealed_bidx"', dry.stdout)
+    assert "CREATE INDEX CONCURRENTLY" in dry.stdout
+    assert command("expand", NAME).exit_code == 0
+    assert command.json("expand", NAME)["steps"] == []
+
+
+@pytest.mark.usefixtures("expanded")
+def test_both_applications_pass_the_guard_when_expanded(moving: Moving, engine: Engine) -> None:
+    """The columns, checks, index and trigger are such that both guards start."""
+    old_writes(moving, select(OldPatient.id))
+    with tenant_context(A), Session(engine) as session:
+        assert session.scalars(select(NewPatient.plain_name)).all()
+
+
+def test_every_type_is_sealed_verified_and_put_back(
+    moving: Moving, expanded: Command, engine: Engine
+) -> None:
+    """Each value is the same when it is read from the sealed column, and after decrypting."""
+    for name in VALUES:
+        column = f"patients.{name}_sealed"
+        rows = MANY + (2 if name == "name" else 1)
+        assert expanded("verify", column).exit_code == 1
+        assert expanded.json("backfill", column, "--dry-run")["done"] == 0
+        document = expanded.json("backfill", column, "--batch", "50", "--workers", "2")
+        assert (document["done"], document["failed"]) == (rows, [])
+        assert expanded.json("backfill", column)["waiting"] == []
+        assert expanded.json("verify", column)["rows"] == {"same": rows}
+    with tenant_context(B), Session(engine) as session:
+        patient = session.scalars(select(NewPatient).where(NewPatient.born.is_not(None))).one()
+        assert {name: getattr(patient, name) for name in VALUES} == VALUES
+    before = moving.run("SELECT * FROM patients ORDER BY id")
+    for name in VALUES:
+        with moving.admin.begin() as connection:
+            connection.execute(text("SET LOCAL tenantguard.restoring = 'on'"))
+            connection.execute(text(f'UPDATE patients SET "{name}" = NULL'))
+        assert expanded("backfill", f"patients.{name}", "--decrypt").exit_code == 0
+    assert moving.run("SELECT * FROM patients ORDER BY id") == before
+
+
+def test_an_older_applications_change_is_not_lost(moving: Moving, expanded: Command) -> None:
+    """When plaintext changes without the sealed value, that is forgotten, and sealed later."""
+    assert expanded("backfill", NAME).exit_code == 0
+    old_writes(moving, update(OldPatient).where(OldPatient.name == "patient 7").values(name="new"))
+    old_writes(moving, update(OldPatient).where(OldPatient.name == "patient 8").values(visits=8))
+    assert moving.run("SELECT name FROM patients WHERE name_sealed IS NULL") == [("new",)]
+    document = expanded.json("verify", NAME, code=1)
+    assert document["rows"] == {"same": MANY + 1, "plaintext-not-sealed": 1}
+    assert expanded.json("backfill", NAME)["done"] == 1
+    assert expanded.json("verify", NAME)["holds"]
+
+
+def test_the_application_writes_both_and_reads_what_is_there(
+    moving: Moving, expanded: Command, engine: Engine
+) -> None:
+    """Writing both in one statement keeps both; a search finds sealed and plain rows."""
+    assert expanded("backfill", NAME, "--tenant", str(A)).exit_code == 0
+    old_writes(moving, update(OldPatient).where(OldPatient.name == "patient 3").values(name="Ada"))
+    with tenant_context(A), Session(engine) as session:
+        patient = session.scalars(select(NewPatient).where(NewPatient.name == "patient 4")).one()
+        patient.name = patient.plain_name = "ADA"
+        session.commit()
+        named = or_(
+            NewPatient.name == "ada",
+            NewPatient.name.is_(None) & (NewPatient.plain_name == "Ada"),
+        )
+        found = session.scalars(select(NewPatient).where(named)).all()
+        assert sorted(each.name or each.plain_name or "" for each in found) == ["ADA", "Ada"]
+
+
+def test_verify_finds_what_differs(moving: Moving, expanded: Command, engine: Engine) -> None:
+    """Another value sealed than the plaintext is counted, and nothing is dropped then."""
+    assert expanded("backfill", NAME).exit_code == 0
+    with tenant_context(A), Session(engine) as session:
+        session.execute(
+            update(NewPatient).where(NewPatient.name == "patient 5").values(name="sealed alone")
+        )
+        session.commit()
+    document = expanded.json("verify", NAME, code=1)
+    assert document["rows"] == {"same": MANY + 1, "different": 1}
+    result = expanded("contract", NAME)
+    assert result.exit_code == 1
+    assert "1 rows have another value sealed than their plaintext" in result.stdout
+    assert "sealed alone" not in result.output
+    assert moving.run("SELECT count(name) FROM patients") == [(MANY + 2,)]
+
+
+def test_contract_drops_the_plaintext(moving: Moving, expanded: Command, engine: Engine) -> None:
+    """Only what was sealed and compared is left, NOT NULL where the model says so."""
+    assert expanded("contract", NAME).exit_code == 1
+    assert expanded("backfill", NAME).exit_code == 0
+    assert "DROP COLUMN" in expanded("contract", NAME, "--dry-run").stdout
+    assert expanded("contract", NAME).exit_code == 0
+    assert moving.run(
+        "SELECT column_name, is_nullable FROM information_schema.columns WHERE table_name = "
+        "'patients' AND column_name IN ('name', 'name_sealed')"
+    ) == [("name_sealed", "NO")]
+    triggers = "SELECT count(*) FROM pg_trigger WHERE tgrelid = 'patients'::regclass"
+    assert moving.run(f"{triggers} AND NOT tgisinternal") == [(len(VALUES) - 1,)]
+    with tenant_context(A), Session(engine) as session:
+        wanted = select(NewPatient.name).where(NewPatient.name == "PATIENT 9")
+        assert session.scalars(wanted).all() == ["patient 9"]
+    assert "Nothing to do" in expanded("contract", NAME).stdout
+    assert_could_not_look(expanded("backfill", NAME), "does not have both columns")
+
+
+def test_contract_can_keep_the_plaintext(moving: Moving, expanded: Command) -> None:
+    """With --keep the column is renamed."""
+    assert expanded("backfill", NAME).exit_code == 0
+    assert expanded("contract", NAME, "--keep").exit_code == 0
+    assert moving.run("SELECT count(name_plaintext) FROM patients") == [(MANY + 2,)]
+
+
+def test_contract_refuses_what_was_written_after_the_comparison(
+    moving: Moving, expanded: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Plaintext that comes between comparing and dropping is found by the database itself."""
+    assert expanded("backfill", NAME).exit_code == 0
+    monkeypatch.setattr("tenantguard.cli.encrypt_migrate.failures", lambda _: 0)
+    old_writes(moving, update(OldPatient).where(OldPatient.name == "patient 7").values(name="new"))
+    assert_could_not_look(expanded("contract", NAME), "a row does not fulfil it")
+    assert moving.run("SELECT count(*) FROM patients WHERE name = 'new'") == [(1,)]
+
+
+def test_backfill_needs_the_trigger(moving: Moving, expanded: Command) -> None:
+    """Without it an older application's change would leave the old value sealed."""
+    [[trigger]] = moving.run(
+        "SELECT tgname FROM pg_trigger WHERE tgrelid = 'patients'::regclass AND NOT tgisinternal "
+        "AND pg_get_triggerdef(oid) LIKE '%name_sealed%'"
+    )
+    moving.run(f'DROP TRIGGER "{trigger}" ON patients')
+    assert_could_not_look(expanded("backfill", NAME), "lacks the trigger")
+    assert moving.run("SELECT count(name_sealed) FROM patients") == [(0,)]
+
+
+def test_an_older_application_writes_during_the_backfill(moving: Moving, expanded: Command) -> None:
+    """Whichever side is first, what it wrote last is what is sealed in the end."""
+    made = create_engine(moving.admin.url.set(username=moving.roles.application))
+    moving.old.protect(made)
+    ids = [row[0] for row in moving.run("SELECT id FROM patients WHERE tenant_id = :a", a=A)]
+    stop, written = Event(), dict[int, str]()
+
+    def application() -> None:
+        number = 0
+        while not stop.is_set() or number < 50:
+            at, name = ids[(number * 37) % MANY], f"writer {number}"
+            with tenant_context(A), made.begin() as connection:
+                connection.execute(update(OldPatient).where(OldPatient.id == at).values(name=name))
+            written[at] = name
+            number += 1
+
+    thread = Thread(target=application)
+    thread.start()
+    for _ in range(3):
+        assert expanded("backfill", NAME, "--batch", "10", "--workers", "2").exit_code in {0, 1}
+    stop.set()
+    thread.join()
+    made.dispose()
+    assert expanded("backfill", NAME).exit_code == 0
+    assert expanded.json("verify", NAME)["rows"] == {"same": MANY + 2}
+    found = dict(map(tuple, moving.run("SELECT id, name FROM patients")))
+    assert {at: found[at] for at in written} == written
+
+
+def test_the_encrypted_column_is_declared(command: Command) -> None:
+    """Where no column is declared for it, the message says how to declare one."""
+    assert_could_not_look(command("plan", "patients.city"), 'migrating="name"')

@@ -35,19 +35,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="run also what needs PgBouncer on this machine (Debian's package pgbouncer)",
     )
+    parser.addoption(
+        "--softhsm",
+        action="store_true",
+        help="run also what needs SoftHSM on this machine (Debian's package softhsm2)",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "pgbouncer: needs PgBouncer; left out without --pgbouncer")
+    config.addinivalue_line("markers", "softhsm: needs SoftHSM; left out without --softhsm")
     config.addinivalue_line("markers", "drivers(*names): what is tested needs one of these drivers")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the tests that another driver's interface or a missing PgBouncer is needed for."""
+    """Leave out the tests that need another driver's interface, or a program nobody asked for."""
 
     def fits(item: pytest.Item) -> bool:
-        if item.get_closest_marker("pgbouncer") and not config.getoption("pgbouncer"):
-            return False
+        for program in ("pgbouncer", "softhsm"):
+            if item.get_closest_marker(program) and not config.getoption(program):
+                return False
         return all(
             config.getoption("driver") in marker.args for marker in item.iter_markers("drivers")
         )

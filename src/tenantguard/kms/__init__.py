@@ -5,6 +5,7 @@ and the service sees neither a keyset nor a tenant. Nothing is loaded before it 
 """
 
 from tenantguard.kms.aws import AwsKms
+from tenantguard.kms.pkcs11 import Pkcs11
 from tenantguard.kms.vault import VaultTransit
 
-__all__ = ["AwsKms", "VaultTransit"]
+__all__ = ["AwsKms", "Pkcs11", "VaultTransit"]

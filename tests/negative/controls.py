@@ -467,6 +467,17 @@ def _overwriting() -> None:
     KeyTable._update = written  # type: ignore[method-assign]
 
 
+def _without_tombstones() -> None:
+    """Let keys be destroyed by deleting their rows."""
+    from tenantguard.cli import key_destroy  # noqa: PLC0415
+
+    def deleting(table: str, condition: str) -> str:
+        return f"DELETE FROM {table} k WHERE {condition}"
+
+    _attribute("tenantguard.cli.key_destroy", "_destroying", deleting)()
+    key_destroy._Tenant._leave_tombstones = _nothing  # type: ignore[method-assign]
+
+
 def _one_tenants_keys() -> None:
     """Let the cache of keys answer with whatever it has."""
     from tenantguard.keystore import Keystore  # noqa: PLC0415
@@ -1011,6 +1022,9 @@ CONTROLS = {
         _attribute("tenantguard.cli.key_retire:_Retirement", "_settled", lambda _: "true"),
         "tests/db/test_keys_retire.py",
         "transaction_is_open",
+    ),
+    "destroyed keys leave tombstones": Control(
+        _without_tombstones, "tests/db/test_keys_destroy.py", "never_made_again"
     ),
     "lost keysets are found": Control(
         _attribute("tenantguard.rls.values", "_any_filled", lambda *_: "false"),

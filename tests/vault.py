@@ -17,6 +17,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from tenantguard import (
     Exact,
     KeyFile,
+    Last,
+    Prefix,
     Roles,
     TenantGuard,
     encrypted_bool,
@@ -83,6 +85,14 @@ class Patient(Base):
     )
     extras: Mapped[dict[str, Any] | None] = encrypted_dict()
     tags: Mapped[list[Any] | None] = encrypted_list()
+    policy: Mapped[str | None] = encrypted_str(
+        search=[
+            Exact(normalize="digits"),
+            Last(4, normalize="digits"),
+            Prefix(3, normalize="nfc-casefold"),
+        ],
+        padding=16,
+    )
     history: Mapped[dict[str, Any] | None] = encrypted_json()
     notes: Mapped[str | None] = encrypted_str()
     visits: Mapped[list[Visit]] = relationship(back_populates="patient", order_by="Visit.id")

@@ -3,7 +3,9 @@
 from tenantguard.catalog import Roles
 from tenantguard.columns import (
     Exact,
+    Last,
     Masked,
+    Prefix,
     RevealEvent,
     Unreadable,
     encrypted_bool,
@@ -21,6 +23,7 @@ from tenantguard.columns import (
     encrypted_time,
     encrypted_uuid,
     is_masked,
+    searched,
 )
 from tenantguard.context import (
     current_actor,
@@ -73,10 +76,12 @@ __all__ = [
     "KeyFile",
     "KeyUnavailableError",
     "Keyring",
+    "Last",
     "Masked",
     "MaskedError",
     "NotEncryptedError",
     "PolicyDriftError",
+    "Prefix",
     "RevealEvent",
     "Roles",
     "SigningFile",
@@ -110,6 +115,7 @@ __all__ = [
     "encrypted_time",
     "encrypted_uuid",
     "is_masked",
+    "searched",
     "tenant_context",
     "tenantless",
 ]

@@ -53,6 +53,7 @@ VALUES: dict[str, Any] = {
     "severity": Severity.SEVERE,
     "extras": {"a": {"b": [1]}},
     "tags": ["a", {"b": None}],
+    "policy": "AOK-12/34-5678",
     "history": {"teeth": [11, 48], "ok": None, "ä": 1.5},
     "notes": "",
 }

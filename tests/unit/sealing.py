@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from hypothesis import settings
 
-from tenantguard.columns.field import Exact, Field
+from tenantguard.columns.field import Field
+from tenantguard.columns.search import Exact
 from tenantguard.crypto.keysets import (
     new_data_keyset,
     new_index_keyset,
@@ -19,6 +20,7 @@ from tenantguard.crypto.tenant_keys import TenantKeys
 
 if TYPE_CHECKING:
     from tenantguard.columns.kinds import Kind
+    from tenantguard.columns.search import Searches
 
 KEK = read_kek(new_kek())
 
@@ -32,7 +34,7 @@ def new_keys(tenant: str) -> TenantKeys:
     return TenantKeys(tenant.encode(), data=data, searching=searching)
 
 
-def field_of(kind: Kind, search: Exact | None = None, column: str = "name") -> Field:
+def field_of(kind: Kind, search: Searches | None = None, column: str = "name") -> Field:
     field = Field(kind, search=search, label=None)
     field.attach("patients", column)
     return field

@@ -25,6 +25,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 from tenantguard import (
     ConfigurationError,
     Exact,
+    Last,
+    Prefix,
     encrypted_bool,
     encrypted_bytes,
     encrypted_int,
@@ -60,7 +62,7 @@ def test_foreign_key_is_refused() -> None:
 def test_options_that_would_write_plaintext_are_refused(option: str) -> None:
     """An option that an encrypted column does not have is an error, with the list of those."""
     wrong: Any = {option: text("'x'")}
-    with pytest.raises(TypeError, match=rf"takes no {option}=\. It can have active_history, .*doc"):
+    with pytest.raises(TypeError, match=rf"no {option}=\. It can have .*active_history, .*doc"):
         encrypted_str(**wrong)
 
 
@@ -102,6 +104,57 @@ def test_normaliser_is_for_text(declare: Any) -> None:
     """A number has no case."""
     with pytest.raises(ConfigurationError, match=r"Exact\(normalize=…\) is for text"):
         declare(search=Exact(normalize="digits"))
+    for part in (Last(4), Prefix(3)):
+        with pytest.raises(ConfigurationError, match=r"(Last|Prefix) is for text, not for a"):
+            declare(search=part)
+
+
+@pytest.mark.parametrize("characters", [0, -1, 65, 2.0, True, "4", None])
+def test_part_has_a_number_of_characters(characters: Any) -> None:
+    """A part of no characters is every value's."""
+    for part in (Last, Prefix):
+        with pytest.raises(ConfigurationError, match="takes a number of characters, from 1 to 64"):
+            encrypted_str(search=part(characters))
+
+
+def test_search_of_one_character_needs_a_reason() -> None:
+    """There are so few that their frequency tells them."""
+    for part in (Last, Prefix):
+        with pytest.raises(ConfigurationError, match=rf"{part.__name__}\(few_values='…'\)"):
+            encrypted_str(search=part(1))
+        assert encrypted_str(search=part(1, few_values="a register by first letters"))
+        assert encrypted_str(search=part(2))
+
+
+@pytest.mark.parametrize(
+    ("searches", "message"),
+    [
+        ([], "takes one search, or a list of up to 16"),
+        ([Last(each) for each in range(2, 19)], "takes one search, or a list of up to 16"),
+        ([Exact(), Exact(normalize="digits")], "have the same name"),
+        ([Last(4), Last(4, normalize="digits")], "have the same name"),
+        ([Last(4), Prefix(3, name="last4")], "have the same name"),
+        ([Exact(), Exact(name="again")], "would have the same blind indexes"),
+        ([Last(4), Last(4, name="end")], "would have the same blind indexes"),
+        ([Exact(normalize="digits"), Exact("digits-v1", name="a")], "the same blind indexes"),
+        ([Exact(), "last4"], r"takes an Exact\(\), a Last\(\) or a Prefix\(\)"),
+        ({"last4": Last(4)}, r"takes an Exact\(\), a Last\(\) or a Prefix\(\)"),
+        (Exact(name="Last 4"), r"Exact\(name=…\) becomes part of a column's name"),
+        (Last(4, name=""), r"Last\(name=…\) becomes part of a column's name"),
+        (Prefix(3, normalize="soundex"), "there are digits-v1, email-v1"),
+    ],
+)
+def test_searches_that_do_not_go_together_are_refused(searches: Any, message: str) -> None:
+    """Each has a name and blind indexes of its own."""
+    with pytest.raises(ConfigurationError, match=message):
+        encrypted_str(search=searches)
+
+
+@pytest.mark.parametrize("padding", [0, 1, -16, 65537, 16.0, True, "16", "pow3"])
+def test_padding_is_a_size_or_powers_of_two(padding: Any) -> None:
+    """What would hide nothing, or is no number, is refused where it stands."""
+    with pytest.raises(ConfigurationError, match="padding= is a number of bytes from 2 to 65536"):
+        encrypted_str(padding=padding)
 
 
 def test_unknown_normaliser_and_label_are_refused_where_they_stand() -> None:

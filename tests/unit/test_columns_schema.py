@@ -19,6 +19,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_co
 
 from tenantguard import (
     Exact,
+    Last,
+    Prefix,
     encrypted_json,
     encrypted_str,
 )
@@ -43,6 +45,44 @@ def test_table_is_made_with_check_generated_column_and_index() -> None:
         ")\n"
         "CREATE INDEX ix_patients_name_bidx ON patients (tenant_id, name_bidx)"
     )
+
+
+def test_each_search_has_a_generated_column_and_an_index() -> None:
+    """The check demands as many blind indexes; each stands at its own bytes."""
+
+    class Patient(new_base()):  # type: ignore[misc]
+        __tablename__ = "patients"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        tenant_id: Mapped[int]
+        phone: Mapped[str] = encrypted_str(
+            search=[
+                Last(4, normalize="digits"),
+                Exact(),
+                Prefix(3, name="area", tenant_column="id"),
+            ],
+            padding=16,
+        )
+
+    assert ddl(table_of(Patient)) == (
+        "CREATE TABLE patients (\n"
+        "id SERIAL NOT NULL\n"
+        "tenant_id INTEGER NOT NULL\n"
+        "phone BYTEA NOT NULL\n"
+        "phone_last4_bidx BYTEA GENERATED ALWAYS AS (substring(phone, 5, 16)) STORED\n"
+        "phone_bidx BYTEA GENERATED ALWAYS AS (substring(phone, 21, 16)) STORED\n"
+        "phone_area_bidx BYTEA GENERATED ALWAYS AS (substring(phone, 37, 16)) STORED\n"
+        "PRIMARY KEY (id)\n"
+        "CONSTRAINT patients_phone_sealed CHECK (substring(phone, 1, 2) = '\\x9e54'::bytea "
+        "AND length(phone) >= 52 AND get_bit(phone, 24) = 1 AND get_byte(phone, 3) >= 32)\n"
+        ")\n"
+        "CREATE INDEX ix_patients_phone_area_bidx ON patients (id, phone_area_bidx)\n"
+        "CREATE INDEX ix_patients_phone_bidx ON patients (tenant_id, phone_bidx)\n"
+        "CREATE INDEX ix_patients_phone_last4_bidx ON patients (tenant_id, phone_last4_bidx)"
+    )
+    copy = table_of(Patient).to_metadata(MetaData(), name="archive")
+    assert copy.c.keys() == table_of(Patient).c.keys()
+    type_: Any = copy.c.phone.type
+    assert (len(type_.field.indexes), type_.field.padding) == (3, 16)
 
 
 def test_optional_attribute_is_nullable() -> None:

@@ -17,7 +17,8 @@ from sealing import exact, field_of, new_keys, repeatable
 from test_kinds import ALL, DOCUMENTS, REFUSED, SEVERITY, VALUES, Severity, each_kind
 
 from tenantguard.columns import kinds
-from tenantguard.columns.field import Exact, Field, Unsealed
+from tenantguard.columns.field import Field, Unsealed
+from tenantguard.columns.search import Exact, Last, Prefix
 from tenantguard.errors import (
     ConfigurationError,
     DecryptionError,
@@ -71,6 +72,29 @@ def test_length_is_what_the_documentation_says(
 ) -> None:
     """A text takes 38 bytes more, 54 with a blind index."""
     assert len(field_of(kinds.STR, search).seal(KEYS, "x" * plain)) == stored
+
+
+@pytest.mark.parametrize(
+    ("padding", "sizes"),
+    [
+        (16, {0: 16, 14: 16, 15: 32, 30: 32, 31: 48}),
+        ("pow2", {0: 16, 14: 16, 15: 32, 30: 32, 31: 64, 62: 64, 63: 128}),
+    ],
+)
+def test_padded_length_tells_a_range(padding: Any, sizes: dict[int, int]) -> None:
+    """The stored length is that of the bucket; a column may gain, change and lose its padding."""
+    padded = Field(kinds.STR, padding=padding)
+    padded.attach("patients", "name")
+    plain = field_of(kinds.STR)
+    for length, size in sizes.items():
+        stored = padded.seal(KEYS, "x" * length)
+        assert len(stored) == 37 + size
+        assert stored[:4] == padded.header
+        for field in (padded, plain, padded.copy()):
+            field.attach("patients", "name")
+            assert field.open(KEYS, stored) == "x" * length
+            assert field.open(KEYS, plain.seal(KEYS, "y" * length)) == "y" * length
+    assert plain.seal(KEYS, "")[:4] == plain.header != padded.header
 
 
 # -- opening ------------------------------------------------------------------------------------
@@ -167,6 +191,76 @@ def test_index_is_of_one_tenant_column_and_normaliser(kind: kinds.Kind) -> None:
         columns += [field_of(kind, Exact(each)) for each in ("nfc-casefold", "digits", "email")]
     indexes = [field.index(keys, value) for field in columns for keys in (KEYS, OTHERS)]
     assert len(set(indexes)) == len(indexes)
+
+
+SEVERAL = (
+    Exact(),
+    Exact("digits", name="digits"),
+    Last(4, normalize="digits"),
+    Last(4, name="end"),
+    Last(3, normalize="digits"),
+    Prefix(4, normalize="digits"),
+    Prefix(4, name="start"),
+    Prefix(4, normalize="nfc-casefold", name="folded"),
+)
+
+
+def test_no_two_indexes_of_a_value_coincide() -> None:
+    """Kind, number of characters and normaliser are part of what an index is computed of."""
+    field, city = field_of(kinds.STR, SEVERAL), field_of(kinds.STR, SEVERAL, column="city")
+    # Each search takes the whole of it, and leaves it as it is.
+    for value in ("1234", "123"):
+        stored = [each.seal(keys, value) for each in (field, city) for keys in (KEYS, OTHERS)]
+        found = [each[place : place + 16] for each in stored for place in range(4, 132, 16)]
+        assert len(set(found)) == len(found) == 4 * len(SEVERAL)
+
+
+@pytest.mark.parametrize(
+    ("search", "value", "sought", "missed"),
+    [
+        (Last(4, normalize="digits"), "+49 30 / 12-34", "12 34", "1235"),
+        (Last(4, normalize="digits"), "\u0661\u0662\u0663\u0664\u0665", "2345", "1234"),
+        (Last(4), "Straße", "raße", "rasse"[1:]),
+        (Prefix(3, normalize="nfc-casefold"), "Mu\u0308ller", "MÜL", "MUL"),
+        (Prefix(3, normalize="nfc-casefold"), "Maßstab", "mas", "MAß"[:2] + "t"),
+        (Prefix(3), "Mu\u0308ller", "Mu\u0308", "Mül"),
+        (Prefix(2, normalize="email"), " Anna@example.org", "aN", "na"),
+    ],
+)
+def test_parts_are_found_after_normalisation(
+    search: Any, value: str, sought: str, missed: str
+) -> None:
+    """What the last or first characters are is said of the normalised text."""
+    field = field_of(kinds.STR, search)
+    (index,) = field.indexes
+    stored = field.seal(KEYS, value)[4:20]
+    assert field.sought(index, KEYS, sought) == stored
+    assert field.sought(index, KEYS, missed) != stored
+
+
+@pytest.mark.parametrize("search", [Last(4, normalize="digits"), Prefix(4, normalize="digits")])
+def test_shorter_values_have_an_index_and_no_search_finds_them(search: Any) -> None:
+    """What is too short is stored; what is looked for has the number of characters, or is wrong."""
+    field = field_of(kinds.STR, search)
+    (index,) = field.indexes
+    for value in ("", "1", "12-3"):
+        assert field.open(KEYS, field.seal(KEYS, value)) == value
+    for sought in ("", "123", "12345", "12-345-67", "(123)"):
+        with pytest.raises(EncryptedQueryError, match=rf"'{index.name}'.* 4 characters.*exactly 4"):
+            field.sought(index, KEYS, sought)
+    with pytest.raises(EncryptedValueError, match="takes a str; a value of type int"):
+        field.sought(index, KEYS, 1234)
+
+
+def test_search_of_another_name_is_refused() -> None:
+    """The message names those that there are, and how one is used."""
+    field = field_of(kinds.STR, [Last(4), Prefix(3)])
+    with pytest.raises(EncryptedQueryError, match=r"no search without a name.*'last4', 'prefix3'"):
+        field.index(KEYS, "x")
+    with pytest.raises(EncryptedQueryError, match=r"no search called 'last3'.*searched\(…, name\)"):
+        field.search_named("last3")
+    with pytest.raises(EncryptedQueryError, match=r"no search called 'last4'\. Search it by =="):
+        field_of(kinds.STR, Exact()).search_named("last4")
 
 
 def test_exact_search_tells_forms_apart() -> None:

@@ -15,7 +15,7 @@ from sealing import exact, field_of, new_keys, repeatable
 from test_kinds import ALL, SEVERITY, VALUES, Severity, each_kind
 
 from tenantguard.columns import kinds
-from tenantguard.columns.field import Exact
+from tenantguard.columns.search import Exact
 from tenantguard.crypto.format import (
     HEADER_SIZE,
     INDEX_OFFSET,

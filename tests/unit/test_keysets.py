@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sealing import KEK, field_of, new_keys, repeatable
 
 from tenantguard.columns import kinds
-from tenantguard.columns.field import Exact
+from tenantguard.columns.search import Exact
 from tenantguard.crypto.keysets import (
     new_data_keyset,
     new_index_keyset,

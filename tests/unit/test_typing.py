@@ -14,11 +14,13 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import select
-from sqlalchemy.orm import DeclarativeBase, Mapped, MappedColumn, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, MappedColumn, aliased, mapped_column
 
 import tenantguard
 from tenantguard import (
     Exact,
+    Last,
+    Prefix,
     encrypted_bool,
     encrypted_bytes,
     encrypted_date,
@@ -33,11 +35,16 @@ from tenantguard import (
     encrypted_str,
     encrypted_time,
     encrypted_uuid,
+    searched,
 )
+from tenantguard.columns.search import Searches
 from tenantguard.columns.types import Encrypted
 
 if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement
     from sqlalchemy.orm import InstrumentedAttribute
+
+    from tenantguard.columns.searched import Searched
 
 
 class Base(DeclarativeBase):
@@ -66,7 +73,10 @@ class Right(Base):
     moment: Mapped[datetime] = encrypted_datetime(name="at")
     truth: Mapped[bool] = encrypted_bool(search=Exact(few_values="it is a test"))
     key: Mapped[UUID] = encrypted_uuid(info={"a": 1})
-    weight: Mapped[float] = encrypted_float(search=Exact())
+    phone: Mapped[str | None] = encrypted_str(
+        search=[Exact(), Last(4, normalize="digits"), Prefix(3, name="area")], padding="pow2"
+    )
+    weight: Mapped[float] = encrypted_float(search=(Exact(name="a"),), padding=16)
     wakes: Mapped[time] = encrypted_time()
     severity: Mapped[Severity] = encrypted_enum(Severity, default=Severity.MILD)
     extras: Mapped[dict[str, Any]] = encrypted_dict(insert_default=dict)
@@ -106,6 +116,10 @@ def wrong_options() -> None:
     encrypted_str(search="email")  # type: ignore[arg-type]
     encrypted_json(search=Exact())  # type: ignore[call-arg]
     encrypted_str(label=1)  # type: ignore[arg-type]
+    encrypted_str(search=["email"])  # type: ignore[list-item]
+    encrypted_str(padding="pow3")  # type: ignore[arg-type]
+    Last("4")  # type: ignore[arg-type]
+    Prefix(normalize="digits")  # type: ignore[call-arg]
     encrypted_int(primary_key=True)  # type: ignore[call-arg]
     encrypted_dict(search=Exact())  # type: ignore[call-arg]
     encrypted_list(search=Exact())  # type: ignore[call-arg]
@@ -134,6 +148,15 @@ def attributes(row: Right) -> None:
     assert_type(row.optional_number, int | None)
     assert_type(row.optional_document, list[int] | None)
     if TYPE_CHECKING:
+        assert_type(searched(Right.phone, "last4"), Searched[str | None])
+        assert_type(searched(aliased(Right).text, "a"), Searched[str])
+        assert_type(searched(Right.phone, "last4") == "1234", ColumnElement[bool])
+        select(Right).where(searched(Right.phone, "last4").in_(["1234"]))
+        select(Right).where(searched(Right.phone, "last4").not_in([1]))  # type: ignore[list-item]
+        select(Right).where(searched(Right.phone, 4) == "1234")  # type: ignore[arg-type]
+        _ = searched(Right.phone, "last4") < "1234"  # type: ignore[operator]
+        searched(Right.phone, "last4").like("12%")  # type: ignore[attr-defined]
+        searched("phone", "last4")  # type: ignore[arg-type]
         assert_type(Right.text, InstrumentedAttribute[str])
         row.text = 1  # type: ignore[assignment]
         row.number = None  # type: ignore[assignment]
@@ -149,10 +172,10 @@ FACTORIES = {
 def test_functions_return_the_type_of_their_values() -> None:
     """The annotation that checkers see is the type that the column takes, for each function."""
     assert len(FACTORIES) == 14
-    types = (date, datetime, time, Decimal, UUID, Exact, MappedColumn)
+    types = (date, datetime, time, Decimal, UUID, MappedColumn)
     for name, factory in FACTORIES.items():
         column = factory(Severity) if name == "encrypted_enum" else factory()
-        localns = {each.__name__: each for each in types}
+        localns = {**{each.__name__: each for each in types}, "Searches": Searches}
         annotated = get_type_hints(factory, localns=localns)["return"]
         (given,) = annotated.__args__
         assert annotated.__origin__ is MappedColumn

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from tenantguard.columns import kinds
-from tenantguard.columns.field import Exact, Field
+from tenantguard.columns.field import Field
+from tenantguard.columns.search import Exact
 from tenantguard.crypto.format import keyset_context
 from tenantguard.crypto.keysets import open_data_keyset, open_index_keyset, read_kek
 from tenantguard.crypto.tenant_keys import TenantKeys

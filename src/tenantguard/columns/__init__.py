@@ -20,13 +20,16 @@ from tenantguard.columns.factories import (
     encrypted_time,
     encrypted_uuid,
 )
-from tenantguard.columns.field import Exact
 from tenantguard.columns.guarded import RevealEvent
 from tenantguard.columns.masks import Masked, Unreadable, is_masked
+from tenantguard.columns.search import Exact, Last, Prefix
+from tenantguard.columns.searched import searched
 
 __all__ = [
     "Exact",
+    "Last",
     "Masked",
+    "Prefix",
     "RevealEvent",
     "Unreadable",
     "encrypted_bool",
@@ -44,4 +47,5 @@ __all__ = [
     "encrypted_time",
     "encrypted_uuid",
     "is_masked",
+    "searched",
 ]

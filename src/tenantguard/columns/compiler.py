@@ -226,9 +226,7 @@ def encryption_compiler(base: type[SQLCompiler]) -> type[SQLCompiler]:
 def _refuse_two_uses(first: Any, second: Any) -> None:
     """Refuse one parameter for two columns: SQLAlchemy has one processor for it."""
     for one, other in ((first, second), (second, first)):
-        if isinstance(one, Encrypted | SearchValue) and not (
-            type(one) is type(other) and one.field.same_as(other.field)
-        ):
+        if isinstance(one, Encrypted | SearchValue) and not one.same_as(other):
             raise EncryptedQueryError(
                 f"One parameter is used for column {one.field.name}, which is encrypted, and for "
                 "something else; it can be sealed for one of them only. Give each its own "

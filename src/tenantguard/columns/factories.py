@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import MappedColumn
 
-    from tenantguard.columns.field import Exact
+    from tenantguard.columns.search import Searches
 
 __all__ = [
     "encrypted_bool",
@@ -38,14 +38,18 @@ __all__ = [
 _Member = TypeVar("_Member", bound=Enum)
 
 
-def encrypted_str(*, search: Exact | None = None, **options: Unpack[Options]) -> MappedColumn[str]:
+def encrypted_str(
+    *, search: Searches | None = None, **options: Unpack[Options]
+) -> MappedColumn[str]:
     """Declare a column whose text is sealed with the tenant's key.
 
-    In the database it is `bytea`: 38 bytes more than the text in UTF-8, 54 with *search*. NULL
-    stays NULL; an empty text is sealed. What is hidden and what is not: docs/encryption.md.
+    In the database it is `bytea`: 38 bytes more than the text in UTF-8, and 16 more for each
+    search. NULL stays NULL; an empty text is sealed. What is hidden and what is not:
+    docs/encryption.md.
 
     Args:
-        search: Makes `==` and IN work, through a blind index; see `Exact`.
+        search: Makes `==` and IN work, through a blind index; see `Exact`. A list makes several:
+            see `Last`, `Prefix` and `searched`.
         options: As for `mapped_column`, and what says how values are sealed; see `Options`. It
             cannot be a key, unique, indexed, or have a default of the server's.
 
@@ -57,13 +61,15 @@ def encrypted_str(*, search: Exact | None = None, **options: Unpack[Options]) ->
 
 
 def encrypted_bytes(
-    *, search: Exact | None = None, **options: Unpack[Options]
+    *, search: Searches | None = None, **options: Unpack[Options]
 ) -> MappedColumn[bytes]:
     """Declare a column whose bytes are sealed; options as for `encrypted_str`."""
     return declared(kinds.BYTES, search, options)
 
 
-def encrypted_int(*, search: Exact | None = None, **options: Unpack[Options]) -> MappedColumn[int]:
+def encrypted_int(
+    *, search: Searches | None = None, **options: Unpack[Options]
+) -> MappedColumn[int]:
     """Declare a column whose integers, of any size, are sealed; options as for `encrypted_str`.
 
     The stored length tells the number's magnitude, in steps of 256.
@@ -72,7 +78,7 @@ def encrypted_int(*, search: Exact | None = None, **options: Unpack[Options]) ->
 
 
 def encrypted_decimal(
-    *, search: Exact | None = None, **options: Unpack[Options]
+    *, search: Searches | None = None, **options: Unpack[Options]
 ) -> MappedColumn[Decimal]:
     """Declare a column whose finite decimals are sealed; options as for `encrypted_str`.
 
@@ -83,7 +89,7 @@ def encrypted_decimal(
 
 
 def encrypted_float(
-    *, search: Exact | None = None, **options: Unpack[Options]
+    *, search: Searches | None = None, **options: Unpack[Options]
 ) -> MappedColumn[float]:
     """Declare a column whose floats are sealed, as IEEE 754 has them; as `encrypted_str` else.
 
@@ -94,14 +100,14 @@ def encrypted_float(
 
 
 def encrypted_date(
-    *, search: Exact | None = None, **options: Unpack[Options]
+    *, search: Searches | None = None, **options: Unpack[Options]
 ) -> MappedColumn[date]:
     """Declare a column whose dates are sealed; options as for `encrypted_str`."""
     return declared(kinds.DATE, search, options)
 
 
 def encrypted_datetime(
-    *, search: Exact | None = None, **options: Unpack[Options]
+    *, search: Searches | None = None, **options: Unpack[Options]
 ) -> MappedColumn[datetime]:
     """Declare a column whose date and time is sealed; options as for `encrypted_str`.
 
@@ -111,7 +117,7 @@ def encrypted_datetime(
 
 
 def encrypted_time(
-    *, search: Exact | None = None, **options: Unpack[Options]
+    *, search: Searches | None = None, **options: Unpack[Options]
 ) -> MappedColumn[time]:
     """Declare a column whose times of day are sealed; options as for `encrypted_str`.
 
@@ -122,7 +128,7 @@ def encrypted_time(
 
 
 def encrypted_bool(
-    *, search: Exact | None = None, **options: Unpack[Options]
+    *, search: Searches | None = None, **options: Unpack[Options]
 ) -> MappedColumn[bool]:
     """Declare a column whose truth values are sealed; options as for `encrypted_str`.
 
@@ -132,14 +138,14 @@ def encrypted_bool(
 
 
 def encrypted_uuid(
-    *, search: Exact | None = None, **options: Unpack[Options]
+    *, search: Searches | None = None, **options: Unpack[Options]
 ) -> MappedColumn[UUID]:
     """Declare a column whose UUIDs are sealed; options as for `encrypted_str`."""
     return declared(kinds.UUID_, search, options)
 
 
 def encrypted_enum(
-    enum: type[_Member], /, *, search: Exact | None = None, **options: Unpack[Options]
+    enum: type[_Member], /, *, search: Searches | None = None, **options: Unpack[Options]
 ) -> MappedColumn[_Member]:
     """Declare a column whose members of *enum* are sealed by name; options as for `encrypted_str`.
 

@@ -2,53 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tenantguard.columns.blind_index import BlindIndex, WrongLength
 from tenantguard.columns.kind import UnknownMember
 from tenantguard.columns.masks import is_masked, packing, unmasked
-from tenantguard.columns.normalize import EXACT, normalizer
 from tenantguard.columns.reading import Reading
-from tenantguard.crypto.format import FieldContext
+from tenantguard.columns.search import checked_searches
+from tenantguard.crypto.format import FieldContext, header_of
+from tenantguard.crypto.padding import padding_of
 from tenantguard.errors import (
     ConfigurationError,
     DecryptionError,
     EncryptedQueryError,
     EncryptedValueError,
+    EncryptionError,
     MaskedError,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from tenantguard.columns.kinds import Kind
+    from tenantguard.columns.kind import Kind
     from tenantguard.columns.reading import OnError
+    from tenantguard.columns.search import Searches
+    from tenantguard.crypto.padding import Padding
     from tenantguard.crypto.tenant_keys import TenantKeys
 
-__all__ = ["Exact", "Field", "Unsealed"]
+__all__ = ["Field", "Unsealed"]
 
 _UNFIT = (TypeError, ValueError, OverflowError, RecursionError)
-
-
-@dataclass(frozen=True, slots=True)
-class Exact:
-    """Search by equality and IN, through a blind index beside the ciphertext.
-
-    Equal values have equal indexes: whoever reads the database sees how often each value occurs,
-    and which rows share one, but not the value.
-
-    Args:
-        normalize: What counts as equal, for text: `nfc-casefold` (case and composition of letters),
-            `digits` (telephone and insurance numbers) or `email`. None compares exactly. With a
-            version, such as `nfc-casefold-v1`, or without, which means the first version for good.
-        few_values: Why a column with few different values may be searched although its index then
-            tells them by their frequency, such as for a bool.
-        tenant_column: The tenant column that the index begins with.
-    """
-
-    normalize: str | None = None
-    few_values: str | None = None
-    tenant_column: str = "tenant_id"
 
 
 class Field:
@@ -57,19 +40,24 @@ class Field:
     Attributes:
         kind: The type of its values.
         search: How it is searched; None if not.
+        indexes: Its blind indexes, in the order in which a stored value has them.
         label: The label that the application has given, `table.column`.
+        padding: How its values are padded, as it was given; None if not.
+        pad: Pads a value; None if not.
         reading: Who may read, and what becomes of values that cannot be opened.
         context: The labels that values are sealed for; None until the column is in a table.
     """
 
     __slots__ = (
-        "_equal",
         "_pack",
-        "_prefix",
+        "_unnamed",
         "context",
+        "indexes",
         "kind",
         "label",
         "name",
+        "pad",
+        "padding",
         "reading",
         "search",
     )
@@ -78,22 +66,25 @@ class Field:
         self,
         kind: Kind,
         *,
-        search: Exact | None = None,
+        search: Searches | None = None,
         label: str | None = None,
+        padding: Padding | None = None,
         reveal: Collection[str] | None = None,
         on_error: OnError = "raise",
     ) -> None:
         self.kind = kind
-        self.search = search
+        self.search = checked_searches(kind, search) or None
         self.label = label
+        self.padding = padding
+        self.pad = None if padding is None else padding_of(padding)
         self.reading = Reading.declared(reveal, on_error)
         self._pack = packing(self)
         self.name = label or "encrypted"
         self.context: FieldContext | None = None
-        self._equal = kind.equal
-        self._prefix = b""
         _check_label(label)
-        _check_search(kind, search)
+        declared = enumerate(self.search or ())
+        self.indexes = tuple(BlindIndex(each, kind, position) for position, each in declared)
+        self._unnamed = next((each for each in self.indexes if each.name is None), None)
 
     def __repr__(self) -> str:
         return f"<Field {self.name}>"
@@ -103,6 +94,11 @@ class Field:
         """The table and the column that values are sealed for."""
         context = self._context()
         return context.table, context.column
+
+    @property
+    def header(self) -> bytes:
+        """What a value begins with that is sealed as the column is declared today."""
+        return header_of(len(self.indexes), padded=self.pad is not None)
 
     @property
     def bind_name(self) -> str:
@@ -115,6 +111,7 @@ class Field:
             self.kind,
             search=self.search,
             label=self.label,
+            padding=self.padding,
             reveal=self.reading.purposes,
             on_error=self.reading.on_error,
         )
@@ -125,12 +122,8 @@ class Field:
         if self.label is not None:
             table, _, column = self.label.rpartition(".")
         self.context = FieldContext(table, column)
-        if self.search is not None:
-            named = EXACT
-            if self.search.normalize is not None:
-                named, fold = normalizer(self.search.normalize)
-                self._equal = _folding(fold, self.kind.pack)
-            self._prefix = self.context.search_prefix(named)
+        for each in self.indexes:
+            each.attach(self.context)
 
     def same_as(self, other: Field) -> bool:
         """Return whether a value that was sealed for *other* opens here, to the same readers."""
@@ -148,33 +141,53 @@ class Field:
             EncryptedValueError: If it is not of the column's type.
             KeyUnavailableError: If the tenant has no key that may seal.
         """
-        indexes = b"" if self.search is None else self.index(keys, value)
+        indexes = self._indexed(keys, value) if self.indexes else b""
         try:
             packed = self._pack(value)
         except _UNFIT:
             pass
         else:
-            return keys.seal(self.context or self._context(), packed, indexes)
+            return keys.seal(self.context or self._context(), packed, indexes, self.pad)
         raise self._unfit(value)
 
+    def _indexed(self, keys: TenantKeys, value: Any) -> bytes:
+        try:
+            return b"".join([keys.index(each.prefix, each.of(value)) for each in self.indexes])
+        except _UNFIT:
+            pass
+        raise self._unfit(value)
+
+    def search_named(self, name: str | None) -> BlindIndex:
+        """Return the blind index that is called so; for None, the one that `==` uses.
+
+        Raises:
+            EncryptedQueryError: If the column has none.
+        """
+        for each in self.indexes:
+            if each.name == name:
+                return each
+        raise self._not_searchable(name)
+
     def index(self, keys: TenantKeys, value: Any) -> bytes:
-        """Return the blind index of *value*.
+        """Return the blind index by which `==` finds *value*; errors as for `sought`."""
+        return self.sought(self._unnamed or self.search_named(None), keys, value)
+
+    def sought(self, index: BlindIndex, keys: TenantKeys, value: Any) -> bytes:
+        """Return what *index* finds *value* by.
 
         Raises:
             EncryptedValueError: If it is not of the column's type.
-            EncryptedQueryError: If the column is not searchable.
+            EncryptedQueryError: If it has not as many characters as the index is of.
         """
-        if self.search is None or self._equal is None:
-            raise EncryptedQueryError(
-                f"Column {self.name} is not searchable. Declare it with search=Exact()."
-            )
         try:
-            equal = self._equal(value)
+            equal = index.sought(value)
+        except WrongLength:
+            error: EncryptionError = self._wrong_length(index)
         except _UNFIT:
-            pass
+            error = self._unfit(value)
         else:
-            return keys.index(self._prefix, equal)
-        raise self._unfit(value)
+            return keys.index(index.prefix, equal)
+        raise error
 
     def open(self, keys: TenantKeys, stored: bytes) -> Any:
         """Return the value that *stored* holds.
@@ -205,6 +218,30 @@ class Field:
             f"Column {self.name} holds the name of a member that {enum} does not have. If the "
             f"member was renamed, give it its old name too, as OLD = NEW in {enum}; if it was "
             "removed, put it back until no row has it."
+        )
+
+    def _not_searchable(self, name: str | None) -> EncryptedQueryError:
+        if not self.indexes:
+            declare = "Declare it with search=Exact(), or load" if self.kind.equal else "Load"
+            return EncryptedQueryError(
+                f"Column {self.name} is encrypted without a blind index, so it cannot be "
+                f"searched. {declare} the rows and compare in Python."
+            )
+        names = ", ".join(repr(each.name) for each in self.indexes if each.name)
+        asked = "without a name" if name is None else f"called {name!r}"
+        return EncryptedQueryError(
+            f"Column {self.name} has no search {asked}. "
+            + (f"searched(…, name) takes {names}" if names else "Search it by == and in_()")
+            + "; or declare one in search=."
+        )
+
+    def _wrong_length(self, index: BlindIndex) -> EncryptedQueryError:
+        what, number = index.rule[:2]
+        which = "last" if what == "last" else "first"
+        return EncryptedQueryError(
+            f"The search {index.name!r} of column {self.name} finds values by their {which} "
+            f"{number} characters, and was asked for more or fewer, after normalisation. Give it "
+            f"exactly {number}; to find whole values, declare an Exact() too."
         )
 
     def _unfit(self, value: Any) -> EncryptedValueError | MaskedError:
@@ -242,38 +279,9 @@ class Unsealed:
         return "<Unsealed>"
 
 
-def _folding(fold: Callable[[str], str], pack: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
-    def equal(value: Any) -> bytes:
-        if not isinstance(value, str):
-            raise TypeError
-        return pack(fold(value))
-
-    return equal
-
-
 def _check_label(label: str | None) -> None:
     if label is not None and not all(label.rpartition(".")[::2]):
         raise ConfigurationError(
             "label= names a table and a column, such as label='patients.name': those that the "
             "values were first sealed for."
-        )
-
-
-def _check_search(kind: Kind, search: Exact | None) -> None:
-    if search is None:
-        return
-    if not isinstance(search, Exact):
-        raise ConfigurationError("search= takes an Exact(), such as search=Exact().")
-    if kind.equal is None:
-        raise ConfigurationError("Encrypted JSON cannot be searched; leave search= out.")
-    if search.normalize is not None:
-        normalizer(search.normalize)
-        if kind.python_type is not str:
-            raise ConfigurationError(
-                f"Exact(normalize=…) is for text, not for a column that takes {kind.name}."
-            )
-    if kind.few and not (search.few_values or "").strip():
-        raise ConfigurationError(
-            f"A column that takes {kind.name} has so few values that a blind index tells them by "
-            "their frequency. Leave search= out, or say why in Exact(few_values='…')."
         )

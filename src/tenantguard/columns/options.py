@@ -8,7 +8,7 @@ from sqlalchemy.orm import MappedColumn, mapped_column
 from sqlalchemy.schema import SchemaItem
 from sqlalchemy.sql.elements import ClauseElement
 
-from tenantguard.columns.field import Exact, Field
+from tenantguard.columns.field import Field
 from tenantguard.columns.types import Encrypted
 from tenantguard.errors import ConfigurationError
 from tenantguard.keytable import MIGRATING
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from tenantguard.columns.kind import Kind
     from tenantguard.columns.reading import OnError
+    from tenantguard.columns.search import Searches
+    from tenantguard.crypto.padding import Padding
 
 __all__ = ["Options", "declared"]
 
@@ -53,6 +55,9 @@ class Options(ColumnOptions, total=False):
     Attributes:
         label: The table and column, `patients.name`, that values are sealed for, if they are not to
             be today's names. A column that is renamed needs its old names here.
+        padding: Hides a value's length: in bytes, of which the padded length is a multiple, or
+            `pow2` for the next power of two, from 16 bytes on. It may be added, changed and taken
+            away later; what is stored is read as it was written.
         reveal: The purposes that values are read for: for others they come back as `Masked`, and
             are not searched. None restricts nothing; docs/masks.md.
         on_error: With `placeholder` a value that cannot be opened comes back as `Unreadable`; with
@@ -61,6 +66,7 @@ class Options(ColumnOptions, total=False):
     """
 
     label: str | None
+    padding: Padding | None
     reveal: Collection[str] | None
     on_error: OnError
     migrating: str | None
@@ -71,7 +77,7 @@ _SEALING = _KNOWN - ColumnOptions.__annotations__.keys() - {"migrating"}
 
 
 def declared(
-    kind: Kind, search: Exact | None, options: Options, made: type[Encrypted] = Encrypted
+    kind: Kind, search: Searches | None, options: Options, made: type[Encrypted] = Encrypted
 ) -> MappedColumn[Any]:
     """Return a column of *kind* whose type is *made*.
 

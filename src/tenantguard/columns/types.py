@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import BindParameter, ColumnElement, LargeBinary, column, func, null
@@ -16,7 +17,7 @@ from tenantguard.columns.field import Field, Unsealed
 from tenantguard.columns.masks import searching, showing
 from tenantguard.columns.storage import attach_storage, searched_column
 from tenantguard.context import active_tenant
-from tenantguard.crypto.format import INDEX_OFFSET, INDEX_SIZE
+from tenantguard.crypto.format import INDEX_SIZE
 from tenantguard.errors import (
     ConfigurationError,
     EncryptedQueryError,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Column, Dialect, Table
     from sqlalchemy.sql.operators import OperatorType
 
+    from tenantguard.columns.blind_index import BlindIndex
     from tenantguard.crypto.tenant_keys import TenantKeys
 
 __all__ = ["SEALS", "WHOLE", "Encrypted", "SearchValue"]
@@ -70,9 +72,14 @@ class _Comparator(UserDefinedType.Comparator[Any]):
             right = coercions.expect(role, other[0], expr=self.expr, operator=op)
             return BinaryExpression(self.expr, right, op)
         if op in _SEARCHES:
-            value = self._value(other[0], op)
-            return cast("ColumnElement[Any]", op(self._index(), value))
+            return self.find(op, other[0], None)
         raise _unanswerable(self.type.field)
+
+    def find(self, op: OperatorType, other: Any, search: str | None) -> ColumnElement[Any]:
+        """Return the condition that the blind index called *search* is that of *other*."""
+        type_ = self.type.search_value(search)
+        value = self._value(other, op, type_)
+        return cast("ColumnElement[Any]", op(self._index(type_.index), value))
 
     def reverse_operate(
         self,
@@ -85,16 +92,17 @@ class _Comparator(UserDefinedType.Comparator[Any]):
     def _whole(self) -> Any:
         return self.expr._annotate({WHOLE: True})  # noqa: SLF001
 
-    def _index(self) -> Any:
+    def _index(self, index: BlindIndex) -> Any:
         """Return the generated column; in a sub-query, which lacks it, the index itself."""
         column: Any = self.expr
-        found = searched_column(getattr(column, "table", None), getattr(column, "name", ""))
+        source, name = getattr(column, "table", None), getattr(column, "name", "")
+        found = searched_column(source, name, index.name)
         if found is not None:
             return found
-        return func.substring(self._whole(), INDEX_OFFSET + 1, INDEX_SIZE, type_=LargeBinary())
+        return func.substring(self._whole(), index.offset + 1, INDEX_SIZE, type_=LargeBinary())
 
-    def _value(self, other: Any, op: OperatorType) -> BindParameter[Any]:
-        type_, expanding = self.type.search_value(), op in _LISTS
+    def _value(self, other: Any, op: OperatorType, type_: SearchValue) -> BindParameter[Any]:
+        expanding = op in _LISTS
         if isinstance(other, PyWrapper):
             # A lambda's closure: another value takes its place at the next execution.
             other = other._sa__py_wrapper_literal(expr=column("", type_), operator=op)  # noqa: SLF001
@@ -151,6 +159,10 @@ class _Sealed(UserDefinedType[Any]):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.field.name!r})"
 
+    def same_as(self, other: _Sealed) -> bool:
+        """Return whether a parameter that has this type can have *other* too."""
+        return type(self) is type(other) and self.field.same_as(other.field)
+
     def get_col_spec(self, **_kwargs: Any) -> str:
         return "BYTEA"
 
@@ -167,9 +179,22 @@ class SearchValue(_Sealed):
 
     cache_ok = True
 
+    def __init__(self, field: Field, index: BlindIndex) -> None:
+        super().__init__(field)
+        self.index = index
+
     def bind_processor(self, dialect: Dialect) -> Callable[[Any], Unsealed | None]:
         """Note the value, so that its blind index is sent."""
-        return searching(self.field, _noting(self.field.index, self.field, dialect))
+        note = _noting(partial(self.field.sought, self.index), self.field, dialect)
+        return searching(self.field, note)
+
+    def same_as(self, other: _Sealed) -> bool:
+        """Return whether a value has the same blind index for *other*."""
+        return (
+            isinstance(other, SearchValue)
+            and self.index.rule == other.index.rule
+            and super().same_as(other)
+        )
 
 
 class Encrypted(_Sealed, SchemaEventTarget):
@@ -182,7 +207,7 @@ class Encrypted(_Sealed, SchemaEventTarget):
         super().__init__(field)
         self._stored = stored
         # One for all searches: SQLAlchemy computes an instance's part of a cache key once.
-        self._search_value = SearchValue(field)
+        self._search_values = {each.name: SearchValue(field, each) for each in field.indexes}
         self.hashable = field.kind.python_type not in (object, dict, list)
 
     @property
@@ -190,20 +215,13 @@ class Encrypted(_Sealed, SchemaEventTarget):
         """The type of the column's values."""
         return self.field.kind.python_type
 
-    def search_value(self) -> SearchValue:
-        """Return the type of a value that this column is compared with.
+    def search_value(self, search: str | None) -> SearchValue:
+        """Return the type of a value that this column is compared with by *search*.
 
         Raises:
-            EncryptedQueryError: If the column is not searchable.
+            EncryptedQueryError: If the column has no search of that name.
         """
-        if self.field.search is None:
-            searchable = self.field.kind.equal is not None
-            declare = "Declare it with search=Exact(), or load" if searchable else "Load"
-            raise EncryptedQueryError(
-                f"Column {self.field.name} is encrypted without a blind index, so it cannot be "
-                f"searched. {declare} the rows and compare in Python."
-            )
-        return self._search_value
+        return self._search_values[self.field.search_named(search).name]
 
     def bind_processor(self, dialect: Dialect) -> Callable[[Any], Unsealed | None]:
         """Note the value, so that it is sealed when the keys are there."""
@@ -256,7 +274,7 @@ class Encrypted(_Sealed, SchemaEventTarget):
         self.field.attach(table.fullname, column.name)
         column.info[ENCRYPTED] = self.field.labels
         if not self._stored:
-            attach_storage(column, table, self.field.search)
+            attach_storage(column, table, self.field.indexes)
 
 
 def _unanswerable(field: Field) -> EncryptedQueryError:

@@ -97,9 +97,14 @@ class FieldContext:
         mode = (b"row",) if header[-1] & BOUND else (b"column", b"")
         return _joined(b"tenantguard value", header, tenant, *self._labels(), b"data", *mode)
 
-    def search_prefix(self, normalizer: str) -> bytes:
-        """Return what the blind index is computed of, before the normalised value."""
-        return _joined(b"tenantguard index", *self._labels(), normalizer.encode())
+    def search_prefix(self, *rule: str) -> bytes:
+        """Return what the blind index is computed of, before the normalised value.
+
+        Args:
+            rule: The normaliser with its version; of a part of the value, which part stands before
+                it: `last` or `prefix`, and the number of characters.
+        """
+        return _joined(b"tenantguard index", *self._labels(), *(each.encode() for each in rule))
 
     def _labels(self) -> tuple[bytes, bytes]:
         return self.table.encode(), self.column.encode()

@@ -133,7 +133,7 @@ class Batch:
         arrays = ", ".join(_array(name, type_) for name, type_ in (*keys, *olds, *news))
         names = ", ".join(name for name, _ in (*keys, *olds, *news))
         sets = (f"{name_sql(name, of='')} = v.n{at}" for at, (name, _) in enumerate(job.written))
-        same = (f"{cell.sql} IS NOT DISTINCT FROM v.o{at}" for at, cell in compared)
+        same = _unchanged(compared)
         at_key = (f"{name} = v.k{at}" for at, (name, _) in self._keys())
         values: dict[str, Any] = {"tenant": tenant}
         values |= {f"k{at}": [each.key[at] for each in changes] for at, _ in self._keys()}
@@ -159,6 +159,11 @@ class Batch:
 
     def _keys(self) -> Iterable[tuple[int, tuple[str, str]]]:
         return enumerate(self._key)
+
+
+def _unchanged(compared: Iterable[tuple[int, Cell]]) -> list[str]:
+    """Return the conditions that a row still holds what was read of it."""
+    return [f"{cell.sql} IS NOT DISTINCT FROM v.o{at}" for at, cell in compared]
 
 
 def name_sql(name: str, *, of: str = f"{_ALIAS}.") -> str:

@@ -99,15 +99,18 @@ class Access:
             ConfigurationError: If they do not.
             KeyUnavailableError: If the keys cannot be read, unwrapped or made.
         """
-        table = plain_literal(qualified(target_of(entry))).replace(":", "\\:")
         with self.transaction(tenant) as run:
-            if not run(f"SELECT pg_catalog.row_security_active(CAST({table} AS regclass))")[0][0]:
-                raise ConfigurationError(
-                    f"Row-level security does not hold on table {entry.fullname} for the role "
-                    f"{self.role!r}, so another tenant's rows could be reached. Run `tenantguard "
-                    "rls apply` first."
-                )
+            self._require_policies(run, entry)
             return self.keys(run.connection, tenant, create)
+
+    def _require_policies(self, run: Run, entry: Entry) -> None:
+        table = plain_literal(qualified(target_of(entry))).replace(":", "\\:")
+        if not run(f"SELECT pg_catalog.row_security_active(CAST({table} AS regclass))")[0][0]:
+            raise ConfigurationError(
+                f"Row-level security does not hold on table {entry.fullname} for the role "
+                f"{self.role!r}, so another tenant's rows could be reached. Run `tenantguard rls "
+                "apply` first."
+            )
 
     def _enter(self, connection: Connection, tenant: str) -> None:
         values = {

@@ -218,13 +218,17 @@ def _index(
     )
 
 
+def _forgetting(sealed: str) -> str:
+    return f"NEW.{sealed} := NULL;"
+
+
 def _trigger(migration: Migration, owner: str) -> Statements:
     plain, sealed = quote(migration.plain.name), quote(migration.sealed.name)
     function = f"{migration.function}()"
     body = (
         f"CREATE OR REPLACE FUNCTION {function} RETURNS trigger LANGUAGE plpgsql\n"
         "    SET search_path = pg_catalog\n"
-        f"    AS $tenantguard$ BEGIN NEW.{sealed} := NULL; RETURN NEW; END $tenantguard$"
+        f"    AS $tenantguard$ BEGIN {_forgetting(sealed)} RETURN NEW; END $tenantguard$"
     )
     create = (
         f"CREATE TRIGGER {quote(migration.guardian)} BEFORE UPDATE ON {migration.table}\n"

@@ -639,13 +639,26 @@ def test_text_is_refused_beside_a_child(engines: Locks, name: str) -> None:
         assert _outcome(engine, TEXT[name], _ids(B)) == "1"
 
 
+def _nobody_vouches_now(connection: Any) -> None:
+    with pytest.raises(UnscopedStatementError, match="unscoped_text"):
+        connection.connection.cursor().execute("SELECT id FROM lines")
+
+
 def test_driver_cursor_is_refused_beside_a_child(engines: Locks) -> None:
+    """Also right after a statement that the first lock has compiled, or has refused."""
     engine = engines.both()
     with tenant_context(A):
         with pytest.raises(UnscopedStatementError, match="unscoped_text"):
             _cursor(engine, _ids(B))
         with engines.world.guard.unscoped_text(reason="test"):
             assert _cursor(engine, _ids(B)) == 1
+    mine = select(lines.c.id)
+    with tenant_context(A), engine.connect() as connection:
+        connection.execute(mine)
+        _nobody_vouches_now(connection)
+        with tenant_context(B), pytest.raises(CrossTenantError):
+            connection.execute(mine)
+        _nobody_vouches_now(connection)
 
 
 @pytest.mark.drivers("psycopg", "psycopg2")

@@ -412,8 +412,11 @@ def test_notices_do_not_wait_for_the_next_tenant(locks: Locks) -> None:
         connection.cursor().execute(tell.replace("%", "A"))
         connection.commit()
         assert len(connection.notices) == 1
+        connection.poll()
+        assert len(connection.notifies) == 1
     with driven(engine, B) as connection:
         connection.cursor().execute("LISTEN news")
+        assert connection.notifies == []
         connection.commit()
         connection.cursor().execute(tell.replace("%", "B"))
         connection.commit()

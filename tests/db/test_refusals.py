@@ -16,6 +16,7 @@ from sqlalchemy import (
     create_engine,
     func,
     insert,
+    inspect,
     literal_column,
     select,
     table,
@@ -159,13 +160,22 @@ def test_tenant_taken_off_an_object_is_refused(locks: Locks) -> None:
             session.flush()
 
 
+def test_an_object_is_told_its_tenant(locks: Locks) -> None:
+    """What the statement fills in, the object has as well, without being read again."""
+    with tenant_context(A), Session(locks.both()) as session:
+        patient = Patient(name="x")
+        session.add(patient)
+        session.flush()
+        assert inspect(patient).dict["tenant_id"] == A
+
+
 def test_tenant_of_an_object_may_be_given_as_text(locks: Locks) -> None:
     """It is compared as the registry would hold it."""
     with tenant_context(A), Session(locks.both()) as session:
         session.add(Patient(name="x", tenant_id=str(A)))
         session.flush()
         session.add(Patient(name="x", tenant_id=str(B)))
-        with pytest.raises(CrossTenantError, match="another tenant"):
+        with pytest.raises(CrossTenantError, match="of another tenant is in this session's flush"):
             session.flush()
 
 

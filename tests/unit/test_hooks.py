@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.orm import loading
 
 from tenantguard import ConfigurationError
 from tenantguard.binding import refuse_driver
@@ -34,6 +37,24 @@ def test_a_driver_without_a_hook_is_refused() -> None:
     """Transactions would begin without their tenant."""
     with pytest.raises(ConfigurationError, match="no hook _start_query; tenantguard supports x>=1"):
         need_hooks("x>=1", object, ["_start_query"])
+
+
+@pytest.mark.parametrize("mode", ["psycopg.synchronous", "psycopg.asynchronous", "asyncpg"])
+def test_each_driver_is_asked_for_its_hooks(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When an engine is protected, before it connects."""
+    name, _, kind = mode.partition(".")
+    driver = import_module(f"tenantguard.binding.{name}")
+    monkeypatch.setattr(driver, "_CHECKED" if name == "asyncpg" else "_HOOKS", ("missing",))
+    with pytest.raises(ConfigurationError, match=rf"no hook missing; tenantguard .* {name}>="):
+        getattr(driver, kind or "asynchronous")()
+
+
+def test_objects_are_watched_once() -> None:
+    """However many engines are protected, a chunk of objects is looked at once."""
+    watch_streams(create_engine("postgresql+psycopg://").dialect, NONE)
+    watching = loading.instances
+    watch_streams(create_engine("postgresql+psycopg://").dialect, NONE)
+    assert loading.instances is watching
 
 
 @pytest.mark.parametrize(

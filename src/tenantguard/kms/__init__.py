@@ -5,7 +5,9 @@ and the service sees neither a keyset nor a tenant. Nothing is loaded before it 
 """
 
 from tenantguard.kms.aws import AwsKms
+from tenantguard.kms.azure import AzureManagedHsm
+from tenantguard.kms.google import GoogleKms
 from tenantguard.kms.pkcs11 import Pkcs11
 from tenantguard.kms.vault import VaultTransit
 
-__all__ = ["AwsKms", "Pkcs11", "VaultTransit"]
+__all__ = ["AwsKms", "AzureManagedHsm", "GoogleKms", "Pkcs11", "VaultTransit"]

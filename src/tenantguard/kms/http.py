@@ -11,7 +11,7 @@ from tenantguard.errors import ConfigurationError, KeyUnavailableError
 from tenantguard.kms.asking import asked, given, package, unreachable
 from tenantguard.kms.processes import PerProcess
 
-__all__ = ["JsonService", "require_address", "token_from"]
+__all__ = ["JsonService", "at", "require_address", "token_from"]
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _VISIBLE = range(0x21, 0x7F)
@@ -69,6 +69,11 @@ class JsonService:
             body=json.dumps(document).encode(),
             redirect=False,
         )
+
+
+def at(document: Any, name: str) -> Any:
+    """Return what *document* has under *name*; None if it is no object, or has nothing."""
+    return document.get(name) if isinstance(document, dict) else None
 
 
 def require_address(option: str, address: str) -> str:

@@ -11,7 +11,7 @@ from tenantguard.crypto.secret_file import require_label
 from tenantguard.errors import ConfigurationError, KeyUnavailableError
 from tenantguard.kms.asking import SECONDS
 from tenantguard.kms.envelope import EnvelopeKek, altered
-from tenantguard.kms.http import JsonService, require_address, token_from
+from tenantguard.kms.http import JsonService, at, require_address, token_from
 
 if TYPE_CHECKING:
     import os
@@ -145,7 +145,7 @@ class _Service:
         status, answer = self._http.post(path, self._headers(), document)
         if status != _OK:
             raise _refusal(status, answer)
-        value = _at(_at(answer, "data"), wanted)
+        value = at(at(answer, "data"), wanted)
         if not isinstance(value, str):
             raise _not_the_protocol(status)
         return value
@@ -153,7 +153,7 @@ class _Service:
 
 def _refusal(status: int, answer: Any) -> KeyUnavailableError:
     if status == _BAD_REQUEST:
-        said = str(_at(answer, "errors")).lower()
+        said = str(at(answer, "errors")).lower()
         reasons = [reason for words, reason in _SAID.items() if words in said]
         return KeyUnavailableError(reasons[0]) if reasons else altered()
     # Vault's own text may name paths and policies.
@@ -168,10 +168,6 @@ def _not_the_protocol(status: int) -> KeyUnavailableError:
         "address=, which has to be of an active node or a load balancer before it, and at the "
         "server's log."
     )
-
-
-def _at(document: Any, name: str) -> Any:
-    return document.get(name) if isinstance(document, dict) else None
 
 
 def _base64(content: bytes) -> str:

@@ -386,8 +386,10 @@ def _opening_first(field: Any, open_value: Any, dialect: Any) -> Callable[[Any],
 
 
 def _packing_texts(field: Any) -> Callable[[Any], bytes]:
-    """Take everything for the text that it shows, as an untyped column would."""
-    return lambda value: bytes(field.kind.pack(str(value)))
+    """Take a mask for the text that it shows, as an untyped column would."""
+    from tenantguard.columns.masks import is_masked  # noqa: PLC0415
+
+    return lambda value: bytes(field.kind.pack(str(value) if is_masked(value) else value))
 
 
 def _keys_query(settled: str, state: str) -> Callable[[Any, str], str]:

@@ -222,9 +222,7 @@ class Writes:
         for key, value in row.items():
             if _names(key, column):
                 self._take_supplied(value)
-        named = _parameter_keys(compiler, column)
-        self.keys |= named
-        _leave_out(compiler, named)
+        self.keys |= _parameter_keys(compiler, column)
         return self._stamp(column)
 
     def _take_supplied(self, value: Any) -> None:
@@ -303,10 +301,8 @@ def _checked(
     """Return what *row* gives *reference*'s column, checked; empty if it gives nothing."""
     column = reference.column
     given = [value for key, value in row.items() if _names(key, column)]
-    named = {column.key} & set(compiler.column_keys or ())
-    if named:
+    if column.key in (compiler.column_keys or ()):
         # It overrules what the statement itself says.
-        _leave_out(compiler, named)
         given = [BindParameter(column.key, type_=column.type, required=True)]
     if not given:
         reference.refuse_default()
@@ -348,12 +344,6 @@ def _hides(part: Any, target: Target) -> bool:
     if isinstance(part, ColumnClause):
         return part.is_literal or target.holds(part)
     return isinstance(part, TextClause)
-
-
-def _leave_out(compiler: TenantCompiler, keys: set[str]) -> None:
-    """Keep SQLAlchemy from rendering *keys* of the execution's parameters by itself."""
-    if keys and compiler.column_keys is not None:
-        compiler.column_keys = [key for key in compiler.column_keys if key not in keys]
 
 
 def _pairs(values: Any) -> list[tuple[Any, Any]]:

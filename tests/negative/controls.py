@@ -466,7 +466,7 @@ def _overwriting() -> None:
             raise AttributeError("the statement does not compare: the control is out of date")
         return statement.replace(seen, "")
 
-    KeyTable._update = written  # type: ignore[method-assign]
+    KeyTable._update = written  # type: ignore[method-assign,assignment]
 
 
 def _without_tombstones() -> None:

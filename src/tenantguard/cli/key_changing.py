@@ -54,6 +54,12 @@ _TIMEOUTS = "; ".join(
 
 _TIME = "pg_catalog.to_char(k.rotated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US+00')"
 
+# PostgreSQL does not subtract infinite times.
+_AGE = (
+    "pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()) "
+    "- pg_catalog.date_part('epoch', coalesce(k.rotated_at, k.created_at))"
+)
+
 _OPTIONS = {"no_parameters": True}
 
 
@@ -63,7 +69,7 @@ class KeyRow:
 
     Attributes:
         rotated: When its keys were last changed, as PostgreSQL reads it; None if they never were.
-        age: How many seconds ago that was.
+        age: How many seconds ago they were changed or made.
     """
 
     tenant: str
@@ -73,7 +79,7 @@ class KeyRow:
     wrapped: bytes
     check: bytes
     rotated: str | None
-    age: float | None
+    age: float
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -246,8 +252,7 @@ class KeyTable:
     def _batch(self, run: Callable[[str], Any], condition: str) -> list[KeyRow]:
         rows = run(
             "SELECT k.tenant_id::text, k.purpose, k.generation, k.kek_uri, k.wrapped, "
-            f"k.check_value, {_TIME}, "
-            "pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - k.rotated_at) "
+            f"k.check_value, {_TIME}, {_AGE} "
             f"FROM {self.name} k WHERE {LIVE} AND {condition} "
             f"ORDER BY k.tenant_id, k.purpose LIMIT {_BATCH}"
         )

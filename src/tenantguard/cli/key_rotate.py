@@ -194,7 +194,7 @@ class _Rotation:
                 waits = not keys_of(self._table.stored(row))[-1].seals
             except KeyUnavailableError:
                 continue
-            if waits and row.rotated is not None and row.age is not None:
+            if waits and row.rotated is not None:
                 found.note(row.rotated, row.age)
         return found
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from tenantguard.cli.key_check import check
 from tenantguard.cli.key_destroy import destroy
 from tenantguard.cli.key_making import Made, make_keys, writing_role
 from tenantguard.cli.key_opening import own_key, tracked
@@ -50,6 +51,7 @@ keys.add_command(rewrap)
 keys.add_command(rotate)
 keys.add_command(retire)
 keys.add_command(destroy)
+keys.add_command(check)
 
 
 @keys.command(

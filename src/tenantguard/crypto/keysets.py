@@ -1,4 +1,4 @@
-"""Keysets, by Tink, which only this module and `rotation` import.
+"""Keysets, by Tink, which only this module, `rotation` and `strength` import.
 
 A tenant has one keyset to seal values (AES-256-GCM) and one for blind indexes (HMAC-SHA256 as a
 pseudorandom function). Both are stored wrapped by a key-encryption key, with the tenant and the
@@ -30,6 +30,7 @@ __all__ = [
     "new_index_keyset",
     "new_kek",
     "open_data_keyset",
+    "open_handle",
     "open_index_keyset",
     "read_kek",
     "rewrap",
@@ -178,9 +179,22 @@ def rewrap(
     Raises:
         KeyUnavailableError: If the row was altered or is another's, or *old* differs.
     """
-    opened = open_data_keyset if purpose == "data" else open_index_keyset
-    opened(wrapped, check, old, context)
-    return _wrapped(_unwrapped(_same, wrapped, old, context), new, context), check
+    return _wrapped(open_handle(purpose, wrapped, check, old, context), new, context), check
+
+
+def open_handle(
+    purpose: str, wrapped: bytes, check: bytes, kek: Kek, context: bytes
+) -> tink.KeysetHandle:
+    """Return the keys of a keyset.
+
+    Raises:
+        KeyUnavailableError: If the row was altered or is another's, or the key differs.
+    """
+    if purpose == "data":
+        return open_data_keyset(wrapped, check, kek, context).handle
+    handle, keyset = _unwrapped(_searching, wrapped, kek, context)
+    _checked(keyset, same=compare_digest(keyset.compute(_CHECK), check))
+    return handle
 
 
 def new_kek() -> str:
@@ -217,8 +231,8 @@ def _unwrapped(
         raise _unusable() from None
 
 
-def _same(handle: tink.KeysetHandle) -> tink.KeysetHandle:
-    return handle
+def _searching(handle: tink.KeysetHandle) -> tuple[tink.KeysetHandle, IndexKeyset]:
+    return handle, IndexKeyset(handle)
 
 
 def _checked(keyset: _Keyset, *, same: bool) -> _Keyset:

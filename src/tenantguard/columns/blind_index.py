@@ -51,32 +51,32 @@ class BlindIndex:
 
 
 def _computed(search: Search, kind: Kind) -> tuple[Callable[[Any], bytes], Callable[[Any], bytes]]:
-    folded = _folding(search)
     if isinstance(search, Exact):
-        equal = kind.equal or kind.pack
-        whole = equal if search.normalize is None else lambda value: kind.pack(folded(value))
+        whole = kind.equal or kind.pack
+        if search.normalize is not None:
+            whole = _folding(kind.pack, normalizer(search.normalize)[1])
         return whole, whole
-    number, first = search.characters, isinstance(search, Prefix)
+    number = search.characters
+    fold = _as_it_is if search.normalize is None else normalizer(search.normalize)[1]
+    part = slice(number) if isinstance(search, Prefix) else slice(-number, None)
 
-    def of(value: Any) -> bytes:
-        text = folded(value)
-        return kind.pack(text[:number] if first else text[-number:])
-
-    def sought(value: Any) -> bytes:
-        text = folded(value)
-        if len(text) != number:
+    def exactly(text: str) -> str:
+        folded = fold(text)
+        if len(folded) != number:
             raise WrongLength
-        return kind.pack(text)
+        return folded
 
-    return of, sought
+    return _folding(kind.pack, lambda text: fold(text)[part]), _folding(kind.pack, exactly)
 
 
-def _folding(search: Search) -> Callable[[Any], str]:
-    fold = None if search.normalize is None else normalizer(search.normalize)[1]
+def _as_it_is(text: str) -> str:
+    return text
 
-    def folded(value: Any) -> str:
+
+def _folding(pack: Callable[[Any], bytes], fold: Callable[[str], str]) -> Callable[[Any], bytes]:
+    def computed(value: Any) -> bytes:
         if not isinstance(value, str):
             raise TypeError
-        return value if fold is None else fold(value)
+        return pack(fold(value))
 
-    return folded
+    return computed

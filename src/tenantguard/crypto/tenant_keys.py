@@ -10,7 +10,7 @@ from tenantguard.crypto.format import (
     HEADER_SIZE,
     INDEX_SIZE,
     LAYOUTS,
-    PLAIN,
+    MAX_INDEXES,
     bound_to,
     header_of,
     search_input,
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from tenantguard.crypto.keysets import DataKeyset, IndexKeyset
 
 __all__ = ["TenantKeys"]
+
+_USUAL = [header_of(number, padded=False) for number in range(MAX_INDEXES + 1)]
+"""The headers of values that are neither padded nor bound to their row, by their blind indexes."""
 
 
 class _Associated(dict["FieldContext", bytes]):
@@ -95,14 +98,15 @@ class TenantKeys:
         # Without a keyset to search with an index is no value's; it would never be found.
         if self.data is None or not self.writable or (indexes and self.searching is None):
             raise self._unavailable()
-        header = PLAIN
-        if indexes or pad is not None or row is not None:
-            number, bound = len(indexes) // INDEX_SIZE, row is not None
-            header = header_of(number, padded=pad is not None, bound=bound)
+        number = len(indexes) // INDEX_SIZE
+        if pad is None and row is None:
+            header = _USUAL[number]
+        else:
+            header = header_of(number, padded=pad is not None, bound=row is not None)
         if pad is not None:
             plaintext = pad(plaintext)
-        associated, *_ = self._known.get(header) or self._format(header, context)
-        authenticated = associated[context]
+        known = self._known.get(header) or self._format(header, context)
+        authenticated = known[0][context]
         if row is not None:
             authenticated += bound_to(row)
         return header + indexes + self.data.seal(plaintext, authenticated + indexes)
@@ -125,7 +129,8 @@ class TenantKeys:
         authenticated = associated[context]
         if bound or row is not None:
             authenticated += _place(row, context, bound=bound)
-        authenticated += stored[HEADER_SIZE:end]
+        if end != HEADER_SIZE:
+            authenticated += stored[HEADER_SIZE:end]
         try:
             plaintext = self.data.open(stored[end:], authenticated, context)
         except UnknownKeyError:

@@ -139,12 +139,12 @@ def test_what_was_changed_since_it_was_read_is_not_overwritten(
     entry = catalog.entry(catalog.metadata.tables["patients"])
     job = Rewriting(entry, [catalog.metadata.tables["patients"].c.name])
     access, batch = access_to(vault.another_guard(), vault.admin), Batch(job, size=10)
-    keys = access.keys_of(entry, str(A))
+    work = job.with_keys(access.keys_of(entry, str(A)))
     with access.transaction(str(A)) as run:
-        rows = batch.read(run, str(A), job.wanted(keys), None)
+        rows = batch.read(run, str(A), work.wanted, None)
     changes = []
     for key, cells in rows:
-        values, written = job.made(keys, key, cells)
+        values, written = work.made(key, cells)
         changes.append(Change(key, cells, written, values))
     with tenant_context(A), Session(vault.fresh_engine()) as session:
         session.execute(

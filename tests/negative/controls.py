@@ -1608,6 +1608,27 @@ CONTROLS = {
         RLS_CHECK,
         "differs_names_the_table",
     ),
+    # Encrypting what exists.
+    "a value that was changed meanwhile is not overwritten": Control(
+        _attribute("tenantguard.encrypt.batches", "_unchanged", lambda *_: ()),
+        "tests/encrypt/test_rewrite.py",
+        "changed_since",
+    ),
+    "values are written under policies only": Control(
+        _attribute("tenantguard.encrypt.entering:Access", "_require_policies", _nothing),
+        "tests/encrypt/test_rewrite.py",
+        "row_level_security",
+    ),
+    "plaintext that changes alone is sealed anew": Control(
+        _attribute("tenantguard.encrypt.schema", "_forgetting", lambda *_: ""),
+        "tests/encrypt/test_migrate.py",
+        "applications_change",
+    ),
+    "plaintext is compared before it is dropped": Control(
+        _attribute("tenantguard.cli.encrypt_migrate", "failures", lambda *_: 0),
+        "tests/encrypt/test_migrate.py",
+        "verify_finds",
+    ),
     # Flask.
     "a request without a tenant is refused": Control(
         _attribute("tenantguard.guard:TenantGuard", "refuses", lambda *_: False), FLASK

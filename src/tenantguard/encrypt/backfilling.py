@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.dialects import postgresql
 
-from tenantguard.encrypt.batches import Cell, name_sql
+from tenantguard.encrypt.batches import Cell, Work, name_sql
 from tenantguard.encrypt.forms import field_of
 from tenantguard.rls.names import type_sql
 
@@ -50,22 +50,16 @@ class Backfilling:
         """The encrypted column."""
         return [(self.migration.sealed.name, "bytea")]
 
-    def wanted(self, keys: TenantKeys | None = None) -> str:
-        """Return the condition that there is plaintext and nothing sealed."""
-        del keys
+    def with_keys(self, keys: TenantKeys) -> Work:
+        """Return what seals plaintext that has nothing sealed beside it."""
         plain, sealed = _names(self.migration)
-        return f"{plain} IS NOT NULL AND {sealed} IS NULL"
+        field = field_of(self.migration.sealed)
 
-    def made(
-        self, keys: TenantKeys, key: tuple[str, ...], cells: Sequence[Any]
-    ) -> tuple[int, list[Any]]:
-        """Return the value sealed.
+        def made(key: tuple[str, ...], cells: Sequence[Any]) -> tuple[int, list[Any]]:
+            del key
+            return 1, [field.seal(keys, cells[0])]
 
-        Raises:
-            EncryptedValueError: If the encrypted column does not take it.
-        """
-        del key
-        return 1, [field_of(self.migration.sealed).seal(keys, cells[0])]
+        return Work(f"{plain} IS NOT NULL AND {sealed} IS NULL", made)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,22 +88,16 @@ class Restoring:
         """The column of plaintext."""
         return [(self.migration.plain.name, type_sql(self.migration.plain))]
 
-    def wanted(self, keys: TenantKeys | None = None) -> str:
-        """Return the condition that there is something sealed and no plaintext."""
-        del keys
+    def with_keys(self, keys: TenantKeys) -> Work:
+        """Return what opens values that have no plaintext beside them."""
         plain, sealed = _names(self.migration)
-        return f"{plain} IS NULL AND {sealed} IS NOT NULL"
+        field, text = field_of(self.migration.sealed), self.text
 
-    def made(
-        self, keys: TenantKeys, key: tuple[str, ...], cells: Sequence[Any]
-    ) -> tuple[int, list[Any]]:
-        """Return the value opened.
+        def made(key: tuple[str, ...], cells: Sequence[Any]) -> tuple[int, list[Any]]:
+            del key
+            return 1, [text(field.open(keys, cells[0]))]
 
-        Raises:
-            DecryptionError: If it does not open.
-        """
-        del key
-        return 1, [self.text(field_of(self.migration.sealed).open(keys, cells[0]))]
+        return Work(f"{plain} IS NULL AND {sealed} IS NOT NULL", made)
 
 
 def writer(column: Column[Any]) -> Callable[[Any], str]:

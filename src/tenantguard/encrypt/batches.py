@@ -15,7 +15,7 @@ from tenantguard.errors import ConfigurationError
 from tenantguard.rls.names import qualified, quote, target_of, type_sql
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from sqlalchemy import Column
     from sqlalchemy.types import TypeEngine
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tenantguard.crypto.tenant_keys import TenantKeys
     from tenantguard.encrypt.entering import Run
 
-__all__ = ["Batch", "Cell", "Change", "Job", "name_sql"]
+__all__ = ["Batch", "Cell", "Change", "Job", "Work", "name_sql"]
 
 _ALIAS = "t"
 
@@ -44,6 +44,20 @@ class Cell:
     value: TypeEngine[Any] | None = None
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class Work:
+    """What is done with one tenant's rows.
+
+    Attributes:
+        wanted: The condition on the rows that are still to be done.
+        made: Returns how many values of a row are made anew, and what to write, given its key and
+            cells; raises an `EncryptionError` if a value cannot be opened or sealed.
+    """
+
+    wanted: str
+    made: Callable[[tuple[str, ...], Sequence[Any]], tuple[int, Sequence[Any]]]
+
+
 class Job(Protocol):
     """What is done with the rows of a table."""
 
@@ -59,16 +73,11 @@ class Job(Protocol):
     def written(self) -> Sequence[tuple[str, str]]:
         """The names and types of the columns that are written."""
 
-    def wanted(self, keys: TenantKeys) -> str:
-        """Return the condition on the rows that are still to be done."""
-
-    def made(
-        self, keys: TenantKeys, key: tuple[str, ...], cells: Sequence[Any]
-    ) -> tuple[int, Sequence[Any]]:
-        """Return how many values of the row with *key* are made anew, and what to write.
+    def with_keys(self, keys: TenantKeys) -> Work:
+        """Return what is done for the tenant of *keys*.
 
         Raises:
-            EncryptionError: If a value cannot be opened or sealed.
+            EncryptionError: If the keys are not such that it could be.
         """
 
 

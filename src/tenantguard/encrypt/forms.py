@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tenantguard.crypto.format import HEADER_SIZE, LAYOUTS, MAGIC, header_of
+from tenantguard.crypto.format import HEADER_SIZE, LAYOUTS, MAGIC
 from tenantguard.errors import KeyUnavailableError
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tenantguard.columns.field import Field
     from tenantguard.crypto.tenant_keys import TenantKeys
 
-__all__ = ["Present", "field_of", "header_now"]
+__all__ = ["Present", "field_of"]
 
 _NUMBER_SIZE = 4
 _TINK_SIZE = 1
@@ -29,7 +29,7 @@ class Present:
     def __init__(self, column: Column[Any], keys: TenantKeys) -> None:
         if keys.data is None or not keys.writable:
             raise KeyUnavailableError("The tenant has no key that may seal.")
-        self._header = header_now(field_of(column))
+        self._header = field_of(column).header
         self._number = keys.data.numbers[0].to_bytes(_NUMBER_SIZE, "big")
         self._at = LAYOUTS[self._header].end + _TINK_SIZE
 
@@ -52,11 +52,6 @@ def field_of(column: Column[Any]) -> Field:
     """Return what seals and opens the values of *column*, an encrypted one."""
     field: Field = column.type.field  # type: ignore[attr-defined]
     return field
-
-
-def header_now(field: Field) -> bytes:
-    """Return the header of the values that *field* seals."""
-    return header_of(0 if field.search is None else 1, padded=False)
 
 
 def _literal(value: bytes) -> str:

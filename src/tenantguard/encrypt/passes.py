@@ -16,8 +16,7 @@ from tenantguard.errors import LOCK_NOT_AVAILABLE, EncryptionError, sqlstate
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tenantguard.crypto.tenant_keys import TenantKeys
-    from tenantguard.encrypt.batches import Job
+    from tenantguard.encrypt.batches import Job, Work
     from tenantguard.encrypt.entering import Access
 
 __all__ = ["Passed", "Passes", "Unit"]
@@ -74,7 +73,7 @@ class Passes:
         self._create = create
         self._batch = Batch(unit.job, size=size)
         self._lock = Lock()
-        self._opened: tuple[TenantKeys, str] | EncryptionError | None = None
+        self._opened: Work | EncryptionError | None = None
 
     @property
     def table(self) -> str:
@@ -100,54 +99,55 @@ class Passes:
         Raises:
             EncryptionError: If the tenant's keys cannot be had.
         """
-        keys, condition = self._open()
-        return _again(lambda: self._run(keys, condition, after))
+        work = self._open()
+        return _again(lambda: self._run(work, after))
 
     def left(self) -> int:
         """Return how many rows are still to be done, also those that others have locked."""
-        _, condition = self._open()
+        work = self._open()
         with self._access.transaction(self.unit.tenant) as run:
-            return self._batch.count(run, self.unit.tenant, condition)
+            return self._batch.count(run, self.unit.tenant, work.wanted)
 
-    def _open(self) -> tuple[TenantKeys, str]:
+    def _open(self) -> Work:
         with self._lock:
             if self._opened is None:
-                self._opened = _again(self._keys)
+                self._opened = _again(self._with_keys)
             if isinstance(self._opened, EncryptionError):
                 raise self._opened
             return self._opened
 
-    def _keys(self) -> tuple[TenantKeys, str] | EncryptionError:
+    def _with_keys(self) -> Work | EncryptionError:
         job = self.unit.job
         try:
             keys = self._access.keys_of(job.entry, self.unit.tenant, create=self._create)
-            return keys, job.wanted(keys)
+            return job.with_keys(keys)
         except EncryptionError as error:
             return error
 
-    def _run(self, keys: TenantKeys, condition: str, after: tuple[str, ...] | None) -> Passed:
+    def _run(self, work: Work, after: tuple[str, ...] | None) -> Passed:
         failed: Counter[str] = Counter()
         with self._access.transaction(self.unit.tenant) as run:
-            read = self._batch.read(run, self.unit.tenant, condition, after)
+            read = self._batch.read(run, self.unit.tenant, work.wanted, after)
             if not read:
                 return Passed()
-            made = [self._change(keys, *each, failed) for each in read]
+            made = [_change(work, *each, failed) for each in read]
             changes = [each for each in made if each is not None]
             written = self._batch.write(run, self.unit.tenant, changes) if changes else 0
         # What was not written any more is another's.
         values = sum(each.values for each in changes) if written == len(changes) else written
         return Passed(read[-1][0], values, failed)
 
-    def _change(
-        self, keys: TenantKeys, key: tuple[str, ...], cells: Sequence[Any], failed: Counter[str]
-    ) -> Change | None:
-        try:
-            values, written = self.unit.job.made(keys, key, cells)
-        except EncryptionError as error:
-            # The other rows are not worse for it.
-            failed[type(error).__name__] += 1
-            return None
-        return Change(key, cells, written, values)
+
+def _change(
+    work: Work, key: tuple[str, ...], cells: Sequence[Any], failed: Counter[str]
+) -> Change | None:
+    try:
+        values, written = work.made(key, cells)
+    except EncryptionError as error:
+        # The other rows are not worse for it.
+        failed[type(error).__name__] += 1
+        return None
+    return Change(key, cells, written, values)
 
 
 def _again(attempt: Callable[[], _T]) -> _T:

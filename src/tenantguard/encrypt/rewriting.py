@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tenantguard.encrypt.batches import Cell, name_sql
+from tenantguard.encrypt.batches import Cell, Work, name_sql
 from tenantguard.encrypt.counting import Form
-from tenantguard.encrypt.forms import Present, field_of, header_now
+from tenantguard.encrypt.forms import Present, field_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from sqlalchemy import Column
 
@@ -38,26 +38,19 @@ class Rewriting:
         """The same columns."""
         return [(column.name, "bytea") for column in self.columns]
 
-    def wanted(self, keys: TenantKeys) -> str:
-        """Return the condition that a value is not sealed as it would be now."""
-        return " OR ".join(
+    def with_keys(self, keys: TenantKeys) -> Work:
+        """Return what seals anew the values that are not sealed as they would be now."""
+        anew = [_anew(column, keys) for column in self.columns]
+        lacking = (
             f"({Present(column, keys).lacking(name_sql(column.name))})" for column in self.columns
         )
 
-    def made(
-        self, keys: TenantKeys, key: tuple[str, ...], cells: Sequence[Any]
-    ) -> tuple[int, list[Any]]:
-        """Return how many of a row's values are sealed anew, and all of them.
+        def made(key: tuple[str, ...], cells: Sequence[Any]) -> tuple[int, list[Any]]:
+            del key
+            written = [make(stored) for make, stored in zip(anew, cells, strict=True)]
+            return sum(new is not old for new, old in zip(written, cells, strict=True)), written
 
-        Raises:
-            DecryptionError: If one cannot be opened.
-        """
-        del key
-        written = [
-            _anew(column, keys, stored) for column, stored in zip(self.columns, cells, strict=True)
-        ]
-        changed = sum(new is not old for new, old in zip(written, cells, strict=True))
-        return changed, written
+        return Work(" OR ".join(lacking), made)
 
 
 def waiting(
@@ -70,7 +63,7 @@ def waiting(
         columns: Encrypted columns.
         primary: The numbers of the keys that seal, by tenant; other tenants are left out.
     """
-    headers = {(each.table.fullname, each.name): header_now(field_of(each)) for each in columns}
+    headers = {(each.table.fullname, each.name): field_of(each).header for each in columns}
     for rows in counted:
         if rows.form is Form.SEALED and rows.tenant in primary:
             now = primary[rows.tenant], headers[rows.table, rows.column]
@@ -78,8 +71,12 @@ def waiting(
                 yield rows
 
 
-def _anew(column: Column[Any], keys: TenantKeys, stored: bytes | None) -> bytes | None:
-    if stored is None or Present(column, keys).has(stored):
-        return stored
-    field = field_of(column)
-    return field.seal(keys, field.open(keys, stored))
+def _anew(column: Column[Any], keys: TenantKeys) -> Callable[[bytes | None], bytes | None]:
+    field, present = field_of(column), Present(column, keys)
+
+    def anew(stored: bytes | None) -> bytes | None:
+        if stored is None or present.has(stored):
+            return stored
+        return field.seal(keys, field.open(keys, stored))
+
+    return anew

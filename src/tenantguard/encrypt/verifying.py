@@ -6,14 +6,15 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tenantguard.encrypt.batches import Batch, Cell, name_sql
+from tenantguard.encrypt.batches import Batch, Cell, Work, name_sql
 from tenantguard.encrypt.forms import field_of
 from tenantguard.errors import EncryptionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from tenantguard.catalog import Entry
+    from tenantguard.columns.field import Field
     from tenantguard.crypto.tenant_keys import TenantKeys
     from tenantguard.encrypt.entering import Access
     from tenantguard.encrypt.migrating import Migration
@@ -45,26 +46,14 @@ class _Comparing:
     def written(self) -> list[tuple[str, str]]:
         return []
 
-    def wanted(self, keys: TenantKeys | None = None) -> str:
-        del keys
-        return " OR ".join(f"{cell.sql} IS NOT NULL" for cell in self.cells)
+    def with_keys(self, keys: TenantKeys) -> Work:
+        field = field_of(self.migration.sealed)
 
-    def made(
-        self, keys: TenantKeys, key: tuple[str, ...], cells: Sequence[Any]
-    ) -> tuple[int, list[Any]]:
-        del key
-        return 0, [self.judged(keys, *cells)]
+        def made(key: tuple[str, ...], cells: Sequence[Any]) -> tuple[int, list[Any]]:
+            del key
+            return 0, [_judged(field, keys, *cells)]
 
-    def judged(self, keys: TenantKeys, plain: Any, sealed: bytes | None) -> str:
-        if sealed is None:
-            return MISSING
-        try:
-            opened = field_of(self.migration.sealed).open(keys, sealed)
-        except EncryptionError as error:
-            return type(error).__name__
-        if plain is None:
-            return SEALED_ALONE
-        return SAME if opened == plain else DIFFERENT
+        return Work(" OR ".join(f"{cell.sql} IS NOT NULL" for cell in self.cells), made)
 
 
 def verify(
@@ -88,22 +77,34 @@ def verify(
     total, found = sum(rows for _, rows in listed), Counter[str]()
     for tenant, rows in listed:
         try:
-            keys = access.keys_of(job.entry, tenant)
+            made = job.with_keys(access.keys_of(job.entry, tenant))
         except EncryptionError as error:
             found[type(error).__name__] += rows
             continue
-        for judged in _of_tenant(access, Batch(job, size=size), keys, tenant):
+        for judged in _of_tenant(access, Batch(job, size=size), made, tenant):
             found.update(judged)
             progress(found.total(), total, job.entry.fullname)
     return found
 
 
-def _of_tenant(access: Access, batch: Batch, keys: TenantKeys, tenant: str) -> Iterable[list[str]]:
-    job, after = batch.job, None
+def _of_tenant(access: Access, batch: Batch, work: Work, tenant: str) -> Iterator[list[str]]:
+    after = None
     while True:
         with access.transaction(tenant) as run:
-            rows = batch.read(run, tenant, job.wanted(keys), after, locked=False)
+            rows = batch.read(run, tenant, work.wanted, after, locked=False)
         if not rows:
             return
         after = rows[-1][0]
-        yield [job.made(keys, key, cells)[1][0] for key, cells in rows]
+        yield [work.made(*row)[1][0] for row in rows]
+
+
+def _judged(field: Field, keys: TenantKeys, plain: Any, sealed: bytes | None) -> str:
+    if sealed is None:
+        return MISSING
+    try:
+        opened = field.open(keys, sealed)
+    except EncryptionError as error:
+        return type(error).__name__
+    if plain is None:
+        return SEALED_ALONE
+    return SAME if opened == plain else DIFFERENT

@@ -82,8 +82,9 @@ def test_any_bytes_are_refused(stored: bytes) -> None:
         for field in (FIELDS[0], FIELDS[-1]):
             with pytest.raises(DecryptionError):
                 field.open(KEYS, header + stored)
-        with pytest.raises((NotEncryptedError, UnknownKeyError)):
-            KEYS.open(CONTEXT, header + stored)
+        for row in (None, b"row"):
+            with pytest.raises((NotEncryptedError, TamperedError, UnknownKeyError)):
+                KEYS.open(CONTEXT, header + stored, row)
 
 
 @st.composite

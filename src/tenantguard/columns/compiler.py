@@ -15,6 +15,19 @@ from sqlalchemy.sql import operators
 from sqlalchemy.sql.selectable import ScalarSelect, TextualSelect, _CompoundSelectKeyword
 
 from tenantguard.columns.expressions import inner, is_encrypted, refusal
+from tenantguard.columns.row_binding import refuse_text, rowless
+from tenantguard.columns.row_keys import RowKey
+from tenantguard.columns.row_writes import (
+    RowBinds,
+    bound_columns,
+    changed_columns,
+    inserted_rows,
+    is_same_row,
+    refuse_moved,
+    refuse_parameters,
+    set_columns,
+    updated_row,
+)
 from tenantguard.columns.rows import refuse_equality, refuse_mixture
 from tenantguard.columns.types import WHOLE, Encrypted, SearchValue
 from tenantguard.columns.written import (
@@ -28,7 +41,7 @@ from tenantguard.errors import ConfigurationError, EncryptedQueryError
 from tenantguard.scoping.statements import compiled_as, copy_with
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from sqlalchemy.sql.compiler import SQLCompiler
     from sqlalchemy.sql.elements import BindParameter
@@ -58,8 +71,10 @@ class EncryptionCompiler:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._selected: object = None
         self.seals = self.searches = self.opens = False
+        self._rows: dict[str, tuple[Any, tuple[str, ...]]] = {}
         super().__init__(*args, **kwargs)
         self._note_uses()
+        self._note_rows()
 
     def _note_uses(self) -> None:
         """Note what an execution needs keys for: once, because what is compiled is cached."""
@@ -75,6 +90,17 @@ class EncryptionCompiler:
             for entry in getattr(compiled, "_result_columns", None) or ()
         )
 
+    def _note_rows(self) -> None:
+        """Let each value that is bound to its row be sealed for the row that was found for it."""
+        if not self._rows:
+            return
+        compiled = cast("SQLCompiler", self)
+        processors: dict[str, Any] = compiled._bind_processors  # type: ignore[assignment]  # noqa: SLF001
+        for name, (column, keys) in self._rows.items():
+            key = RowKey(column.table, column.name)
+            row = RowBinds(key, tuple((each, processors.get(each)) for each in keys))
+            processors[name] = row.noting(column.type.field)
+
     # -- reads --------------------------------------------------------------------------------
 
     def visit_column(self, column: Any, *args: Any, **kwargs: Any) -> str:
@@ -84,6 +110,8 @@ class EncryptionCompiler:
             of_text = not self.stack or isinstance(self.stack[-1]["selectable"], TextualSelect)
             if not of_text or kwargs.get("add_to_result_map") is None:
                 raise refusal(column.type)
+            if column.type.field.bound:
+                raise rowless(column.type.field)
         return cast("str", super().visit_column(column, *args, **kwargs))  # type: ignore[misc]
 
     def visit_table_valued_column(self, column: Any, **kwargs: Any) -> str:
@@ -121,6 +149,9 @@ class EncryptionCompiler:
             return cast("str", super().visit_function(func, *args, **kwargs))  # type: ignore[misc]
 
     def _label_select_column(self, select: Any, column: Any, *args: Any, **kwargs: Any) -> str:
+        if is_encrypted(column) and column.type.field.bound:
+            # In a sub-query too: its column has to have the row's key already.
+            kwargs["need_column_expressions"] = True
         with self._selecting(inner(column)):
             return cast("str", super()._label_select_column(select, column, *args, **kwargs))  # type: ignore[misc]
 
@@ -136,6 +167,7 @@ class EncryptionCompiler:
 
     def visit_compound_select(self, compound: Any, *args: Any, **kwargs: Any) -> str:
         """Render UNION and its like, which compare rows; UNION ALL does not."""
+        refuse_text(compound)
         refuse_mixture([list(each._all_selected_columns) for each in compound.selects])  # noqa: SLF001
         if compound.keyword is not _CompoundSelectKeyword.UNION_ALL:
             for select in compound.selects:
@@ -159,12 +191,31 @@ class EncryptionCompiler:
     def visit_insert(self, statement: Any, *args: Any, **kwargs: Any) -> str:
         """Render an INSERT whose encrypted columns take values, not expressions."""
         statement = self._written(statement, kwargs)
-        return cast("str", super().visit_insert(statement, *args, **kwargs))  # type: ignore[misc]
+        rendered = cast("str", super().visit_insert(statement, *args, **kwargs))  # type: ignore[misc]
+        table = statement.table
+        if isinstance(table, Table) and bound_columns(table):
+            in_cte, state = "visiting_cte" in kwargs, statement._compile_state_factory()  # noqa: SLF001
+            self._note_places(inserted_rows(cast("Any", self), table, state, in_cte=in_cte))
+        return rendered
 
     def visit_update(self, statement: Any, *args: Any, **kwargs: Any) -> str:
         """Render an UPDATE whose encrypted columns take values, not expressions."""
         statement = self._written(statement, kwargs)
-        return cast("str", super().visit_update(statement, *args, **kwargs))  # type: ignore[misc]
+        rendered = cast("str", super().visit_update(statement, *args, **kwargs))  # type: ignore[misc]
+        table = statement.table
+        if isinstance(table, Table) and bound_columns(table):
+            state = statement._compile_state_factory()  # noqa: SLF001
+            self._note_places(updated_row(cast("Any", self), table, state))
+        return rendered
+
+    def _note_places(self, found: Iterable[tuple[str, Any, tuple[str, ...]]]) -> None:
+        """Note in which row the parameters that were *found* are."""
+        for name, column, keys in found:
+            if self._rows.setdefault(name, (column, keys)) != (column, keys):
+                raise EncryptedQueryError(
+                    f"One parameter is used for column {column.type.field.name} in several rows, "
+                    "and its values are bound to their row. Give each row its own parameter."
+                )
 
     def visit_on_conflict_do_update(self, on_conflict: Any, **kwargs: Any) -> str:
         """Render DO UPDATE; an encrypted column may take the row's that was to be inserted."""
@@ -174,7 +225,10 @@ class EncryptionCompiler:
         # set_=insert.excluded names the generated columns too, which follow by themselves.
         pairs = [(key, value) for key, value in pairs if not is_search_column(value)]
         refuse_unknown(table, dict(pairs))
-        pairs = list(values_of(table, dict(pairs)).items())
+        same_row = is_same_row(table, on_conflict.inferred_target_elements or ())
+        refuse_parameters(table, dict(pairs))
+        refuse_moved(table, changed_columns(table, dict(pairs), same_row=same_row))
+        pairs = list(values_of(table, dict(pairs), same_row=same_row).items())
         on_conflict = copy_with(on_conflict, update_values_to_set=pairs)
         return cast("str", super().visit_on_conflict_do_update(on_conflict, **kwargs))  # type: ignore[misc]
 
@@ -188,7 +242,8 @@ class EncryptionCompiler:
         table = statement.table
         if not isinstance(table, Table):
             return statement
-        if getattr(statement, "select", None) is None and not any(map(is_encrypted, table.c)):
+        takes_values = getattr(statement, "select", None) is None and not statement.is_update
+        if takes_values and not any(map(is_encrypted, table.c)):
             return statement
         options = {key: value for key, value in kwargs.items() if key != "visiting_cte"}
         state = statement._compile_state_factory(statement, self, **options)  # noqa: SLF001
@@ -198,6 +253,8 @@ class EncryptionCompiler:
             for name, column in zip(names, source.selected_columns, strict=True):
                 check_selected(table, name, inner(column))
             return compiled_as(statement, state)
+        if statement.is_update:
+            refuse_moved(table, set_columns(cast("Any", self), table, state._dict_parameters))  # noqa: SLF001
         if state._multi_parameters:  # noqa: SLF001
             state._multi_parameters = [values_of(table, row) for row in state._multi_parameters]  # noqa: SLF001
             state._dict_parameters = state._multi_parameters[0]  # noqa: SLF001

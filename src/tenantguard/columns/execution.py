@@ -12,7 +12,7 @@ from tenantguard.columns.field import Unsealed
 from tenantguard.columns.types import SEALS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from sqlalchemy import Connection, Dialect
     from sqlalchemy.engine.default import DefaultExecutionContext
@@ -38,20 +38,29 @@ class Sealing:
         ):
             keys = self.keys(context.root_connection, compiled.seals)
             if compiled.seals or compiled.searches:
-                context.parameters = [_sealed(row, keys) for row in context.parameters]
+                given = context.compiled_parameters
+                context.parameters = [
+                    _sealed(row, keys, values)
+                    for row, values in zip(context.parameters, given, strict=True)
+                ]
         super().pre_exec()  # type: ignore[misc]  # DefaultExecutionContext comes next in the MRO
 
 
-def _sealed(row: Any, keys: TenantKeys) -> Any:
+def _sealed(row: Any, keys: TenantKeys, given: Mapping[str, Any]) -> Any:
+    """Return *row* as it is sent; *given* are its values by their names, before all processing."""
     if isinstance(row, dict):
         # SQLAlchemy has made the row for this execution, so it is changed where it is.
         for name, value in row.items():
             if type(value) is Unsealed:
-                row[name] = value.seal(keys, value.value)
+                row[name] = _seal(value, keys, given)
         return row
-    return type(row)(
-        [each.seal(keys, each.value) if type(each) is Unsealed else each for each in row]
-    )
+    return type(row)([_seal(each, keys, given) if type(each) is Unsealed else each for each in row])
+
+
+def _seal(value: Unsealed, keys: TenantKeys, given: Mapping[str, Any]) -> bytes:
+    if value.row is None:
+        return value.seal(keys, value.value)
+    return value.seal(keys, value.value, value.row.of(given))
 
 
 def attach_encryption(dialect: Dialect, keys: Keys) -> None:

@@ -9,7 +9,7 @@ from tenantguard.columns.kind import UnknownMember
 from tenantguard.columns.masks import is_masked, packing, unmasked
 from tenantguard.columns.reading import Reading
 from tenantguard.columns.search import checked_searches
-from tenantguard.crypto.format import FieldContext, header_of
+from tenantguard.crypto.format import FieldContext, header_of, is_bound
 from tenantguard.crypto.padding import padding_of
 from tenantguard.errors import (
     ConfigurationError,
@@ -46,11 +46,15 @@ class Field:
         pad: Pads a value; None if not.
         reading: Who may read, and what becomes of values that cannot be opened.
         context: The labels that values are sealed for; None until the column is in a table.
+        bound: Whether its values open in their row only.
+        accepts_unbound: Whether it opens values too that were sealed before they were bound.
     """
 
     __slots__ = (
         "_pack",
         "_unnamed",
+        "accepts_unbound",
+        "bound",
         "context",
         "indexes",
         "kind",
@@ -69,6 +73,8 @@ class Field:
         search: Searches | None = None,
         label: str | None = None,
         padding: Padding | None = None,
+        bind: str = "column",
+        accepts: str | None = None,
         reveal: Collection[str] | None = None,
         on_error: OnError = "raise",
     ) -> None:
@@ -81,10 +87,12 @@ class Field:
         self._pack = packing(self)
         self.name = label or "encrypted"
         self.context: FieldContext | None = None
+        self.bound, self.accepts_unbound = bind == "row", accepts == "column"
         _check_label(label)
         declared = enumerate(self.search or ())
         self.indexes = tuple(BlindIndex(each, kind, position) for position, each in declared)
         self._unnamed = next((each for each in self.indexes if each.name is None), None)
+        _check_binding(bind, accepts)
 
     def __repr__(self) -> str:
         return f"<Field {self.name}>"
@@ -98,7 +106,7 @@ class Field:
     @property
     def header(self) -> bytes:
         """What a value begins with that is sealed as the column is declared today."""
-        return header_of(len(self.indexes), padded=self.pad is not None)
+        return header_of(len(self.indexes), padded=self.pad is not None, bound=self.bound)
 
     @property
     def bind_name(self) -> str:
@@ -107,11 +115,15 @@ class Field:
 
     def copy(self) -> Field:
         """Return the same field for another table."""
+        bind = "row" if self.bound else "column"
+        accepts = "column" if self.accepts_unbound else None
         return Field(
             self.kind,
             search=self.search,
             label=self.label,
             padding=self.padding,
+            bind=bind,
+            accepts=accepts,
             reveal=self.reading.purposes,
             on_error=self.reading.on_error,
         )
@@ -130,14 +142,20 @@ class Field:
         mine, theirs = self.context, other.context
         if mine is None or theirs is None:
             return self is other
-        if self.reading.purposes != other.reading.purposes:
+        if self.bound is not other.bound or self.reading.purposes != other.reading.purposes:
             return False
         return (mine.table, mine.column, self.kind) == (theirs.table, theirs.column, other.kind)
 
-    def seal(self, keys: TenantKeys, value: Any) -> bytes:
+    def seal(self, keys: TenantKeys, value: Any, row: bytes | None = None) -> bytes:
         """Return *value* as it is stored.
 
+        Args:
+            keys: The tenant's keys.
+            value: The value.
+            row: The bytes of its row's primary key, if the column is bound to its row.
+
         Raises:
+            EncryptedQueryError: If the column is bound to its row and there is none.
             EncryptedValueError: If it is not of the column's type.
             KeyUnavailableError: If the tenant has no key that may seal.
         """
@@ -147,7 +165,9 @@ class Field:
         except _UNFIT:
             pass
         else:
-            return keys.seal(self.context or self._context(), packed, indexes, self.pad)
+            if self.bound is (row is None):
+                raise self._unplaced()
+            return keys.seal(self.context or self._context(), packed, indexes, self.pad, row)
         raise self._unfit(value)
 
     def _indexed(self, keys: TenantKeys, value: Any) -> bytes:
@@ -193,14 +213,24 @@ class Field:
             return keys.index(index.prefix, equal)
         raise error
 
-    def open(self, keys: TenantKeys, stored: bytes) -> Any:
+    def open(self, keys: TenantKeys, stored: bytes, row: bytes | None = None) -> Any:
         """Return the value that *stored* holds.
 
+        Args:
+            keys: The tenant's keys.
+            stored: What the database has.
+            row: The bytes of the primary key of the row that has it, if the column is bound.
+
         Raises:
+            EncryptedQueryError: If the column is bound to its row and there is none.
             DecryptionError: If it cannot be opened.
             KeyUnavailableError: If the tenant has no key.
         """
-        packed = keys.open(self.context or self._context(), stored)
+        if self.bound is (row is None):
+            raise self._unplaced()
+        if self.accepts_unbound and not is_bound(stored):
+            row = None
+        packed = keys.open(self.context or self._context(), stored, row)
         try:
             return self.kind.unpack(packed)
         except UnknownMember:
@@ -248,6 +278,23 @@ class Field:
             f"exactly {number}; to find whole values, declare an Exact() too."
         )
 
+    def refuse_unplaced(self, value: Any) -> None:
+        """Refuse a value to be written whose row a statement does not tell; None is NULL."""
+        if value is not None:
+            raise EncryptedQueryError(
+                f"Column {self.name} is bound to its row, and the statement does not tell which "
+                "row the value is for. A new row needs its primary key from Python: default=uuid4, "
+                "or a number fetched from its sequence before. A change has to compare the whole "
+                "primary key with values, as a flush of a loaded row does. After ON CONFLICT take "
+                "the value of excluded."
+            )
+
+    def _unplaced(self) -> EncryptedQueryError:
+        return EncryptedQueryError(
+            f"A value of column {self.name} was to be sealed or opened, and its row is not known, "
+            "or the column is not bound to one. Read and write it through its mapped column."
+        )
+
     def _unfit(self, value: Any) -> EncryptedValueError | MaskedError:
         # Raised outside of the block that failed: the cause would show the value.
         if is_masked(value):
@@ -269,15 +316,18 @@ class Unsealed:
     """A value on its way to the database; what is not sealed in time is refused by the driver.
 
     Attributes:
-        seal: Returns what is sent instead, given the keys and the value: `Field.seal` or `.index`.
+        seal: Returns what is sent instead, given the keys and the value: `Field.seal` or `.index`;
+            and given the row, if there is one.
         value: The plaintext.
+        row: Finds the primary key of the value's row; None if the value is not bound to it.
     """
 
-    __slots__ = ("seal", "value")
+    __slots__ = ("row", "seal", "value")
 
-    def __init__(self, seal: Callable[[TenantKeys, Any], bytes], value: Any) -> None:
+    def __init__(self, seal: Callable[..., bytes], value: Any, row: Any = None) -> None:
         self.seal = seal
         self.value = value
+        self.row = row
 
     def __repr__(self) -> str:
         return "<Unsealed>"
@@ -288,4 +338,16 @@ def _check_label(label: str | None) -> None:
         raise ConfigurationError(
             "label= names a table and a column, such as label='patients.name': those that the "
             "values were first sealed for."
+        )
+
+
+def _check_binding(bind: str, accepts: str | None) -> None:
+    if bind not in ("column", "row"):
+        raise ConfigurationError(
+            "bind= is 'column', or 'row' for values that open in their row only."
+        )
+    if accepts not in (None, "column") or (accepts and bind != "row"):
+        raise ConfigurationError(
+            "accepts='column' is for a column with bind='row' that has values from before; leave "
+            "accepts= out."
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from sqlalchemy.orm import MappedColumn, mapped_column
 from sqlalchemy.schema import SchemaItem
@@ -58,18 +58,22 @@ class Options(ColumnOptions, total=False):
         padding: Hides a value's length: in bytes, of which the padded length is a multiple, or
             `pow2` for the next power of two, from 16 bytes on. It may be added, changed and taken
             away later; what is stored is read as it was written.
+        bind: `row` for values that open in their row only; needs a primary key that Python gives.
+        accepts: `column` to open values too that were sealed before `bind="row"` was added.
+        migrating: The name of the table's column whose plaintext `tenantguard encrypt` brings here.
         reveal: The purposes that values are read for: for others they come back as `Masked`, and
             are not searched. None restricts nothing; docs/masks.md.
         on_error: With `placeholder` a value that cannot be opened comes back as `Unreadable`; with
             `raise`, the default, the error is raised.
-        migrating: The name of the table's column whose plaintext `tenantguard encrypt` brings here.
     """
 
     label: str | None
     padding: Padding | None
+    bind: Literal["column", "row"]
+    accepts: Literal["column"] | None
+    migrating: str | None
     reveal: Collection[str] | None
     on_error: OnError
-    migrating: str | None
 
 
 _KNOWN = Options.__annotations__.keys()

@@ -224,7 +224,13 @@ class Encrypted(_Sealed, SchemaEventTarget):
         return self._search_values[self.field.search_named(search).name]
 
     def bind_processor(self, dialect: Dialect) -> Callable[[Any], Unsealed | None]:
-        """Note the value, so that it is sealed when the keys are there."""
+        """Note the value, so that it is sealed when the keys are there.
+
+        A value that is bound to its row is refused here: the compiler knows its row, and has
+        another processor for it.
+        """
+        if self.field.bound and hasattr(dialect, SEALS):
+            return self.field.refuse_unplaced
         return _noting(self.field.seal, self.field, dialect)
 
     def compare_values(self, x: Any, y: Any) -> bool:
@@ -237,9 +243,24 @@ class Encrypted(_Sealed, SchemaEventTarget):
         except MaskedError:
             return False
 
+    @property
+    def _has_column_expression(self) -> bool:
+        # SQLAlchemy's name for whether there is a `column_expression`.
+        return self.field.bound
+
+    def column_expression(self, colexpr: ColumnElement[Any]) -> ColumnElement[Any]:
+        """Return what is listed for a column that is bound to its row: its row's key too."""
+        from tenantguard.columns.row_binding import listed  # noqa: PLC0415  (has a type of ours)
+
+        return listed(colexpr, self.field)
+
+    def opener(self) -> Callable[[TenantKeys, bytes], Any]:
+        """Return what opens a fetched value; without its row's key, one that is bound does not."""
+        return self.field.open
+
     def result_processor(self, dialect: Dialect, coltype: Any) -> Callable[[Any], Any]:  # noqa: ARG002
         """Open what is fetched with the keys of the active tenant, if it may be read."""
-        field = self.field
+        field, opened = self.field, self.opener()
 
         def process(stored: Any) -> Any:
             if stored is None:
@@ -248,7 +269,7 @@ class Encrypted(_Sealed, SchemaEventTarget):
             keys = None if active is None else active.keys
             if keys is None:
                 raise _no_keys(field, tenant=active is not None)
-            return field.open(keys, stored if type(stored) is bytes else bytes(stored))
+            return opened(keys, stored if type(stored) is bytes else bytes(stored))
 
         return showing(field, process, dialect)
 

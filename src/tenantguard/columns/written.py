@@ -18,13 +18,18 @@ if TYPE_CHECKING:
 __all__ = ["check_selected", "is_search_column", "refuse_target", "refuse_unknown", "values_of"]
 
 
-def values_of(table: Table, row: Any) -> dict[Any, Any]:
+def values_of(table: Table, row: Any, *, same_row: bool = False) -> dict[Any, Any]:
     """Return *row*, the values for columns of *table*, if encrypted ones can take theirs.
+
+    Args:
+        table: The table that is written.
+        row: What its columns are given.
+        same_row: Whether a column that is given is another's of the same primary key.
 
     Raises:
         EncryptedQueryError: If not.
     """
-    return {key: _value(table, key, value) for key, value in row.items()}
+    return {key: _value(table, key, value, same_row=same_row) for key, value in row.items()}
 
 
 def refuse_unknown(table: Table, row: Any) -> None:
@@ -47,8 +52,11 @@ def check_selected(table: Table, key: Any, column: Any) -> None:
     if target is None:
         if is_encrypted(column):
             raise refusal(column.type)
-    elif not isinstance(column, Null) and not same_field(column.type, target):
-        raise _expression_given(target)
+    elif not isinstance(column, Null):
+        if not same_field(column.type, target):
+            raise _expression_given(target)
+        if cast("Encrypted", target.type).field.bound:
+            raise _of_another_row(target)
 
 
 def refuse_target(table: Table, elements: Any) -> None:
@@ -68,7 +76,7 @@ def is_search_column(value: Any) -> bool:
     return isinstance(value, Column) and any(SEARCHES in base.info for base in value.base_columns)
 
 
-def _value(table: Table, key: Any, value: Any) -> Any:
+def _value(table: Table, key: Any, value: Any, *, same_row: bool) -> Any:
     """Return what the column *key* of *table* is given, if an encrypted column can take it."""
     target = _target(table, key)
     if target is None:
@@ -79,6 +87,8 @@ def _value(table: Table, key: Any, value: Any) -> Any:
         if value.type._isnull or same_field(value.type, target):  # noqa: SLF001
             return value
     elif isinstance(value, ColumnClause) and same_field(value.type, target):
+        if not same_row and cast("Encrypted", target.type).field.bound:
+            raise _of_another_row(target)
         # Another row's value of the same column and tenant, such as excluded.name.
         return value._annotate({WHOLE: True})  # noqa: SLF001
     elif isinstance(value, Null) or not hasattr(value, "_compiler_dispatch"):
@@ -99,4 +109,12 @@ def _expression_given(target: Column[Any]) -> EncryptedQueryError:
         f"Column {cast('Encrypted', target.type).field.name} is encrypted and was given an SQL "
         "expression or a value of another type; the database cannot encrypt. Give it a value of "
         "Python, or the same column."
+    )
+
+
+def _of_another_row(target: Column[Any]) -> EncryptedQueryError:
+    return EncryptedQueryError(
+        f"Column {cast('Encrypted', target.type).field.name} is bound to its row and was given a "
+        "value of another row, which would not open. Load that value and give it; in ON CONFLICT "
+        "name the primary key as index_elements, then excluded is the same row."
     )

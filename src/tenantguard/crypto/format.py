@@ -28,6 +28,7 @@ __all__ = [
     "Layout",
     "bound_to",
     "header_of",
+    "is_bound",
     "keyset_context",
     "search_input",
 ]
@@ -69,6 +70,11 @@ def header_of(indexes: int, *, padded: bool, bound: bool = False) -> bytes:
     """Return the header of a value with that many blind *indexes*."""
     flags = _INDEXED | FURTHER * (indexes - 1) if indexes else 0
     return MAGIC + _VERSION + bytes([flags | _PADDED * padded | BOUND * bound])
+
+
+def is_bound(stored: bytes) -> bool:
+    """Return whether *stored* says that it is bound to its row."""
+    return any(flags & BOUND for flags in stored[HEADER_SIZE - 1 : HEADER_SIZE])
 
 
 LAYOUTS = {

@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from drivers import ASYNC, DRIVERS, address
+from key_commands import Keys, assert_could_not_look, serve
 from serving import Service, serving
 from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -352,3 +353,32 @@ def test_a_cancelled_task_leaves_the_others_their_answer(
     service.arrived.clear()
     assert asyncio.run(run()) == (["p"], ["p"])
     assert verbs(service) == {"decrypt": 2}
+
+
+# -- the commands -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "command", [["list", "--verify"], ["check"], ["rewrap"]], ids=lambda each: each[0]
+)
+def test_a_service_that_is_down_is_no_finding(  # noqa: PLR0917  (fixtures)
+    vault: Vault,
+    service: Service,
+    engine_of_keys: Transit,
+    tenant: UUID,
+    monkeypatch: pytest.MonkeyPatch,
+    command: list[str],
+) -> None:
+    """The commands could not look: they do not advise to restore keysets that are whole."""
+    with process(vault, service, "psycopg") as engine:
+        write(engine, tenant)
+    serve(monkeypatch, guard=guarded(vault, service))
+    keys = Keys(vault)
+    looked = keys(*command)
+    assert (looked.exit_code != 2, service.asked != []) == (True, True), looked.output
+    engine_of_keys.sealed = True
+    try:
+        refused = keys(*command)
+    finally:
+        engine_of_keys.sealed = False
+    assert_could_not_look(refused, "Unseal it")

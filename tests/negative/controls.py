@@ -1028,6 +1028,11 @@ CONTROLS = {
     "destroyed keys leave tombstones": Control(
         _without_tombstones, "tests/db/test_keys_destroy.py", "never_made_again"
     ),
+    "destroyed tenants are not imported": Control(
+        _attribute("tenantguard.cli.key_transfer", "_DESTROYED", "false"),
+        "tests/db/test_keys_transfer.py",
+        "no_destroyed_tenant",
+    ),
     "lost keysets are found": Control(
         _attribute("tenantguard.rls.values", "_any_filled", lambda *_: "false"),
         KEYS,
@@ -1538,6 +1543,11 @@ CONTROLS = {
         _attribute("tenantguard.kms.flights", "forget_after_fork", _nothing),
         KEY_ENVELOPE,
         "forked_process_asks",
+    ),
+    "a service that is down is no lost keyset": Control(
+        _attribute("tenantguard.cli.key_opening", "require_answer", _nothing),
+        KEY_SERVICES,
+        "no_finding and rewrap",
     ),
     "a token goes to the right server": Control(
         _attribute("tenantguard.kms.vault", "require_address", lambda _, address: address),

@@ -87,7 +87,7 @@ def destroy(
     if until and days is not None:
         could_not_look("Give --backups-until or --backups-kept, not both.")
     last = _last_backup(until, days)
-    with opened(guard_name, admin_url) as own:
+    with opened(guard_name, admin_url, asks=False) as own:
         keys = _Tenant(own, tenant)
         if not keys.destroyed:
             _refuse_early(ctx, last, force=force)

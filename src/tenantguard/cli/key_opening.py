@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from tenantguard.crypto.keyfile import KeyProvider
     from tenantguard.guard import TenantGuard
 
-__all__ = ["Opened", "opened", "own_key", "tracked"]
+__all__ = ["Opened", "opened", "own_key", "require_answer", "tracked"]
+
+_PROBE = b"tenantguard probe"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -33,8 +35,11 @@ class Opened:
 
 
 @contextmanager
-def opened(guard_name: str | None, admin_url: str | None) -> Iterator[Opened]:
-    """Yield guard, database and key; what cannot be had ends the command with 2."""
+def opened(guard_name: str | None, admin_url: str | None, *, asks: bool = True) -> Iterator[Opened]:
+    """Yield guard, database and key; what cannot be had ends the command with 2.
+
+    So does a key service that does not answer, unless the command *asks* it nothing.
+    """
     guard = load_guard(guard_name)
     require_encryption(guard)
     guard.catalog.check()
@@ -43,6 +48,8 @@ def opened(guard_name: str | None, admin_url: str | None) -> Iterator[Opened]:
         provider, missed = own_key(guard)
         if provider is None:
             could_not_look(missed[0])
+        if asks:
+            require_answer(provider)
         yield Opened(guard, engine, provider)
     finally:
         engine.dispose()
@@ -55,6 +62,16 @@ def own_key(guard: TenantGuard) -> tuple[KeyProvider | None, list[str]]:
     except TenantGuardError as error:
         return None, [str(error)]
     return guard.keys, []
+
+
+def require_answer(provider: KeyProvider) -> None:
+    """Raise unless the key wraps and unwraps: else keysets would look as if they were damaged.
+
+    Raises:
+        KeyUnavailableError: If a key service does not answer, or refuses.
+    """
+    kek = provider.kek
+    kek.decrypt(kek.encrypt(_PROBE, _PROBE), _PROBE)
 
 
 def tracked(items: Iterable[Any], what: str, *, shown: bool) -> Iterator[Any]:

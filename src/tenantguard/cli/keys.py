@@ -10,7 +10,7 @@ import click
 from tenantguard.cli.key_check import check
 from tenantguard.cli.key_destroy import destroy
 from tenantguard.cli.key_making import Made, make_keys, writing_role
-from tenantguard.cli.key_opening import own_key, tracked
+from tenantguard.cli.key_opening import own_key, require_answer, tracked
 from tenantguard.cli.key_report import VERSION, Seen, write_list, write_made
 from tenantguard.cli.key_retire import retire
 from tenantguard.cli.key_rewrap import rewrap
@@ -23,6 +23,7 @@ from tenantguard.cli.key_rows import (
     require_encryption,
     verify,
 )
+from tenantguard.cli.key_transfer import export, import_
 from tenantguard.cli.locate import admin_engine, load_guard
 from tenantguard.cli.options import admin_option, format_option, guard_option
 from tenantguard.cli.outcome import (
@@ -52,6 +53,8 @@ keys.add_command(rotate)
 keys.add_command(retire)
 keys.add_command(destroy)
 keys.add_command(check)
+keys.add_command(export)
+keys.add_command(import_)
 
 
 @keys.command(
@@ -133,6 +136,7 @@ def list_(
     uri = provider.uri if provider else None
     judge(tenants, provider)
     if provider and opening:
+        require_answer(provider)
         for tenant in tracked(tenants, "opening keysets", shown=output == "text"):
             verify(guard, tenant, provider)
     found = list(findings(guard, tenants, provider))

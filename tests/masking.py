@@ -17,6 +17,7 @@ from vault import ENVIRONMENT, A, B, Vault
 from tenantguard import (
     Exact,
     KeyFile,
+    Last,
     TenantGuard,
     encrypted_bool,
     encrypted_bytes,
@@ -67,7 +68,7 @@ class Patient(Base):
     name: Mapped[str] = encrypted_str(search=Exact())
     notes: Mapped[str | None] = encrypted_str(reveal=CARE)
     email: Mapped[str | None] = encrypted_str(
-        search=Exact(normalize="email"), reveal=["treatment", "billing"]
+        search=[Exact(normalize="email"), Last(4)], reveal=["treatment", "billing"]
     )
     secret: Mapped[str | None] = encrypted_str(search=Exact(), reveal=())
     scan: Mapped[bytes | None] = encrypted_bytes(reveal=CARE)

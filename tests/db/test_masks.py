@@ -33,6 +33,7 @@ from tenantguard import (
     TenantNotSetError,
     current_tenant,
     is_masked,
+    searched,
     tenant_context,
 )
 from tenantguard.columns.field import Field
@@ -445,6 +446,7 @@ SEARCHES: dict[str, Callable[[], Any]] = {
     "core": lambda: select(TABLE.c.id).where(TABLE.c.email == KNOWN),
     "sub-query": lambda: select((s := select(Patient).subquery()).c.id).where(s.c.email == KNOWN),
     "selected": lambda: select(Patient.email == KNOWN),
+    "named": lambda: select(Patient.id).where(searched(Patient.email, "last4") == KNOWN[-4:]),
     "parameter": lambda: select(Patient.id).where(Patient.email == bindparam("x", KNOWN)),
     "update": lambda: update(Patient).values(city="x").where(Patient.email == KNOWN),
 }

@@ -115,9 +115,11 @@ def may_read(field: object, purposes: frozenset[str]) -> bool:
     return revealed is not None and field in revealed.to(active)
 
 
-def reading_now() -> tuple[str | None, frozenset[object]]:
+def reading_now() -> object:
     """Return all that `may_read` depends on: the purpose, and what is revealed."""
     active, revealed = active_tenant(), _revealed.get()
-    if active is None:
-        return None, frozenset()
-    return active.purpose, frozenset() if revealed is None else revealed.to(active)
+    purpose = None if active is None else active.purpose
+    # Asked several times for each object that a session loads: mostly nothing is revealed.
+    if active is None or revealed is None or not (fields := revealed.to(active)):
+        return purpose
+    return purpose, fields

@@ -58,15 +58,15 @@ class _Pinned:
                 "This session already served another tenant. Use one session a tenant, or call "
                 "session.close() before the next."
             )
-        if self.tenantguard.reading is not None:
-            self._forget(self.tenantguard.reading())
+        asked = self.tenantguard.reading
+        if asked is not None and (reading := asked()) != self.tenantguard_reading:
+            self._forget(reading)
 
     def _forget(self, reading: object) -> None:
         """Forget the values that were loaded with another right to read than *reading*."""
-        if reading != self.tenantguard_reading:
-            # First of all: forgetting asks this map.
-            self.tenantguard_reading = reading
-            self.tenantguard.forget(list(super().values()))  # type: ignore[misc]
+        # First of all: forgetting asks this map.
+        self.tenantguard_reading = reading
+        self.tenantguard.forget(list(super().values()))  # type: ignore[misc]
 
     def __getitem__(self, key: Any) -> Any:
         self._check()

@@ -12,6 +12,7 @@ from drivers import ASYNC, DRIVERS, engine_of
 from driving import NAMES, ONE, driven, serves_next, wait
 from practice import A, B, Base, Patient
 from sqlalchemy import Engine, select
+from sqlalchemy.exc import ResourceClosedError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.util import await_only
 
@@ -160,3 +161,14 @@ def test_a_system_stream_is_read_in_system_access_only(locks: Locks, driver: str
         with guard.system_access(reason="test"):
             connection.close()
         system.dispose()
+
+
+def test_a_closed_stream_gives_no_row(locks: Locks) -> None:
+    """Neither from the server nor of those that were fetched ahead."""
+    streamed = {"stream_results": True, "max_row_buffer": 3}
+    with tenant_context(A), locks.both().connect() as connection:
+        result = connection.execute(select(Patient.name), execution_options=streamed)
+        assert result.fetchone() is not None
+        result.close()
+        with pytest.raises(ResourceClosedError):
+            result.fetchone()

@@ -353,6 +353,20 @@ def test_a_chained_transaction_sees_nothing(locks: Locks, chain: str) -> None:
     serves_next(engine, locks.world)
 
 
+def test_a_two_phase_transaction_is_of_its_connections_kind(locks: Locks) -> None:
+    """The scrub ends what psycopg2 has begun, and begins it once more as it was."""
+    with driven(locks.both(**ONE), A) as connection:
+        connection.set_session(isolation_level="SERIALIZABLE", readonly=True)
+        connection.tpc_begin("kind")
+        shown = []
+        for name in ("isolation", "read_only"):
+            cursor = connection.cursor()
+            cursor.execute(f"SHOW transaction_{name}")
+            shown.append(cursor.fetchone())
+        connection.tpc_rollback()
+    assert shown == [("serializable",), ("on",)]
+
+
 def test_two_phase_transactions_are_recovered_without_rows(locks: Locks) -> None:
     """tpc_recover() lists names; what it leaves open serves the right tenant."""
     engine = locks.both(**ONE)

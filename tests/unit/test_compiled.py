@@ -67,6 +67,12 @@ def test_whose_tenant_is_another_is_named(engine: Engine, statement: Any) -> Non
         compiled.params  # noqa: B018
 
 
+def test_a_reference_in_an_order_is_checked(engine: Engine) -> None:
+    """SQLAlchemy 2.0 keeps what is given in an order apart from other values."""
+    ordered = update(lines).ordered_values((lines.c.id, 1), (lines.c.document_id, 2))
+    assert "document_id=(SELECT CASE" in str(ordered.compile(engine))
+
+
 def test_values_may_stand_in_the_text(engine: Engine) -> None:
     """The tenant is no parameter then, and is not known where the text is made."""
     with pytest.warns(SAWarning, match="rendering literal NULL"):

@@ -97,7 +97,7 @@ class NewPatient(New):
     plain_fee: Mapped[Decimal | None] = mapped_column("fee", Numeric(10, 2))
     fee: Mapped[Decimal | None] = encrypted_decimal(name="fee_sealed", migrating="fee")
     plain_born: Mapped[date | None] = mapped_column("born")
-    born: Mapped[date | None] = encrypted_date(name="born_sealed", migrating="born")
+    born: Mapped[date | None] = encrypted_date(name="born_sealed", migrating="born", bind="row")
     plain_seen_at: Mapped[datetime | None] = mapped_column("seen_at", DateTime(timezone=True))
     seen_at: Mapped[datetime | None] = encrypted_datetime(
         name="seen_at_sealed", migrating="seen_at"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.dialects import postgresql
 
 from tenantguard.encrypt.batches import Cell, Work, name_sql
-from tenantguard.encrypt.forms import field_of
+from tenantguard.encrypt.forms import Values
 from tenantguard.rls.names import type_sql
 
 if TYPE_CHECKING:
@@ -53,11 +53,10 @@ class Backfilling:
     def with_keys(self, keys: TenantKeys) -> Work:
         """Return what seals plaintext that has nothing sealed beside it."""
         plain, sealed = _names(self.migration)
-        field = field_of(self.migration.sealed)
+        values = Values(self.migration.sealed, keys)
 
         def made(key: tuple[str, ...], cells: Sequence[Any]) -> tuple[int, list[Any]]:
-            del key
-            return 1, [field.seal(keys, cells[0])]
+            return 1, [values.seal(key, cells[0])]
 
         return Work(f"{plain} IS NOT NULL AND {sealed} IS NULL", made)
 
@@ -91,11 +90,10 @@ class Restoring:
     def with_keys(self, keys: TenantKeys) -> Work:
         """Return what opens values that have no plaintext beside them."""
         plain, sealed = _names(self.migration)
-        field, text = field_of(self.migration.sealed), self.text
+        values, text = Values(self.migration.sealed, keys), self.text
 
         def made(key: tuple[str, ...], cells: Sequence[Any]) -> tuple[int, list[Any]]:
-            del key
-            return 1, [text(field.open(keys, cells[0]))]
+            return 1, [text(values.open(key, cells[0]))]
 
         return Work(f"{plain} IS NULL AND {sealed} IS NOT NULL", made)
 

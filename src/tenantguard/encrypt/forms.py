@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
+from sqlalchemy import Integer, String, Uuid
+
+from tenantguard.columns.row_keys import RowKey
 from tenantguard.crypto.format import HEADER_SIZE, LAYOUTS, MAGIC
 from tenantguard.errors import KeyUnavailableError
+from tenantguard.tenant_ids import affinity
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy import Column
 
     from tenantguard.columns.field import Field
     from tenantguard.crypto.tenant_keys import TenantKeys
 
-__all__ = ["Present", "field_of"]
+__all__ = ["Present", "Values", "field_of"]
 
+_FROM_TEXT: dict[Any, Callable[[str], Any]] = {Uuid: UUID, Integer: int, String: str}
 _NUMBER_SIZE = 4
 _TINK_SIZE = 1
 
@@ -46,6 +54,46 @@ class Present:
         header = f"substring({value}, 1, {HEADER_SIZE}) = {_literal(self._header)}"
         number = f"substring({value}, {self._at + 1}, {_NUMBER_SIZE}) = {_literal(self._number)}"
         return f"{sealed} AND NOT ({header} AND {number})"
+
+
+class Values:
+    """Seals and opens the values of *column* with the keys of one tenant.
+
+    A value that is bound to its row needs the row's key, as texts of PostgreSQL's.
+
+    Raises:
+        ConfigurationError: If values are bound, and the table's primary key is not such that they
+            can be.
+    """
+
+    def __init__(self, column: Column[Any], keys: TenantKeys) -> None:
+        self._field = field_of(column)
+        self._keys = keys
+        self._row: RowKey | None = None
+        if self._field.bound:
+            self._row = RowKey(column.table, column.name)
+            self._types = [_FROM_TEXT[affinity(each.type)] for each in self._row.columns]
+
+    def seal(self, key: tuple[str, ...], value: Any) -> bytes:
+        """Return *value* as it is stored in the row with *key*.
+
+        Raises:
+            EncryptedValueError: If it is not of the column's type.
+        """
+        return self._field.seal(self._keys, value, self._place(key))
+
+    def open(self, key: tuple[str, ...], stored: bytes) -> Any:
+        """Return the value that *stored* holds in the row with *key*.
+
+        Raises:
+            DecryptionError: If it cannot be opened.
+        """
+        return self._field.open(self._keys, stored, self._place(key))
+
+    def _place(self, key: tuple[str, ...]) -> bytes | None:
+        if self._row is None:
+            return None
+        return self._row.pack([made(part) for made, part in zip(self._types, key, strict=True)])
 
 
 def field_of(column: Column[Any]) -> Field:

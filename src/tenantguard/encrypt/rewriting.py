@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tenantguard.encrypt.batches import Cell, Work, name_sql
 from tenantguard.encrypt.counting import Form
-from tenantguard.encrypt.forms import Present, field_of
+from tenantguard.encrypt.forms import Present, Values, field_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from tenantguard.catalog import Entry
     from tenantguard.crypto.tenant_keys import TenantKeys
     from tenantguard.encrypt.counting import Rows
+
+    Anew = Callable[[tuple[str, ...], bytes | None], bytes | None]
 
 __all__ = ["Rewriting", "waiting"]
 
@@ -46,8 +48,7 @@ class Rewriting:
         )
 
         def made(key: tuple[str, ...], cells: Sequence[Any]) -> tuple[int, list[Any]]:
-            del key
-            written = [make(stored) for make, stored in zip(anew, cells, strict=True)]
+            written = [make(key, stored) for make, stored in zip(anew, cells, strict=True)]
             return sum(new is not old for new, old in zip(written, cells, strict=True)), written
 
         return Work(" OR ".join(lacking), made)
@@ -71,12 +72,12 @@ def waiting(
                 yield rows
 
 
-def _anew(column: Column[Any], keys: TenantKeys) -> Callable[[bytes | None], bytes | None]:
-    field, present = field_of(column), Present(column, keys)
+def _anew(column: Column[Any], keys: TenantKeys) -> Anew:
+    values, present = Values(column, keys), Present(column, keys)
 
-    def anew(stored: bytes | None) -> bytes | None:
+    def anew(key: tuple[str, ...], stored: bytes | None) -> bytes | None:
         if stored is None or present.has(stored):
             return stored
-        return field.seal(keys, field.open(keys, stored))
+        return values.seal(key, values.open(key, stored))
 
     return anew

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tenantguard.encrypt.batches import Batch, Cell, Work, name_sql
-from tenantguard.encrypt.forms import field_of
+from tenantguard.encrypt.forms import Values
 from tenantguard.errors import EncryptionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from tenantguard.catalog import Entry
-    from tenantguard.columns.field import Field
     from tenantguard.crypto.tenant_keys import TenantKeys
     from tenantguard.encrypt.entering import Access
     from tenantguard.encrypt.migrating import Migration
@@ -47,11 +46,10 @@ class _Comparing:
         return []
 
     def with_keys(self, keys: TenantKeys) -> Work:
-        field = field_of(self.migration.sealed)
+        values = Values(self.migration.sealed, keys)
 
         def made(key: tuple[str, ...], cells: Sequence[Any]) -> tuple[int, list[Any]]:
-            del key
-            return 0, [_judged(field, keys, *cells)]
+            return 0, [_judged(values, key, *cells)]
 
         return Work(" OR ".join(f"{cell.sql} IS NOT NULL" for cell in self.cells), made)
 
@@ -98,11 +96,11 @@ def _of_tenant(access: Access, batch: Batch, work: Work, tenant: str) -> Iterato
         yield [work.made(*row)[1][0] for row in rows]
 
 
-def _judged(field: Field, keys: TenantKeys, plain: Any, sealed: bytes | None) -> str:
+def _judged(values: Values, key: tuple[str, ...], plain: Any, sealed: bytes | None) -> str:
     if sealed is None:
         return MISSING
     try:
-        opened = field.open(keys, sealed)
+        opened = values.open(key, sealed)
     except EncryptionError as error:
         return type(error).__name__
     if plain is None:

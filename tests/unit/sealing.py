@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hypothesis import settings
 
@@ -37,6 +37,12 @@ def new_keys(tenant: str) -> TenantKeys:
 def field_of(kind: Kind, search: Searches | None = None, column: str = "name") -> Field:
     field = Field(kind, search=search, label=None)
     field.attach("patients", column)
+    return field
+
+
+def padded_field(kind: Kind, padding: Any, search: Searches | None = None) -> Field:
+    field = Field(kind, search=search, padding=padding)
+    field.attach("patients", "name")
     return field
 
 

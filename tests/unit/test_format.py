@@ -5,17 +5,17 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
-from sealing import exact, field_of, new_keys, repeatable
+from sealing import exact, field_of, new_keys, padded_field, repeatable
 from test_kinds import ALL, SEVERITY, VALUES, Severity, each_kind
 
 from tenantguard.columns import kinds
-from tenantguard.columns.search import Exact
+from tenantguard.columns.search import Exact, Last, Prefix
 from tenantguard.crypto.format import (
     HEADER_SIZE,
     INDEX_OFFSET,
@@ -40,6 +40,9 @@ from tenantguard.errors import (
     UnknownKeyError,
 )
 
+if TYPE_CHECKING:
+    from tenantguard.columns.field import Field
+
 KEYS, OTHERS = new_keys("a"), new_keys("b")
 PAD = partial(to_multiple, size=16)
 CONTEXT = FieldContext("patients", "name")
@@ -61,7 +64,13 @@ EXAMPLES: dict[kinds.Kind, Any] = {
 }
 BOUND = header_of(0, padded=False, bound=True)
 HEADERS = (PLAIN, SEARCHABLE, *(header_of(number, padded=True) for number in (0, 1, MAX_INDEXES)))
-FIELDS = [field_of(kind, search) for kind in ALL for search in (None, exact(kind))]
+SEVERAL = [Last(4, normalize="digits"), Exact(), Prefix(3, normalize="nfc-casefold")]
+FIELDS = [
+    *(field_of(kind, search) for kind in ALL for search in (None, exact(kind))),
+    *(padded_field(kind, padding) for kind in ALL for padding in (16, "pow2")),
+    field_of(kinds.STR, SEVERAL),
+    padded_field(kinds.STR, 16, SEVERAL),
+]
 parts = st.lists(st.binary(max_size=12), max_size=5)
 labels = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6)
 tenants = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6).map(str.encode)
@@ -115,7 +124,7 @@ def test_changed_values_are_refused(data: st.DataObject) -> None:
 @each_kind
 def test_every_truncation_and_extension_is_refused(kind: kinds.Kind) -> None:
     """A value that lacks an end or a beginning, or has one too many, is refused."""
-    for field in (field_of(kind), field_of(kind, exact(kind))):
+    for field in (each for each in FIELDS if each.kind is kind):
         stored = field.seal(KEYS, EXAMPLES[kind])
         for size in range(len(stored)):
             for shorter in (stored[:size], stored[-size:] if size else b""):
@@ -162,6 +171,33 @@ def test_sealed_values_open(data: st.DataObject) -> None:
     same_key = TenantKeys(b"c", data=KEYS.data, searching=KEYS.searching)
     with pytest.raises(TamperedError):
         field.open(same_key, stored)
+
+
+@pytest.mark.parametrize("field", FIELDS, ids=lambda field: f"{field.kind.name}-{field.header[3]}")
+def test_value_of_another_place_is_refused(field: Field) -> None:
+    """Whatever type it is: another column, table, tenant or type, and any bit that was changed."""
+    stored = field.seal(KEYS, EXAMPLES[field.kind])
+    same_key = TenantKeys(b"c", data=KEYS.data, searching=KEYS.searching)
+    for keys, table, column, error in (
+        (KEYS, "patients", "city", TamperedError),
+        (KEYS, "doctors", "name", TamperedError),
+        (same_key, "patients", "name", TamperedError),
+        (OTHERS, "patients", "name", UnknownKeyError),
+    ):
+        place = field.copy()
+        place.attach(table, column)
+        with pytest.raises(error):
+            place.open(keys, stored)
+    for kind in ALL:
+        if kind is not field.kind:
+            with pytest.raises(DecryptionError, match="another type"):
+                field_of(kind).open(KEYS, stored)
+    for position in range(len(stored)):
+        for bit in range(8) if position < HEADER_SIZE else (position % 8,):
+            changed = bytearray(stored)
+            changed[position] ^= 1 << bit
+            with pytest.raises(DecryptionError):
+                field.open(KEYS, bytes(changed))
 
 
 def test_magic_begins_no_text() -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, time
 from decimal import Decimal
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from tenantguard.columns import kinds
 from tenantguard.columns.field import Field
-from tenantguard.columns.search import Exact
+from tenantguard.columns.search import Exact, Last, Prefix
 from tenantguard.crypto.format import keyset_context
 from tenantguard.crypto.keysets import open_data_keyset, open_index_keyset, read_kek
 from tenantguard.crypto.tenant_keys import TenantKeys
@@ -21,8 +23,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tenantguard.columns.kinds import Kind
+    from tenantguard.columns.search import Search
+    from tenantguard.crypto.padding import Padding
 
 HERE = Path(__file__).parent
+
+Severity = Enum("Severity", {"MILD": 1, "SO_BAD": "so bad", "GRÖSSE": None})
 
 KINDS: dict[str, Kind] = {
     "str": kinds.STR,
@@ -34,6 +40,11 @@ KINDS: dict[str, Kind] = {
     "bool": kinds.BOOL,
     "uuid": kinds.UUID_,
     "json": kinds.JSON,
+    "float": kinds.FLOAT,
+    "time": kinds.TIME,
+    "enum": kinds.member_of(Severity),
+    "dict": kinds.DICT,
+    "list": kinds.LIST,
 }
 
 _READ: dict[str, Callable[[Any], Any]] = {
@@ -46,13 +57,21 @@ _READ: dict[str, Callable[[Any], Any]] = {
     "bool": lambda text: {"true": True, "false": False}[text],
     "uuid": UUID,
     "json": json.loads,
+    "float": float.fromhex,
+    "time": time.fromisoformat,
+    "enum": Severity.__getitem__,
+    "dict": json.loads,
+    "list": json.loads,
 }
 _WRITTEN: dict[str, Callable[[Any], str]] = {
     "bytes": bytes.hex,
     "date": date.isoformat,
     "datetime": datetime.isoformat,
     "bool": lambda value: "true" if value else "false",
-    "json": lambda value: json.dumps(value, sort_keys=True),
+    "float": float.hex,
+    "time": time.isoformat,
+    "enum": lambda value: str(value.name),
+    **dict.fromkeys(("json", "dict", "list"), lambda value: json.dumps(value, sort_keys=True)),
 }
 
 
@@ -71,7 +90,8 @@ class Vector:
     Attributes:
         tenant: The tenant's id as text.
         kind: The name of the value's type.
-        search: How the column is searched: no, "exact", or the name of a normaliser.
+        search: How the column is searched: no, "exact", or the name of a normaliser; of a part of
+            the value that after "last4:" or "prefix3:"; several with "+" between them.
         table: The label of the table.
         column: The label of the column.
         given: The value that was sealed, as text.
@@ -79,7 +99,8 @@ class Vector:
         packed: The plaintext inside of the ciphertext.
         associated_data: What is authenticated with it, without the blind index.
         stored: What stands in the database.
-        index: The blind index; None if the column is not searched.
+        index: The blind indexes, one after the other; None if the column is not searched.
+        padding: How the plaintext is padded; None if it is not.
     """
 
     tenant: str
@@ -93,18 +114,33 @@ class Vector:
     associated_data: str
     stored: str
     index: str | None
+    padding: Padding | None = None
 
     def field(self) -> Field:
-        field = Field(KINDS[self.kind], search=search_of(self.search), label=None)
+        field = Field(KINDS[self.kind], search=searches_of(self.search), padding=self.padding)
         field.attach(self.table, self.column)
         return field
 
 
-def search_of(search: str | None) -> Exact | None:
-    if search is None:
+def searches_of(text: str | None) -> list[Search] | None:
+    """Return what *text* says of how a column is searched; the first has no name if it can."""
+    if text is None:
         return None
-    normalize = None if search == "exact" else search
-    return Exact(normalize=normalize, few_values="these are known answers")
+    return [_search(part, number) for number, part in enumerate(text.split("+"))]
+
+
+def _search(text: str, number: int) -> Search:
+    found = re.fullmatch(r"(?:(last|prefix)(\d+):)?(.+)", text)
+    assert found is not None
+    kind, digits, named = found.groups()
+    options: dict[str, Any] = {
+        "normalize": None if named == "exact" else named,
+        "few_values": "these are known answers",
+        "name": f"search{number}" if number or kind else None,
+    }
+    if kind is None:
+        return Exact(**options)
+    return (Last if kind == "last" else Prefix)(int(digits), **options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,5 +167,7 @@ class Version:
 
 def load(name: str) -> Version:
     keys = json.loads((HERE / name / "keys.json").read_text())
-    values = json.loads((HERE / name / "values.json").read_text())
-    return Version(keys, [Vector(**each) for each in values])
+    # values.json first: what was added to the version follows.
+    files = sorted((HERE / name).glob("values*.json"))
+    vectors = [Vector(**each) for file in files for each in json.loads(file.read_text())]
+    return Version(keys, vectors)

@@ -1,4 +1,8 @@
-"""Write the known answers of the installed version: `python tests/vectors/write.py v2`."""
+"""Write the known answers of the installed version: `python tests/vectors/write.py v2`.
+
+`python tests/vectors/write.py v1 more` adds `values-more.json` to a version, with its keys: for
+types, searches and padding that it does not have.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +11,18 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from frozen import HERE, KINDS, Vector, Version, read, search_of, written
+from frozen import HERE, KINDS, Vector, Version, load, read, searches_of, written
 
 from tenantguard.columns import normalize
 from tenantguard.columns.field import Field
-from tenantguard.crypto.format import PLAIN, SEARCHABLE, FieldContext, keyset_context
+from tenantguard.crypto.format import HEADER_SIZE, FieldContext, keyset_context
 from tenantguard.crypto.keysets import new_data_keyset, new_index_keyset, new_kek, read_kek
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tenantguard.crypto.padding import Padding
     from tenantguard.crypto.tenant_keys import TenantKeys
 
 TENANTS = ("0c5f7a1e-8d34-4b6a-9f02-1e7d3c5b9a84", "Zahnärzte am Markt 12")
@@ -73,7 +78,20 @@ VALUES: dict[str, tuple[str, ...]] = {
         *("{}", "[]", "null", "true", '""', "0", "-1.5", "1e+300", "18446744073709551616"),
         r'{"b": [1, {"a": null}], "a": "\u00e4\ud83d\ude00", "": "\u0000\""}',
     ),
+    "float": (
+        *("0x0.0p+0", "-0x0.0p+0", "0x1.999999999999ap-4", "-0x1.8p+1", "0x0.0000000000001p-1022"),
+        *("0x1.fffffffffffffp+1023", "inf", "-inf", "nan"),
+    ),
+    "time": (
+        *("00:00:00", "23:59:59.999999", "12:30:00", "12:30:00+00:00", "12:30:00+02:00"),
+        *("00:00:00-11:30", "12:30:00.5+00:53:28"),
+    ),
+    "enum": ("MILD", "SO_BAD", "GRÖSSE"),
+    "dict": ("{}", r'{"b": [1, {"a": null}], "a": "\u00e4"}'),
+    "list": ("[]", r'[1, {"b": null, "a": "\u00e4"}, "x"]'),
 }
+PARTS = "exact+last4:digits-v1+prefix3:nfc-casefold-v1"
+SHORT = ("", "Mu\u0308ller", "Straße 12", "+49 (0)30 / 123-456", "x" * 14, "x" * 15)
 LABELS = {
     "str": ("patients", "name"),
     "bytes": ("Röntgen.Aufnahmen", "Bild"),
@@ -84,25 +102,39 @@ LABELS = {
 
 def searches(kind: str) -> tuple[str | None, ...]:
     if kind == "str":
-        return (None, "exact", *sorted(normalize._NORMALIZERS))
-    return (None,) if kind == "json" else (None, "exact")
+        return (None, "exact", *sorted(normalize._NORMALIZERS), PARTS, "last2:exact")
+    return (None,) if KINDS[kind].equal is None else (None, "exact")
+
+
+def paddings(kind: str, search: str | None) -> tuple[Padding | None, ...]:
+    return (None, 16, "pow2") if kind == "str" and search in (None, PARTS) else (None,)
 
 
 def vectors(tenants: dict[str, TenantKeys]) -> Iterator[Vector]:
     for tenant, keys in tenants.items():
         for kind, texts in VALUES.items():
             for search in searches(kind):
-                for text in texts:
-                    yield vector(tenant, keys, kind, search, text)
+                for padding in paddings(kind, search):
+                    many = search == PARTS or padding or (search or "").startswith("last")
+                    for text in SHORT if many else texts:
+                        yield vector(tenant, keys, kind, text, search=search, padding=padding)
 
 
-def vector(tenant: str, keys: TenantKeys, kind: str, search: str | None, text: str) -> Vector:
+def vector(
+    tenant: str,
+    keys: TenantKeys,
+    kind: str,
+    text: str,
+    *,
+    search: str | None,
+    padding: Padding | None,
+) -> Vector:
     table, column = LABELS.get(kind, ("records", kind))
     context = FieldContext(table, column)
-    field = Field(KINDS[kind], search=search_of(search), label=None)
+    field = Field(KINDS[kind], search=searches_of(search), padding=padding)
     field.attach(table, column)
     stored = field.seal(keys, read(kind, text))
-    header = PLAIN if search is None else SEARCHABLE
+    header = stored[:HEADER_SIZE]
     return Vector(
         tenant=tenant,
         kind=kind,
@@ -114,7 +146,8 @@ def vector(tenant: str, keys: TenantKeys, kind: str, search: str | None, text: s
         packed=keys.open(context, stored).hex(),
         associated_data=context.associated_data(tenant.encode(), header).hex(),
         stored=stored.hex(),
-        index=None if search is None else field.index(keys, read(kind, text)).hex(),
+        index=None if search is None else field._indexed(keys, read(kind, text)).hex(),
+        padding=padding,
     )
 
 
@@ -138,13 +171,35 @@ def write(directory: Path) -> None:
         message = f"{directory.name} exists: known answers are never changed. Name a new version."
         raise SystemExit(message) from None
     keys = new_keys()
-    values = [asdict(each) for each in vectors(Version(keys, []).tenants())]
-    for name, document in (("keys", keys), ("values", values)):
-        text = json.dumps(document, indent=1, ensure_ascii=True) + "\n"
-        (directory / f"{name}.json").write_text(text)
+    _write(directory / "keys.json", keys)
+    made = vectors(Version(keys, []).tenants())
+    _write(directory / "values.json", [asdict(each) for each in made])
+
+
+def add(version: str, name: str, directory: Path = HERE) -> None:
+    """Add `values-NAME.json` to *version*: what no file of it has, sealed with its keys."""
+    path = directory / version / f"values-{name}.json"
+    there = load(version)
+    known = {_place(each) for each in there.vectors}
+    made = [asdict(each) for each in vectors(there.tenants()) if _place(each) not in known]
+    if path.exists() or not made:
+        message = f"{path.name} exists, or {version} has everything. Known answers never change."
+        raise SystemExit(message)
+    _write(path, made)
+
+
+def _place(each: Vector) -> tuple[object, ...]:
+    return each.tenant, each.kind, each.search, each.padding, each.given
+
+
+def _write(path: Path, document: object) -> None:
+    path.write_text(json.dumps(document, indent=1, ensure_ascii=True) + "\n")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python tests/vectors/write.py VERSION")
-    write(HERE / sys.argv[1])
+    if len(sys.argv) not in (2, 3):
+        sys.exit("usage: python tests/vectors/write.py VERSION [NAME]")
+    if len(sys.argv) == 3:
+        add(sys.argv[1], sys.argv[2])
+    else:
+        write(HERE / sys.argv[1])

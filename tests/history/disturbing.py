@@ -49,7 +49,7 @@ _CLOSED = re.compile(
     # psycopg, whose executemany was cancelled.
     "|pipeline mode"
     # psycopg, when the server ended the connection right after it.
-    "|received 2 results from command '(COMMIT|ROLLBACK)'",
+    "|received 2 results from command '(BEGIN|COMMIT|ROLLBACK)'",
     re.DOTALL,
 )
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from contextlib import suppress
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from desk import Abandoned
@@ -28,15 +30,33 @@ __all__ = ["TaskWorker"]
 _CANCELLED = 0.06
 _SOON = 0.015
 
+_CANCELLED_SAFELY = {
+    # Before, close() waited for ever on a connection that was lost while its task was cancelled:
+    # https://github.com/MagicStack/asyncpg/issues/1356
+    "asyncpg": (0, 32),
+    # Before, the task might get a TypeError instead: https://github.com/psycopg/psycopg/issues/1005
+    "psycopg": (3, 2, 10),
+}
+"""The version of each driver from which tasks may be cancelled."""
+
+
+def _safe(driver: str) -> bool:
+    installed = tuple(map(int, re.findall(r"\d+", version(driver))[:3]))
+    return installed >= _CANCELLED_SAFELY[driver]
+
 
 class TaskWorker(Worker):
-    """Takes turns on *engine* until it has run its transactions; some are cancelled."""
+    """Takes turns on *engine* until it has run its transactions; some are cancelled.
+
+    Where the driver's version does not survive that, none is.
+    """
 
     def __init__(
         self, number: int, seed: str, disturber: Disturber | None, over: Event, engine: AsyncEngine
     ) -> None:
         super().__init__(number, seed, disturber, over)
         self.engine = engine
+        self._cancels = disturber is not None and _safe(engine.dialect.driver)
 
     async def run(self, transactions: int) -> None:
         """Run at least *transactions*."""
@@ -44,7 +64,7 @@ class TaskWorker(Worker):
         while self.done < transactions and not self.over.is_set():
             shape = self._no_tenant if self.rng.random() < 0.02 else self.rng.choice(shapes)
             turn = asyncio.create_task(shape())
-            if self.disturber and self.rng.random() < _CANCELLED:
+            if self._cancels and self.rng.random() < _CANCELLED:
                 asyncio.get_running_loop().call_later(self.rng.random() * _SOON, turn.cancel)
             try:
                 with suppress(Stop, asyncio.CancelledError):

@@ -13,7 +13,17 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from vault import ENVIRONMENT, A, B
 
-from tenantguard import Exact, KeyFile, Roles, TenantGuard, encrypted_str, rls, tenant_context
+from tenantguard import (
+    Exact,
+    KeyFile,
+    Last,
+    Prefix,
+    Roles,
+    TenantGuard,
+    encrypted_str,
+    rls,
+    tenant_context,
+)
 from tenantguard.crypto.keyfile import make_key_file
 from tenantguard.errors import ConfigurationError, PolicyDriftError
 
@@ -34,6 +44,11 @@ STRUCTURE = """
 ADDED = (
     "ALTER TABLE patients ADD name_bidx bytea GENERATED ALWAYS AS (substring(name, 5, 16)) STORED;"
     "CREATE INDEX ix_patients_name_bidx ON patients (tenant_id, name_bidx)"
+)
+SEVERAL = "; ".join(
+    f"ALTER TABLE patients ADD {name} bytea GENERATED ALWAYS AS (substring(name, {begin}, 16)) "
+    f"STORED; CREATE INDEX ix_patients_{name} ON patients (tenant_id, {name})"
+    for name, begin in (("name_last3_bidx", 21), ("name_prefix2_bidx", 37))
 )
 REMOVED = "ALTER TABLE patients DROP name_bidx"
 
@@ -191,6 +206,48 @@ def test_rewritten_values_are_found(clinic: Clinic) -> None:
     last.apply()
     assert last.findings() == []
     assert last.search(NAME) == ([0], [1])
+
+
+def several() -> Any:
+    return encrypted_str(search=[Exact(), Last(3), Prefix(2)], nullable=True)
+
+
+def test_further_search_needs_its_indexes(clinic: Clinic) -> None:
+    """Values with one index stop apply where three are declared; fewer searches take them all."""
+    one, three = clinic.version(name=searchable), clinic.version(name=several)
+    one.apply()
+    one.add(A, id=1, name=NAME)
+    clinic.run(SEVERAL)
+    before = clinic.run(STRUCTURE)
+    with pytest.raises(ConfigurationError, match="without a blind index for each search"):
+        three.apply()
+    assert clinic.run(STRUCTURE) == before
+    assert "format-check-missing" in three.findings()
+    clinic.run("DELETE FROM patients")
+    three.apply()
+    assert three.findings() == []
+    three.add(A, id=2, name=NAME)
+    one.apply()
+    assert (one.findings(), one.search(NAME)) == ([], ([2], []))
+
+
+@pytest.mark.parametrize("by_script", [True, False])
+def test_search_columns_that_changed_places_are_found(
+    clinic: Clinic,
+    by_script: bool,  # noqa: FBT001
+) -> None:
+    """Searches are known by their place in a value: exchanged, they are a finding, and not made."""
+    three = clinic.version(name=several)
+    three.apply(by_script=by_script)
+    assert three.findings() == []
+
+    def exchanged() -> Any:
+        return encrypted_str(search=[Last(3), Exact(), Prefix(2)], nullable=True)
+
+    other = clinic.version(name=exchanged)
+    assert other.findings() == ["search-column-changed", "search-column-changed"]
+    with pytest.raises(ConfigurationError, match="is not generated from 'name'"):
+        other.apply()
 
 
 @pytest.mark.parametrize("by_script", [True, False])

@@ -177,9 +177,10 @@ def _primary(original: Any, code: str) -> str:
 
 def _of_another_format(step: Step, wanted: Derived) -> ConfigurationError:
     values = (
-        "without a blind index, which no search would find: they were written before the column "
-        "was searchable, or not by tenantguard. Nothing was changed in it. Copy what is encrypted "
-        "into a searchable column of its own (docs/rls.md), and empty the rest"
+        "without a blind index for each search, which that would not find: they were written "
+        "before the column was searchable, or searched so, or not by tenantguard. Nothing was "
+        "changed in it. Copy what is encrypted into a searchable column of its own (docs/rls.md), "
+        "and empty the rest"
         if wanted.searched
         else "that tenantguard did not write. Nothing was changed in it. Encrypt or empty them"
     )

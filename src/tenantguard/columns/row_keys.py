@@ -8,12 +8,13 @@ read from the end.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Enum, Integer, String, Uuid, func, literal_column
+from sqlalchemy import func, literal_column
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.types import CHAR, NCHAR
+from sqlalchemy.exc import CompileError
 
 from tenantguard.errors import ConfigurationError, EncryptedValueError, NotEncryptedError
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["RowKey"]
 
 _POSTGRESQL = postgresql.dialect()  # type: ignore[no-untyped-call]
+# With a collation of its own, equal texts can have other bytes.
+_TEXT = re.compile(r"TEXT|VARCHAR(?:\((\d+)\))?")
 _LENGTH = 4
 _UTF8: ColumnElement[Any] = literal_column("'UTF8'")
 _UNFIT = (TypeError, ValueError, OverflowError)
@@ -128,15 +131,14 @@ class RowKey:
 
 
 def _part(column: Column[Any], name: str) -> _Part:
-    # What a TypeDecorator sends is what it is made of.
-    plain = column.type._unwrapped_dialect_impl(_POSTGRESQL)  # noqa: SLF001
     if not column.type._has_bind_expression:  # noqa: SLF001
-        if isinstance(plain, Uuid) and plain.native_uuid:
+        stored = _stored_as(column)
+        if stored == "UUID":
             return _Part(16, _pack_uuid, _POSTGRESQLS.uuid_send)
-        if isinstance(plain, Integer):
+        if stored in ("SMALLINT", "INTEGER", "BIGINT"):
             return _Part(8, _pack_int, _POSTGRESQLS.int8send)
-        if isinstance(plain, String) and _is_exact(plain):
-            return _Part(None, _packing_text(plain.length), _send_text)
+        if text := _TEXT.fullmatch(stored):
+            return _Part(None, _packing_text(int(text[1]) if text[1] else None), _send_text)
     raise ConfigurationError(
         f"Column {name} is bound to its row, and column {column.name} of the primary key is none "
         "whose bytes PostgreSQL and Python agree on: a UUID, an integer, or a text without a "
@@ -145,10 +147,12 @@ def _part(column: Column[Any], name: str) -> _Part:
     )
 
 
-def _is_exact(text: String) -> bool:
-    """Return whether equal texts have equal bytes."""
-    unequal = Enum, CHAR, NCHAR, postgresql.CITEXT
-    return not isinstance(text, unequal) and text.collation is None
+def _stored_as(column: Column[Any]) -> str:
+    """Return the type that the column has in the database, whatever it is in Python."""
+    try:
+        return _POSTGRESQL.type_compiler_instance.process(column.type)
+    except CompileError:
+        return ""
 
 
 def _pack_uuid(value: Any) -> bytes:

@@ -81,6 +81,8 @@ class _Server(ThreadingHTTPServer):
 def _handler(service: Service) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        # Head and content in one packet: TCP holds the second back until the first is confirmed.
+        wbufsize = -1
 
         def do_POST(self) -> None:
             content = self.rfile.read(int(self.headers["Content-Length"]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from threading import Event
 from typing import TYPE_CHECKING, Any
@@ -247,6 +248,28 @@ def test_the_event_loop_goes_on(vault: Vault, service: Service, tenant: UUID, di
     with process(vault, service, "psycopg") as engine:
         write(engine, tenant)
     service.arrived.clear()
+    assert asyncio.run(run()) == ["p"]
+
+
+@in_tasks
+def test_the_loops_own_threads_are_not_needed(
+    vault: Vault, service: Service, tenant: UUID, dialect: str
+) -> None:
+    """They may all be waiting, even for the same keyset: the service is asked all the same."""
+
+    async def run() -> list[str]:
+        loop, gate = asyncio.get_running_loop(), Event()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        waiting = loop.run_in_executor(None, gate.wait)
+        try:
+            async with running(vault, guarded(vault, service), dialect) as engine:
+                return await asyncio.wait_for(names(engine, tenant), 10.0)
+        finally:
+            gate.set()
+            await waiting
+
+    with process(vault, service, "psycopg") as engine:
+        write(engine, tenant)
     assert asyncio.run(run()) == ["p"]
 
 

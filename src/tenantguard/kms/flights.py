@@ -6,7 +6,7 @@ import asyncio
 import sys
 from concurrent.futures import Future
 from functools import partial
-from threading import Lock
+from threading import Lock, Thread
 from typing import TYPE_CHECKING
 
 from sqlalchemy.util import await_only, concurrency
@@ -66,9 +66,10 @@ def _launch(flight: Flight, fly: Callable[[], None]) -> None:
         fly()
         return
     try:
-        asyncio.get_running_loop().run_in_executor(None, fly)
+        # Not the loop's threads: they may all be waiting for this very flight.
+        Thread(target=fly, name="tenantguard key service", daemon=True).start()
     except RuntimeError as error:
-        # The loop is being closed.
+        # No thread is to be had.
         flight.set_exception(error)
 
 

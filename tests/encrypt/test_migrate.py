@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import re
+import uuid  # noqa: TC003  (SQLAlchemy evaluates the annotations)
+from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import sqlalchemy
+import sqlalchemy.orm
 from commanding import Command, assert_could_not_look, serve
 from locks import unique_roles
 from moving import VALUES, Moving, NewPatient, OldPatient, build_moving
-from sqlalchemy import create_engine, or_, select, text, update
-from sqlalchemy.orm import Session
+from sqlalchemy import ForeignKey, create_engine, or_, select, text, update
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from vault import ENVIRONMENT, A, B
 
-from tenantguard import rls, tenant_context
+import tenantguard
+from tenantguard import TenantGuard, rls, tenant_context
 from tenantguard.crypto.keyfile import make_key_file
 
 if TYPE_CHECKING:
@@ -253,3 +258,53 @@ def test_an_older_application_writes_during_the_backfill(moving: Moving, expande
 def test_the_encrypted_column_is_declared(command: Command) -> None:
     """Where no column is declared for it, the message says how to declare one."""
     assert_could_not_look(command("plan", "patients.city"), 'migrating="name"')
+
+
+def test_the_class_in_the_docs_writes_reads_and_finds_both(
+    moving: Moving, expanded: Command
+) -> None:
+    """What the page on it shows does what it says, for rows sealed and not sealed yet."""
+    patient = documented()
+    guard = TenantGuard(
+        patient.metadata, tenants="practices", roles=moving.roles, keys=moving.new.keys
+    )
+    made = create_engine(moving.admin.url.set(username=moving.roles.application))
+    guard.protect(made)
+    with tenant_context(A), Session(made) as session:
+        session.add(patient(tenant_id=A, name="Ada"))
+        session.commit()
+        [ada] = session.scalars(select(patient).where(patient.named("Ada")))
+        [third] = session.scalars(select(patient).where(patient.named("patient 3")))
+        assert (ada.plain_name, ada.sealed_name) == ("Ada", "Ada")
+        assert (third.name, third.sealed_name) == ("patient 3", None)
+        third.name = ada.name = "Eve"
+        session.commit()
+        assert session.scalars(select(patient).where(patient.sealed_name == "Eve")).all()
+    made.dispose()
+    assert expanded("backfill", NAME).exit_code == 0
+    assert expanded.json("verify", NAME)["holds"]
+
+
+def documented() -> Any:
+    """The class of the page, in a model of its own beside the table's other columns."""
+    page = Path(__file__).parents[2] / "docs" / "encrypt-existing.md"
+    [shown] = re.findall(r"```python\n(class Patient.*?)```", page.read_text(), re.DOTALL)
+
+    class Base(DeclarativeBase):
+        pass
+
+    class Practice(Base):
+        __tablename__ = "practices"
+        id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+
+    class Rest(Base):
+        __abstract__ = True
+        __tablename__ = "patients"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        tenant_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("practices.id"))
+
+    del Practice
+    names: dict[str, Any] = {**vars(sqlalchemy), **vars(sqlalchemy.orm), **vars(tenantguard)}
+    names |= {"Base": Rest, "__name__": "documented"}
+    exec(compile(shown, "docs", "exec", dont_inherit=True), names)
+    return names["Patient"]

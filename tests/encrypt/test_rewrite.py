@@ -19,9 +19,10 @@ from vault import A, B, Patient
 
 from tenantguard import tenant_context
 from tenantguard.cli.encrypt_access import access_to
+from tenantguard.crypto.padding import padding_of
 from tenantguard.encrypt.batches import Batch, Change
 from tenantguard.encrypt.counting import rows_by_key
-from tenantguard.encrypt.forms import field_of
+from tenantguard.encrypt.forms import Values, field_of
 from tenantguard.encrypt.rewriting import Rewriting
 
 if TYPE_CHECKING:
@@ -113,6 +114,33 @@ def test_rewrite_seals_anew_what_lacks_an_index(vault: Vault, command: Command) 
     )
     vault.run("DELETE FROM visits")
     assert (head, len(index)) == ("9e540101", 16)
+
+
+@pytest.mark.parametrize(
+    ("declared", "header"),
+    [
+        ({"pad": padding_of("pow2")}, "9e540104"),
+        ({"bound": True, "accepts_unbound": True}, "9e540102"),
+    ],
+)
+def test_rewrite_seals_anew_what_is_declared_otherwise_now(
+    vault: Vault,
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    declared: dict[str, Any],
+    header: str,
+) -> None:
+    """Padding, and binding to the row, come into values that were sealed without."""
+    column = vault.guard.catalog.metadata.tables["patients"].c.notes
+    for name, value in declared.items():
+        monkeypatch.setattr(field_of(column), name, value)
+    assert command.json("rewrite", "patients.notes")["done"] == MANY + 1
+    rows = vault.run("SELECT id::text, notes FROM patients WHERE tenant_id = :a", a=A)
+    assert {bytes(stored[:4]).hex() for _, stored in rows} == {header}
+    with vault.admin.connect() as connection:
+        keys = access_to(vault.another_guard(), vault.admin).keys(connection, str(A), False)  # noqa: FBT003
+    opened = {Values(column, keys).open((key,), bytes(stored)) for key, stored in rows}
+    assert opened == {f"of patient {number}" for number in range(MANY)}
 
 
 def test_rewrite_leaves_what_does_not_open(vault: Vault, command: Command) -> None:

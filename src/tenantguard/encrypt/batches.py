@@ -95,7 +95,7 @@ class Batch:
 
     def __init__(self, job: Job, *, size: int) -> None:
         self.job = job
-        self._size = size
+        self.size = size
         self._table = qualified(target_of(job.entry)).replace(":", "\\:")
         self._tenant = name_sql(cast("Column[Any]", job.entry.column).name)
         self._key = _key(job.entry)
@@ -114,7 +114,7 @@ class Batch:
         If they are to be *locked*, rows that others have locked are left out.
         """
         where = f"{self._own()} AND ({condition})"
-        values: dict[str, Any] = {"tenant": tenant, "size": self._size}
+        values: dict[str, Any] = {"tenant": tenant, "size": self.size}
         names = ", ".join(name for name, _ in self._key)
         if after is not None:
             last = ", ".join(f"CAST(:after{at} AS {type_})" for at, (_, type_) in self._keys())

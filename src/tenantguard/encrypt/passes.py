@@ -42,7 +42,7 @@ class Passed:
     """What became of a batch.
 
     Attributes:
-        last: The key of its last row; None if there was none.
+        last: The key of its last row; None if no row comes after it.
         values: How many values were written.
         failed: How many rows could not be done, by the class of the error.
     """
@@ -135,7 +135,7 @@ class Passes:
             written = self._batch.write(run, self.unit.tenant, changes) if changes else 0
         # What was not written any more is another's.
         values = sum(each.values for each in changes) if written == len(changes) else written
-        return Passed(read[-1][0], values, failed)
+        return Passed(read[-1][0] if len(read) == self._batch.size else None, values, failed)
 
 
 def _change(

@@ -162,12 +162,12 @@ class _Crew:
         after: tuple[str, ...] | None = None
         while not self._stop.is_set():
             passed = passes.batch(after)
-            if passed.last is None:
-                break
-            after = passed.last
             values += passed.values
             failed += passed.failed
             self._note(passes.table, passed.values)
+            if passed.last is None:
+                break
+            after = passed.last
             self._stop.wait(self._pace.pause)
         return values, failed
 

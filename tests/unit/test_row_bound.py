@@ -90,8 +90,9 @@ def test_a_bound_field_does_nothing_without_a_row() -> None:
     kind = kinds.STR
     for bound, row in ((True, None), (False, ROW)):
         field = field_of(kind, bound=bound)
-        stored: Any = field.seal(KEYS, "x", None if row else ROW)
-        for act, value in ((field.seal, "x"), (field.open, stored)):
+        stored = field.seal(KEYS, "x", None if row else ROW)
+        acts: Any = ((field.seal, "x"), (field.open, stored))
+        for act, value in acts:
             with pytest.raises(EncryptedQueryError, match=r"patients\.name was to be sealed or"):
                 act(KEYS, value, row)
 

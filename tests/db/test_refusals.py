@@ -172,7 +172,10 @@ def test_an_object_is_told_its_tenant(locks: Locks) -> None:
 def test_tenant_of_an_object_may_be_given_as_text(locks: Locks) -> None:
     """It is compared as the registry would hold it."""
     with tenant_context(A), Session(locks.both()) as session:
-        session.add(Patient(name="x", tenant_id=str(A)))
+        patient = Patient(name="x", tenant_id=str(A))
+        session.add(patient)
+        session.flush()
+        patient.tenant_id = A
         session.flush()
         session.add(Patient(name="x", tenant_id=str(B)))
         with pytest.raises(CrossTenantError, match="of another tenant is in this session's flush"):

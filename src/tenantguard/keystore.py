@@ -136,6 +136,8 @@ class Keystore:
             keys.expires = monotonic() + _SECONDS - max(row[6] for row in rows)
             with self._lock:
                 self._cache[tenant] = keys
+                # Who is active stays: read again, its keys are the newest.
+                self._cache.move_to_end(tenant)
                 if len(self._cache) > _TENANTS:
                     self._cache.popitem(last=False)
         return keys

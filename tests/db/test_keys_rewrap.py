@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from vault import ENVIRONMENT, A, B, Base, Patient
 
 from tenantguard import KeyFile, Keyring, KeyUnavailableError, TenantGuard
-from tenantguard.cli import key_rewrap
+from tenantguard.cli import key_changing, key_rewrap
 from tenantguard.crypto.keyfile import make_key_file
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL
 
-    from tenantguard.cli.key_changing import Change, KeyRow
+    from tenantguard.cli.key_writing import Change, KeyRow
 
 
 @pytest.fixture
@@ -185,6 +185,48 @@ def test_keyset_that_does_not_open_is_left_and_told(moving: Keys) -> None:
     assert "key-unusable: 1 keysets are not opened by the key that their row names" in result.stdout
     assert "wrapped: 3 of 4 keysets.\n1 keysets are still wrapped by another" in result.stdout
     assert not IDS.search(result.output)
+
+
+class Failing:
+    """A key that stops answering, as a service does, after so many uses."""
+
+    environment = ENVIRONMENT
+
+    def __init__(self, key: KeyFile, uses: int) -> None:
+        self._key, self._uses, self.uri = key, uses, key.uri
+
+    @property
+    def kek(self) -> Failing:
+        return self
+
+    def _use(self) -> None:
+        self._uses -= 1
+        if self._uses < 0:
+            raise KeyUnavailableError("The key service does not answer.")
+
+    def encrypt(self, plaintext: bytes, associated_data: bytes) -> bytes:
+        self._use()
+        return self._key.kek.encrypt(plaintext, associated_data)
+
+    def decrypt(self, ciphertext: bytes, associated_data: bytes) -> bytes:
+        self._use()
+        return self._key.kek.decrypt(ciphertext, associated_data)
+
+
+def test_key_that_stops_answering_is_no_damage(
+    moving: Keys, new_key: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run ends with 2 and calls no keyset damaged; the next one does what is left."""
+    monkeypatch.setattr(key_changing, "_BATCH", 1)
+    old = Failing(KeyFile(moving.vault.key_file, environment=ENVIRONMENT), uses=3)
+    roles, held = moving.vault.guard.roles, Keyring(KeyFile(new_key, environment=ENVIRONMENT), old)
+    guard = TenantGuard(Base.metadata, tenants="practices", roles=roles, keys=held)
+    serve(monkeypatch, guard=guard)
+    assert_could_not_look(moving("rewrap"), "The key service does not answer")
+    assert len(uris(moving)) == 2
+    old._uses = 100
+    assert moving("rewrap").exit_code == 0
+    assert uris(moving) == {uri_of(new_key)}
 
 
 def test_rows_of_an_unknown_key_are_a_finding(

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL
 
-    from tenantguard.cli.key_changing import KeyRow, KeyTable
+    from tenantguard.cli.key_changing import KeyTable
+    from tenantguard.cli.key_writing import KeyRow
     from tenantguard.crypto.rotation import Row, Stored
 
 

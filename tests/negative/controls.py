@@ -456,17 +456,17 @@ ASYNCPG = "tenantguard.binding.asyncpg"
 
 def _overwriting() -> None:
     """Let commands change a keyset whatever became of it since they read it."""
-    from tenantguard.cli.key_changing import KeyTable  # noqa: PLC0415
+    from tenantguard.cli.key_writing import update_sql  # noqa: PLC0415
 
     update, seen = KeyTable._update, " AND k.generation = v.seen AND k.wrapped = v.old"
 
-    def written(self: KeyTable, *given: Any) -> str:
-        statement = update(self, *given)
+    def written(*given: Any) -> str:
+        statement = update_sql(*given)
         if seen not in statement:
             raise AttributeError("the statement does not compare: the control is out of date")
         return statement.replace(seen, "")
 
-    KeyTable._update = written  # type: ignore[method-assign,assignment]
+    _attribute("tenantguard.cli.key_changing", "update_sql", written)()
 
 
 def _without_tombstones() -> None:

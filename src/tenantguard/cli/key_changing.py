@@ -1,7 +1,7 @@
 """Rows of `tenantguard_keys`, changed in batches; never over what another has changed meanwhile.
 
-A batch is a transaction: wherever a run ends, each row is as before or as after, and the next run
-goes on with the rows that are left.
+A batch is written in one transaction: wherever a run ends, each row is as before or as after, and
+the next run goes on with the rows that are left.
 """
 
 # ruff: noqa: S608  (statements are put together from quoted names and escaped literals)
@@ -16,7 +16,9 @@ from sqlalchemy.exc import DBAPIError
 
 from tenantguard.binding.literal import sql_literal
 from tenantguard.cli.key_making import writing_role
+from tenantguard.cli.key_opening import require_answer
 from tenantguard.cli.key_rows import key_target
+from tenantguard.cli.key_writing import LIVE, KeyRow, update_sql
 from tenantguard.crypto.format import keyset_context
 from tenantguard.crypto.keyring import provider_of
 from tenantguard.errors import (
@@ -26,18 +28,15 @@ from tenantguard.errors import (
     sqlstate,
 )
 from tenantguard.rls.names import qualified
-from tenantguard.rls.policies import bound_tenant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from tenantguard.cli.key_opening import Opened
+    from tenantguard.cli.key_writing import Change
     from tenantguard.crypto.rotation import Stored
 
-__all__ = ["LIVE", "Change", "Changed", "KeyRow", "KeyTable", "bytes_literal"]
-
-LIVE = "k.state <> 'destroyed'"
-"""The condition that a row still has its keyset."""
+__all__ = ["Changed", "KeyTable"]
 
 _BATCH = 200
 """Rows of one transaction."""
@@ -61,35 +60,6 @@ _AGE = (
 )
 
 _OPTIONS = {"no_parameters": True}
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class KeyRow:
-    """A keyset as it is stored.
-
-    Attributes:
-        rotated: When its keys were last changed, as PostgreSQL reads it; None if they never were.
-        age: How many seconds ago they were changed or made.
-    """
-
-    tenant: str
-    purpose: str
-    generation: int
-    kek_uri: str
-    wrapped: bytes
-    check: bytes
-    rotated: str | None
-    age: float
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Change:
-    """What takes the place of *row*'s keyset."""
-
-    row: KeyRow
-    kek_uri: str
-    wrapped: bytes
-    check: bytes
 
 
 @dataclass(slots=True)
@@ -219,28 +189,55 @@ class KeyTable:
             progress: Is told after each batch how many rows were looked at.
         """
         result, looked = Changed(), 0
-        for rows, run in self._batches(condition):
-            changes = [made for row in rows if (made := _made(make, row, result))]
+        for rows in self._batches(condition):
+            changes = [made for row in rows if (made := self._made(make, row, result))]
             if changes:
-                changed = run(self._update(changes, also)).rowcount
-                result.done += changed
-                result.overtaken += len(changes) - changed
+                self._write(changes, also, result)
             looked += len(rows)
             progress(looked)
         return result
 
     def rows(self, condition: str) -> Iterator[KeyRow]:
         """Yield the rows for which *condition* holds."""
-        for rows, _ in self._batches(condition):
+        for rows in self._batches(condition):
             yield from rows
 
-    def _batches(self, condition: str) -> Iterator[tuple[list[KeyRow], Callable[[str], Any]]]:
-        """Yield rows, and what runs SQL in their transaction, which ends before the next."""
+    def require_answer(self, uri: str) -> None:
+        """Raise if the key *uri* of the guard's does not answer: then no row of it is damaged.
+
+        Raises:
+            KeyUnavailableError: If it does not.
+        """
+        provider = provider_of(self._own.provider, uri)
+        if provider is not None:
+            require_answer(provider)
+
+    def _made(
+        self, make: Callable[[KeyRow], Change | None], row: KeyRow, result: Changed
+    ) -> Change | None:
+        try:
+            made = make(row)
+        except KeyUnavailableError:
+            for uri in (row.kek_uri, self._own.provider.uri):
+                self.require_answer(uri)
+            result.unopened += 1
+            return None
+        result.kept += made is None
+        return made
+
+    def _write(self, changes: list[Change], also: str, result: Changed) -> None:
+        with self.transaction() as run:
+            changed = run(update_sql(self._own.guard.catalog, changes, also)).rowcount
+        result.done += changed
+        result.overtaken += len(changes) - changed
+
+    def _batches(self, condition: str) -> Iterator[list[KeyRow]]:
+        """Yield rows; no transaction is open meanwhile, for a key service may take its time."""
         after = ""
         while True:
             with self.transaction() as run:
                 rows = self._batch(run, f"{condition}{after}")
-                yield rows, run
+            yield rows
             if len(rows) < _BATCH:
                 return
             last = rows[-1]
@@ -261,38 +258,3 @@ class KeyTable:
             KeyRow(tenant, purpose, count, uri, bytes(wrapped or b""), bytes(check or b""), *times)
             for tenant, purpose, count, uri, wrapped, check, *times in rows
         ]
-
-    def _update(self, changes: list[Change], also: str) -> str:
-        rows = ", ".join(f"({', '.join(self._values(change))})" for change in changes)
-        return (
-            f"UPDATE {self.name} k SET kek_uri = v.kek_uri, wrapped = v.wrapped, "
-            f"check_value = v.check_value, generation = k.generation + 1{also} "
-            f"FROM (VALUES {rows}) v (tenant, purpose, seen, old, kek_uri, wrapped, check_value) "
-            "WHERE k.tenant_id = v.tenant AND k.purpose = v.purpose "
-            f"AND k.generation = v.seen AND k.wrapped = v.old AND {LIVE}"
-        )
-
-    def _values(self, change: Change) -> Iterator[str]:
-        row, column = change.row, self._own.guard.catalog.key_table.c.tenant_id
-        yield bound_tenant(column, sql_literal(row.tenant))
-        yield sql_literal(row.purpose)
-        yield str(row.generation)
-        yield bytes_literal(row.wrapped)
-        yield sql_literal(change.kek_uri)
-        yield bytes_literal(change.wrapped)
-        yield bytes_literal(change.check)
-
-
-def bytes_literal(value: bytes) -> str:
-    """Return *value* as SQL that means the same on every connection."""
-    return f"pg_catalog.decode('{value.hex()}', 'hex')"
-
-
-def _made(make: Callable[[KeyRow], Change | None], row: KeyRow, result: Changed) -> Change | None:
-    try:
-        made = make(row)
-    except KeyUnavailableError:
-        result.unopened += 1
-        return None
-    result.kept += made is None
-    return made

@@ -32,9 +32,9 @@ from tenantguard.keystore import KNOWN_EVERYWHERE
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tenantguard.cli.key_changing import KeyRow
     from tenantguard.cli.key_opening import Opened
     from tenantguard.cli.key_policy import Policy
+    from tenantguard.cli.key_writing import KeyRow
 
 __all__ = ["check"]
 
@@ -140,6 +140,7 @@ def _note(table: KeyTable, row: KeyRow, seen: _Seen) -> None:
         stored = table.stored(row)
         seen.kinds.update((row.purpose, *each) for each in strengths(row.purpose, stored))
     except KeyUnavailableError:
+        table.require_answer(row.kek_uri)
         seen.unopened += 1
         return
     if row.purpose == "data":

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tenantguard.binding.literal import sql_literal
-from tenantguard.cli.key_changing import KeyRow, KeyTable, bytes_literal
+from tenantguard.cli.key_changing import KeyTable
 from tenantguard.cli.key_export import ExportedRow, read_export, write_export
 from tenantguard.cli.key_opening import opened
 from tenantguard.cli.key_report import VERSION
 from tenantguard.cli.key_rows import require_encryption
+from tenantguard.cli.key_writing import KeyRow, bytes_literal
 from tenantguard.cli.locate import admin_engine, load_guard
 from tenantguard.cli.options import admin_option, format_option, guard_option
 from tenantguard.cli.outcome import FINDINGS, HOLDS, GuardedCommand
@@ -161,6 +162,7 @@ class _Import:
             if row.state != "destroyed":
                 open_handle(row.purpose, *self._table.stored(held))
         except KeyUnavailableError:
+            self._table.require_answer(row.kek_uri)
             self._result.unopened += 1
             return False
         return True

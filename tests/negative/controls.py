@@ -367,6 +367,19 @@ class _Alone(bytes):
         return bytes(self)
 
 
+class _AnyLayout(dict[bytes, Any]):
+    """Takes each header for that of a value without blind indexes."""
+
+    def get(self, _header: Any, _default: Any = None) -> Any:
+        from tenantguard.crypto.format import LAYOUTS, PLAIN  # noqa: PLC0415
+
+        return LAYOUTS[PLAIN]
+
+
+def _of_any_length(_self: Any, index: Any, keys: Any, value: Any) -> Any:
+    return keys.index(index.prefix, index.of(value))
+
+
 def _without_index(self: Any, context: Any) -> bytes:
     return _Alone(context.associated_data(self._tenant, self._header))
 
@@ -442,6 +455,7 @@ COMPILER = "tenantguard.scoping.compiler:TenantCompiler"
 FIELD_COMPILER = "tenantguard.columns.compiler:EncryptionCompiler"
 FIELD_TYPES = "tenantguard.columns.types"
 FIELD_ATTACKS = "tests/db/test_encrypted_attacks.py"
+FIELD_SEARCHES = "tests/db/test_encrypted_searches.py"
 MODULE = "tenantguard.scoping.compiler"
 SAVED = "tenantguard.scoping.writes:Writes"
 PINNED = "tenantguard.scoping.sessions:_Pinned"
@@ -456,17 +470,17 @@ ASYNCPG = "tenantguard.binding.asyncpg"
 
 def _overwriting() -> None:
     """Let commands change a keyset whatever became of it since they read it."""
-    from tenantguard.cli.key_writing import update_sql  # noqa: PLC0415
+    from tenantguard.cli.key_changing import KeyTable  # noqa: PLC0415
 
     update, seen = KeyTable._update, " AND k.generation = v.seen AND k.wrapped = v.old"
 
-    def written(*given: Any) -> str:
-        statement = update_sql(*given)
+    def written(self: KeyTable, *given: Any) -> str:
+        statement = update(self, *given)
         if seen not in statement:
             raise AttributeError("the statement does not compare: the control is out of date")
         return statement.replace(seen, "")
 
-    _attribute("tenantguard.cli.key_changing", "update_sql", written)()
+    KeyTable._update = written  # type: ignore[method-assign,assignment]
 
 
 def _without_tombstones() -> None:
@@ -980,7 +994,7 @@ CONTROLS = {
         "planted_fault",
     ),
     "a searchable value has an index": Control(
-        _attribute("tenantguard.columns.storage", "_with_index", lambda _name: "true"),
+        _attribute("tenantguard.columns.storage", "_with_indexes", lambda *_: "true"),
         SEARCHABLE,
         "does_not_become",
     ),
@@ -1051,6 +1065,30 @@ CONTROLS = {
         _attribute("tenantguard.crypto.tenant_keys:_Associated", "__missing__", _without_index),
         FIELD_WRITES,
         "moved",
+    ),
+    "flags that are not known are refused": Control(
+        _attribute("tenantguard.crypto.tenant_keys", "LAYOUTS", _AnyLayout()),
+        "tests/unit/test_format.py",
+        "unknown_versions",
+    ),
+    "each search has blind indexes of its own": Control(
+        _attribute(
+            "tenantguard.crypto.format:FieldContext",
+            "search_prefix",
+            lambda *_: b"same",
+        ),
+        "tests/unit/test_field.py",
+        "no_two_indexes",
+    ),
+    "a part that is looked for is a whole one": Control(
+        _attribute("tenantguard.columns.field:Field", "sought", _of_any_length),
+        FIELD_SEARCHES,
+        "wrong_number",
+    ),
+    "one parameter is for one search": Control(
+        _attribute("tenantguard.columns.types:SearchValue", "same_as", lambda *_: True),
+        FIELD_SEARCHES,
+        "two_searches",
     ),
     "values are sealed": Control(
         _attribute(FIELD_TYPES, "_noting", lambda *_: None), FIELD_WRITES, "every_insert_seals"

@@ -8,6 +8,7 @@ import pytest
 from declaring import DIALECT, checks, ddl, labels, new_base, parts, patient, table_of
 from sqlalchemy import (
     Column,
+    Index,
     Integer,
     MetaData,
     Table,
@@ -83,6 +84,22 @@ def test_each_search_has_a_generated_column_and_an_index() -> None:
     assert copy.c.keys() == table_of(Patient).c.keys()
     type_: Any = copy.c.phone.type
     assert (len(type_.field.indexes), type_.field.padding) == (3, 16)
+
+
+def test_index_over_two_searches() -> None:
+    """Two generated columns stand in one index, which the model names as any other."""
+
+    class Patient(new_base()):  # type: ignore[misc]
+        __tablename__ = "patients"
+        __table_args__ = (Index("by_both", "tenant_id", "name_bidx", "born_bidx"),)
+        id: Mapped[int] = mapped_column(primary_key=True)
+        tenant_id: Mapped[int]
+        name: Mapped[str] = encrypted_str(search=Exact())
+        born: Mapped[str] = encrypted_str(search=Exact())
+
+    assert "CREATE INDEX by_both ON patients (tenant_id, name_bidx, born_bidx)" in ddl(
+        table_of(Patient)
+    )
 
 
 def test_optional_attribute_is_nullable() -> None:

@@ -215,7 +215,7 @@ class Encrypted(_Sealed, SchemaEventTarget):
         """The type of the column's values."""
         return self.field.kind.python_type
 
-    def search_value(self, search: str | None) -> SearchValue:
+    def search_value(self, search: str | None = None) -> SearchValue:
         """Return the type of a value that this column is compared with by *search*.
 
         Raises:

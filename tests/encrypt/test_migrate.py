@@ -255,6 +255,15 @@ def test_an_older_application_writes_during_the_backfill(moving: Moving, expande
     assert {at: found[at] for at in written} == written
 
 
+def test_a_value_that_cannot_be_read_is_not_shown(moving: Moving, expanded: Command) -> None:
+    """A date that Python does not have ends the backfill with 2, in words without the date."""
+    moving.run("UPDATE patients SET born = '19999-01-02' WHERE name = 'patient 3'")
+    for name in ("backfill", "verify"):
+        result = expanded(name, "patients.born")
+        assert_could_not_look(result, "does not read, such as a name")
+        assert "19999" not in f"{result.output}{result.exception!r}"
+
+
 def test_the_encrypted_column_is_declared(command: Command) -> None:
     """Where no column is declared for it, the message says how to declare one."""
     assert_could_not_look(command("plan", "patients.city"), 'migrating="name"')

@@ -91,6 +91,7 @@ def test_rewrite_takes_columns_and_a_tenant(vault: Vault, command: Command) -> N
     assert command.json("rewrite", "patients.name", "--tenant", str(B))["done"] == 1
     assert sorted(keys_used(vault, B).values()) == [1, 2]
     assert keys_used(vault, A) == {data_keyset(vault, A).numbers[1]: 3 * MANY}
+    assert_could_not_look(command("rewrite", "--tenant", "x"), "--tenant does not have the type")
     unknown = command("rewrite", "patients.nam")
     assert_could_not_look(unknown, r"no encrypted column 'patients.nam'. Did you mean")
 

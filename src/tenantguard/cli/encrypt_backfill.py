@@ -18,7 +18,7 @@ from tenantguard.cli.encrypt_compare import (
 )
 from tenantguard.cli.encrypt_done import Work, write_done
 from tenantguard.cli.encrypt_migrate import structure
-from tenantguard.cli.encrypt_options import pace_options, tenant_option
+from tenantguard.cli.encrypt_options import chosen_tenant, pace_options, tenant_option
 from tenantguard.cli.key_opening import opened
 from tenantguard.cli.options import admin_option, format_option, guard_option
 from tenantguard.cli.outcome import FINDINGS, HOLDS, GuardedCommand
@@ -82,8 +82,8 @@ def backfill(
         tenants = rows_of_tenants(
             at.guard, at.engine, migration, _condition(migration, decrypt=decrypt)
         )
-        if tenant is not None:
-            only = at.guard.catalog.text(at.guard.catalog.canonical(tenant))
+        only = chosen_tenant(at.guard.catalog, tenant)
+        if only is not None:
             tenants = [each for each in tenants if each[0] == only]
         job = _job(migration, decrypt=decrypt)
         units = [Unit(job, name, rows) for name, rows in tenants]

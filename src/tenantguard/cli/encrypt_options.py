@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tenantguard.errors import ConfigurationError
+from tenantguard.errors import ConfigurationError, UnknownTenantError
 from tenantguard.rls.values import encrypted_tables
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-__all__ = ["MOST_WORKERS", "chosen_columns", "pace_options", "tenant_option"]
+__all__ = ["MOST_WORKERS", "chosen_columns", "chosen_tenant", "pace_options", "tenant_option"]
 
 MOST_WORKERS = 8
 
@@ -74,6 +74,24 @@ def chosen_columns(catalog: Catalog, names: Iterable[str]) -> list[tuple[Entry, 
         for entry, columns in tables
     )
     return [(entry, columns) for entry, columns in chosen if columns]
+
+
+def chosen_tenant(catalog: Catalog, given: str | None) -> str | None:
+    """Return the canonical text of the tenant's id that was *given*; None without one.
+
+    Raises:
+        ConfigurationError: If it is not of the registry's type.
+    """
+    if given is None:
+        return None
+    try:
+        return catalog.text(catalog.canonical(given))
+    except UnknownTenantError:
+        pass
+    raise ConfigurationError(
+        "--tenant does not have the type of the registry's primary key. Give the id as the "
+        "registry has it."
+    )
 
 
 def _name(entry: Entry, column: Column[Any]) -> str:

@@ -110,7 +110,7 @@ def _lines(migration: Migration, found: Facts, missing: Sequence[Statements]) ->
     yield f"  tenants   {found.tenants:,}"
     yield f"  to seal   {found.waiting:,}"
     more = found.column_bytes + _OVERHEAD * found.plain
-    yield f"  size      table {_size(found.table_bytes)}, plaintext {_size(found.column_bytes)}; "
+    yield f"  size      table {_size(found.table_bytes)}, plaintext {_size(found.column_bytes)};"
     yield f"            sealed about {_size(more)}, and as much again until VACUUM"
     for index in found.indexes:
         yield f"  index     {index} has the plaintext; it goes with the column"

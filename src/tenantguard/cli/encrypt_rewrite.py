@@ -11,7 +11,12 @@ import click
 
 from tenantguard.cli.encrypt_access import access_to
 from tenantguard.cli.encrypt_done import Work, write_done
-from tenantguard.cli.encrypt_options import chosen_columns, pace_options, tenant_option
+from tenantguard.cli.encrypt_options import (
+    chosen_columns,
+    chosen_tenant,
+    pace_options,
+    tenant_option,
+)
 from tenantguard.cli.encrypt_standing import Standing, standings
 from tenantguard.cli.key_rows import read_tenants, require_encryption
 from tenantguard.cli.locate import admin_engine, load_guard
@@ -113,7 +118,7 @@ def _find(
     tenant: str | None,
 ) -> _Found:
     columns = [column for _, found in tables for column in found]
-    only = None if tenant is None else guard.catalog.text(guard.catalog.canonical(tenant))
+    only = chosen_tenant(guard.catalog, tenant)
     with seen_whole(guard, engine, {target_of(entry) for entry, _ in tables}) as run:
         counted = rows_by_key(run, guard.catalog, columns=columns, tenant=only)
     # Keysets after the values: a key is made before what it seals.

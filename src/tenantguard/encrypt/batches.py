@@ -11,7 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
-from tenantguard.errors import ConfigurationError
+from sqlalchemy.exc import DataError
+
+from tenantguard.errors import ConfigurationError, sqlstate
 from tenantguard.rls.names import qualified, quote, target_of, type_sql
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["Batch", "Cell", "Change", "Job", "Work", "name_sql"]
 
 _ALIAS = "t"
+_UNREADABLE = (TypeError, ValueError, LookupError, ArithmeticError)
+"""What types raise for what they do not read; the text can show the value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +127,12 @@ class Batch:
         found = ", ".join(
             [*(f"CAST({name} AS text)" for name, _ in self._key), *(c.sql for c in self.job.cells)]
         )
-        rows = run(
+        rows = self._read(
+            run,
             f"SELECT {found} FROM {self._table} {_ALIAS} WHERE {where} ORDER BY {names} "
             f"LIMIT :size{' FOR UPDATE SKIP LOCKED' if locked else ''}",
             values,
-            types=[*(None for _ in self._key), *(cell.value for cell in self.job.cells)],
+            [*(None for _ in self._key), *(cell.value for cell in self.job.cells)],
         )
         width = len(self._key)
         return [(tuple(row[:width]), [_plain(each) for each in row[width:]]) for row in rows]
@@ -155,6 +160,28 @@ class Batch:
             f"FROM unnest({arrays}) AS v({names}) "
             f"WHERE {self._own()} AND {' AND '.join((*at_key, *same))}",
             values,
+        )
+
+    def _read(
+        self,
+        run: Run,
+        statement: str,
+        values: dict[str, Any],
+        types: list[TypeEngine[Any] | None],
+    ) -> Sequence[Any]:
+        try:
+            return run(statement, values, types)
+        except _UNREADABLE:
+            pass
+        except DataError as error:
+            # The driver's, not the database's: of a date beyond those of Python, for example.
+            if sqlstate(error) is not None:
+                raise
+        # Outside of the block: the cause would show the value.
+        raise ConfigurationError(
+            f"Table {self.job.entry.fullname} has a value that the column's type in the models "
+            "does not read, such as a name that an enumeration does not have, or a date beyond "
+            "those of Python. Correct the row or the model; everything before it was done."
         )
 
     def count(self, run: Run, tenant: str, condition: str) -> int:

@@ -50,6 +50,7 @@ FIELD_REFUSALS = "tests/db/test_encrypted_refusals.py"
 FIELD_KEYS = "tests/db/test_encrypted_keys.py"
 MASKS = "tests/db/test_masks.py"
 SEARCHABLE = "tests/db/test_rls_searchable.py"
+ROW_BINDING = "tests/db/test_row_binding.py"
 KEY_TABLE = "tests/db/test_rls_keys.py"
 KEY_FILE = "tests/unit/test_keyfile.py"
 KEY_SERVICES = "tests/kms/test_in_database.py"
@@ -1092,6 +1093,31 @@ CONTROLS = {
     ),
     "values are sealed": Control(
         _attribute(FIELD_TYPES, "_noting", lambda *_: None), FIELD_WRITES, "every_insert_seals"
+    ),
+    "values are bound to their row": Control(
+        _attribute("tenantguard.crypto.tenant_keys", "bound_to", lambda _: b""),
+        ROW_BINDING,
+        "every_read and aliased",
+    ),
+    "a value is sealed for a row that the statement names": Control(
+        _attribute("tenantguard.columns.field:Field", "refuse_unplaced", _nothing),
+        ROW_BINDING,
+        "without_its_row_is_refused and all",
+    ),
+    "keys that values are bound to are not changed": Control(
+        _attribute("tenantguard.columns.compiler", "refuse_moved", _nothing),
+        ROW_BINDING,
+        "is_not_changed and core",
+    ),
+    "excluded is the same row only by its primary key": Control(
+        _attribute("tenantguard.columns.compiler", "is_same_row", lambda *_: True),
+        ROW_BINDING,
+        "of_another_row and excluded",
+    ),
+    "text has no rows to bind to": Control(
+        _attribute("tenantguard.columns.compiler", "refuse_text", _nothing),
+        ROW_BINDING,
+        "comes_without and union",
     ),
     "who may not read gets masks": Control(
         _attribute(FIELD_TYPES, "showing", lambda _field, open_value, _dialect: open_value),

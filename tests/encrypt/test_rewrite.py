@@ -209,6 +209,22 @@ def test_rewrite_runs_under_row_level_security(vault: Vault, command: Command) -
     assert data_keyset(vault, A).numbers[0] not in keys_used(vault, A)
 
 
+def test_no_superuser_is_needed(vault: Vault, command: Command) -> None:
+    """A login that is granted the maintenance role sees all; with the application's, it writes."""
+    made = f"{vault.admin.url.database}_operator"
+    url = vault.admin.url.set(username=made)
+    roles = vault.guard.roles
+    vault.run(f'CREATE ROLE "{made}" LOGIN NOINHERIT')
+    try:
+        vault.run(f'GRANT "{roles.maintenance}" TO "{made}"')
+        assert command("status", url=url).exit_code == 0
+        assert_could_not_look(command("rewrite", url=url), "may not act as")
+        vault.run(f'GRANT "{roles.application}" TO "{made}"')
+        assert command.json("rewrite", url=url)["done"] == 3 * MANY
+    finally:
+        vault.run(f'DROP ROLE "{made}"')
+
+
 def test_a_writer_loses_nothing(vault: Vault, command: Command) -> None:
     """While all is sealed anew, the application's writes stay, whichever side is first."""
     engine, stop, written = vault.fresh_engine(), Event(), dict[int, str]()

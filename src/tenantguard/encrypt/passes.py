@@ -104,9 +104,13 @@ class Passes:
 
     def left(self) -> int:
         """Return how many rows are still to be done, also those that others have locked."""
-        work = self._open()
-        with self._access.transaction(self.unit.tenant) as run:
-            return self._batch.count(run, self.unit.tenant, work.wanted)
+        work, tenant = self._open(), self.unit.tenant
+
+        def count() -> int:
+            with self._access.transaction(tenant) as run:
+                return self._batch.count(run, tenant, work.wanted)
+
+        return _again(count)
 
     def _open(self) -> Work:
         with self._lock:

@@ -31,7 +31,7 @@ def main() -> None:
     unknown = set(names) - set(PARTS)
     if unknown:
         sys.exit(f"There is no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}.")
-    machine("tink", "sealed-fields", "sqlalchemy-utils")
+    machine("tink", "sealed-fields", "sqlalchemy-utils", "pydantic-encryption", "fieldseal")
     for name in names:
         PARTS[name]()
 

@@ -7,12 +7,21 @@ work, the same for all types, is not measured.
 
 from __future__ import annotations
 
+import os
+import uuid
 from dataclasses import dataclass
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 import tink
 from bench import compare, report
+from cryptography.fernet import Fernet
+from fieldseal import FieldContext as FieldsealContext
+from fieldseal import Fieldseal
+from fieldseal.keyprovider import StaticKeyProvider
+from pydantic_encryption import EncryptionMethod
+from pydantic_encryption import settings as pydantic_settings
+from pydantic_encryption.integrations.sqlalchemy import SQLAlchemyEncryptedValue
 from sealed_fields import SealedFields, generate_key
 from sealed_fields.sqlalchemy import SealedText
 from sqlalchemy import LargeBinary, String, TypeDecorator, create_engine
@@ -101,9 +110,45 @@ def over_tink(key: Any, data: bytes = bytes(108)) -> TypeEngine[str]:
     return Minimal()
 
 
+def over_fieldseal() -> TypeEngine[str]:
+    """Return the least type over fieldseal, which has none: a key, a tenant and a column."""
+    provider = StaticKeyProvider(os.urandom(16), os.urandom(32), os.urandom(32))
+    suite = 0xFF01  # AES-256-GCM with a committed key; its only ones are provisional
+    fields = Fieldseal(
+        key_provider=provider,
+        allowed_suites={suite},
+        write_suite=suite,
+        arm_provisional_suites=True,
+    )
+    names = uuid.uuid4().bytes, uuid.uuid4().bytes
+    context = FieldsealContext(*names, tenant_id=TENANT)
+
+    class Minimal(TypeDecorator[str]):
+        impl = LargeBinary
+        cache_ok = True
+
+        def process_bind_param(self, value: str | None, dialect: Any) -> bytes | None:  # noqa: ARG002
+            return None if value is None else fields.encrypt(value.encode(), context)
+
+        def process_result_value(self, value: bytes | None, dialect: Any) -> str | None:  # noqa: ARG002
+            return None if value is None else fields.decrypt(value, context).decode()
+
+    return Minimal()
+
+
+def pydantic_encryption() -> TypeEngine[str]:
+    """Return its type with Fernet, the method of its that needs no service."""
+    pydantic_settings.ENCRYPTION_METHOD = EncryptionMethod.FERNET
+    pydantic_settings.ENCRYPTION_KEY = Fernet.generate_key().decode()
+    made: TypeEngine[str] = SQLAlchemyEncryptedValue()
+    return made
+
+
 def others(bare: Bare) -> dict[str, TypeEngine[Any]]:
     provider = SealedFields({"fields": {"key": generate_key()}})
     return {
+        "pydantic-encryption, Fernet": pydantic_encryption(),
+        "TypeDecorator over fieldseal": over_fieldseal(),
         "TypeDecorator over Tink": over_tink(bare.aead, bare.data),
         "sealed-fields": SealedText(provider),
         "SQLAlchemy-Utils, AES-GCM": StringEncryptedType(String, generate_key(), AesGcmEngine),
@@ -129,7 +174,7 @@ def sealing(type_: TypeEngine[Any], keys: TenantKeys, *, beside: int = 0) -> Wor
     def run(times: int) -> None:
         for _ in repeat(None, times):
             row["value"] = process(VALUE)
-            _sealed(row, keys)
+            _sealed(row, keys, row)
 
     return run
 
@@ -184,8 +229,8 @@ def binding(bare: Bare, keys: TenantKeys) -> None:
     measure("Binding it with a blind index", work)
     work = {
         "Tink, PRF": calling(bare.prf.compute, bare.searched, INDEX_SIZE),
-        "tenantguard, Exact()": sealing(exact.search_value(), keys),
-        "tenantguard, nfc-casefold": sealing(folded.search_value(), keys),
+        "tenantguard, Exact()": sealing(exact.search_value(None), keys),
+        "tenantguard, nfc-casefold": sealing(folded.search_value(None), keys),
     }
     measure("Binding what is searched for", work)
 
@@ -198,8 +243,15 @@ def results(bare: Bare, keys: TenantKeys) -> None:
         "tenantguard": opening(plain, plain.field.seal(keys, VALUE)),
         "tenantguard, blind index": opening(exact, exact.field.seal(keys, VALUE)),
     }
-    work |= {name: opening(each, stored_by(each)) for name, each in others(bare).items()}
+    peers = {name: (each, stored_by(each)) for name, each in others(bare).items()}
+    work |= {name: opening(*each) for name, each in peers.items()}
     measure("The result, a text of 16 bytes", work)
+    print("\nStored bytes of a text of 16 bytes")
+    sizes = {"tenantguard": len(plain.field.seal(keys, VALUE))}
+    sizes["tenantguard, blind index"] = len(exact.field.seal(keys, VALUE))
+    sizes |= {name: len(each[1]) for name, each in peers.items()}
+    for name, size in sizes.items():
+        print(f"  {name:<28} {size:6}")
 
 
 def main() -> None:

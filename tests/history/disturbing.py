@@ -48,8 +48,8 @@ _CLOSED = re.compile(
     r"|another operation \(2\) is in progress"
     # psycopg, whose executemany was cancelled.
     "|pipeline mode"
-    # psycopg, when the server ended the connection right after it.
-    "|received 2 results from command '(BEGIN|COMMIT|ROLLBACK)'",
+    # psycopg, of PostgreSQL's word that it ends the connection and PgBouncer's that it lost it.
+    "|received 2 results from command '(BEGIN|COMMIT|ROLLBACK|SAVEPOINT)",
     re.DOTALL,
 )
 

@@ -212,6 +212,14 @@ def test_a_refusal_names_its_code_and_not_its_text(arn: str, code: str, because:
         assert len(service.asked) == 1
 
 
+@pytest.mark.parametrize("content", [b"{}", b"<html>a login page</html>", b'{"CiphertextBlob": 5}'])
+def test_another_answer_is_refused(arn: str, content: bytes) -> None:
+    """What is not KMS's: some other server at its address."""
+    with serving(lambda _: (200, content)) as service:
+        keys = AwsKms(arn, environment="test", client=client_of(service.address))
+        refused_by(keys, "did not answer as documented|cannot ask AWS KMS")
+
+
 # -- how it is set up -------------------------------------------------------------------------
 
 

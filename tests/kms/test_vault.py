@@ -301,10 +301,12 @@ def test_an_address_is_a_servers(address: str) -> None:
         vault(address)
 
 
-@pytest.mark.parametrize("options", [{"key": "../sys"}, {"key": ""}, {"mount": "a/../sys"}])
+@pytest.mark.parametrize(
+    "options", [{"key": "../sys"}, {"key": ""}, {"mount": "a/../sys"}, {"namespace": "a\nb"}]
+)
 def test_a_name_leads_nowhere_else(options: dict[str, str]) -> None:
     """Key and mount are names, not paths."""
-    with pytest.raises(ConfigurationError, match="take names as Vault has them"):
+    with pytest.raises(ConfigurationError, match="take names as Vault has"):
         vault("https://vault", **options)
 
 

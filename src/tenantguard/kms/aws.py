@@ -118,16 +118,14 @@ class _Service:
         self._errors: Any = package("botocore.exceptions", "aws")
 
     def wrap(self, key: bytes, digest: str) -> bytes:
-        wrapped: bytes = self._answer("encrypt", digest, Plaintext=key)["CiphertextBlob"]
-        return wrapped
+        return _bytes_at(self._answer("encrypt", digest, Plaintext=key), "CiphertextBlob")
 
     def unwrap(self, wrapped: bytes, digest: str) -> bytes:
         # KMS is told the key, or it would use whatever key the ciphertext names.
         answer = self._answer("decrypt", digest, CiphertextBlob=wrapped)
         if not str(answer.get("KeyId")).endswith(self._name):
             raise KeyUnavailableError(_REASONS["IncorrectKeyException"])
-        key: bytes = answer["Plaintext"]
-        return key
+        return _bytes_at(answer, "Plaintext")
 
     def _answer(self, operation: str, digest: str, **parameters: Any) -> Any:
         errors = self._errors
@@ -140,13 +138,24 @@ class _Service:
             failure = _refusal(error)
         except (errors.ConnectionError, errors.HTTPClientError):
             failure = KeyUnavailableError(unreachable(_NAME))
-        except errors.BotoCoreError as error:
+        except KeyUnavailableError as error:
+            failure = error
+        except Exception as error:  # noqa: BLE001  (boto3 stumbles over answers that are not KMS's)
             failure = KeyUnavailableError(
-                f"boto3 cannot ask {_NAME} ({type(error).__name__}). Look at the credentials and "
-                "the region that it finds."
+                f"boto3 cannot ask {_NAME} ({type(error).__name__}). Look at the credentials, the "
+                "region and the address that it finds."
             )
         # Outside of the block: the cause would show the request.
         raise failure
+
+
+def _bytes_at(answer: Any, name: str) -> bytes:
+    found = answer.get(name)
+    if not isinstance(found, bytes):
+        raise KeyUnavailableError(
+            f"{_NAME} did not answer as documented. Look at the address that boto3 asks."
+        )
+    return found
 
 
 def _refusal(error: Any) -> KeyUnavailableError:

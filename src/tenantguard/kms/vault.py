@@ -72,10 +72,11 @@ class VaultTransit:
     ) -> None:
         require_label(environment)
         self._address = require_address("VaultTransit(address)", address)
-        if not _KEY.fullmatch(key) or not _MOUNT.fullmatch(mount):
+        names = [mount] if namespace is None else [mount, namespace.rstrip("/")]
+        if not _KEY.fullmatch(key) or not all(_MOUNT.fullmatch(name) for name in names):
             raise ConfigurationError(
-                "VaultTransit(key) and mount= take names as Vault has them: letters, digits, '_', "
-                "'-', in the key's '.' and in the mount's '/' between names."
+                "VaultTransit(key), mount= and namespace= take names as Vault has them: letters, "
+                "digits, '_', '-', in the key's '.', in the others' '/' between names."
             )
         self.environment = environment
         self._key, self._mount, self._namespace = key, mount, namespace

@@ -827,12 +827,15 @@ def test_a_value_of_another_row_is_refused(session: Session, way: str) -> None:
         session.execute(FROM_OTHERS[way])
 
 
+LETTERS, PERSONS = TABLE.alias(), Person.__table__.alias()
 MOVES: dict[str, Any] = {
     "orm": update(Letter).where(Letter.id == FIRST).values(id=uuid.UUID(int=9)),
     "core": update(TABLE).where(TABLE.c.id == FIRST).values({TABLE.c.id: uuid.UUID(int=9)}),
     "an expression": update(Letter).values(id=func.gen_random_uuid()),
     "part of a key": update(Shelf).values(place=Shelf.place + 1),
     "what a key refers to": update(Person).values(id=uuid.UUID(int=9)),
+    "of an alias": update(LETTERS).where(LETTERS.c.id == FIRST).values(id=uuid.UUID(int=9)),
+    "of an alias that is referred to": update(PERSONS).values(kind="doctor"),
     "after ON CONFLICT": _excluded(UPSERT, id=uuid.UUID(int=9)),
     "excluded key of another row": UPSERT.on_conflict_do_update(
         index_elements=["number"], set_={"id": UPSERT.excluded.id}

@@ -23,6 +23,7 @@ from tenantguard.columns.row_writes import (
     changed_columns,
     inserted_rows,
     is_same_row,
+    refuse_alias,
     refuse_moved,
     refuse_parameters,
     set_columns,
@@ -241,6 +242,8 @@ class EncryptionCompiler:
     def _written(self, statement: Any, kwargs: dict[str, Any]) -> Any:
         table = statement.table
         if not isinstance(table, Table):
+            if statement.is_update:
+                refuse_alias(table)
             return statement
         takes_values = getattr(statement, "select", None) is None and not statement.is_update
         if takes_values and not any(map(is_encrypted, table.c)):

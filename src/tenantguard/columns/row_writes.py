@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import Column
+from sqlalchemy import Column, Table
 from sqlalchemy.exc import NoReferenceError
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import (
@@ -30,7 +30,6 @@ from tenantguard.errors import EncryptedQueryError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from sqlalchemy import Table
     from sqlalchemy.sql.compiler import SQLCompiler
 
     from tenantguard.columns.field import Field
@@ -45,6 +44,7 @@ __all__ = [
     "changed_columns",
     "inserted_rows",
     "is_same_row",
+    "refuse_alias",
     "refuse_moved",
     "refuse_parameters",
     "set_columns",
@@ -162,6 +162,18 @@ def refuse_moved(table: Any, changed: Iterable[Any]) -> None:
                 f"Column {table.fullname}.{column.name} is, or is referred to by, the primary key "
                 f"of rows to which the values of {kept.type.field.name} are bound; with another "
                 "key they would not open. Insert a new row with the values, and delete the old."
+            )
+
+
+def refuse_alias(alias: Any) -> None:
+    """Refuse to update *alias*, of a table that has keys to which values are bound."""
+    table = getattr(alias, "element", None)
+    if isinstance(table, Table):
+        references = list(_references(table.metadata))
+        if any(_bound_by(column, references) is not None for column in table.columns):
+            raise EncryptedQueryError(
+                f"An alias of {table.fullname} is updated, and values are bound to rows by its "
+                "primary key; with another key they would not open. Update the table itself."
             )
 
 

@@ -94,7 +94,7 @@ class Visit(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     tenant_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("practices.id"))
     patient_id: Mapped[int] = mapped_column(ForeignKey("patients.id"))
-    reason: Mapped[str] = encrypted_str(reveal=CARE)
+    reason: Mapped[str] = encrypted_str(reveal=CARE, bind="row")
     patient: Mapped[Patient] = relationship(back_populates="visits")
 
 

@@ -177,6 +177,25 @@ def test_relationships_are_masked(engine: Engine) -> None:
 
 
 @every_driver
+def test_values_bound_to_their_row_are_masked(masked: Vault, engine: Engine) -> None:
+    """They come with their row's key, and their masks are not written either."""
+    with Session(engine) as session:
+        with tenant_context(A):
+            visit = session.scalars(select(Visit)).one()
+            mask: Any = visit.reason
+            assert is_masked(mask)
+            for written in (mask, str(mask)):
+                with pytest.raises(MaskedError, match=r"into column visits\.reason"):
+                    session.execute(update(Visit).where(Visit.id == 1).values(reason=written))
+                session.rollback()
+            with masked.guard.reveal(Visit, reason="x"):
+                assert session.scalars(select(Visit.reason)).one() == "Canary pain"
+            session.rollback()
+        with tenant_context(A, purpose=CARE):
+            assert session.scalars(select(Visit)).one().reason == "Canary pain"
+
+
+@every_driver
 def test_what_is_masked_is_not_opened(engine: Engine) -> None:
     """Neither Tink nor the value's type is asked: the plaintext never exists."""
     with tenant_context(A), Session(engine) as session, patch.object(Field, "open") as opened:

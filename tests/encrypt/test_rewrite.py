@@ -212,7 +212,7 @@ def test_rewrite_runs_under_row_level_security(vault: Vault, command: Command) -
 def test_no_superuser_is_needed(vault: Vault, command: Command) -> None:
     """A login that is granted the maintenance role sees all; with the application's, it writes."""
     made = f"{vault.admin.url.database}_operator"
-    url = vault.admin.url.set(username=made)
+    url = vault.admin.url.set(username=made, drivername="postgresql+psycopg2")
     roles = vault.guard.roles
     vault.run(f'CREATE ROLE "{made}" LOGIN NOINHERIT')
     try:

@@ -151,9 +151,13 @@ class Batch:
         at_key = (f"{name} = v.k{at}" for at, (name, _) in self._keys())
         values: dict[str, Any] = {"tenant": tenant}
         values |= {f"k{at}": [each.key[at] for each in changes] for at, _ in self._keys()}
-        values |= {f"o{at}": [each.read[at] for each in changes] for at, _ in compared}
         values |= {
-            f"n{at}": [each.written[at] for each in changes] for at in range(len(job.written))
+            f"o{at}": _sent([each.read[at] for each in changes], str(cell.type))
+            for at, cell in compared
+        }
+        values |= {
+            f"n{at}": _sent([each.written[at] for each in changes], type_)
+            for at, (_, type_) in enumerate(job.written)
         }
         return run.count(
             f"UPDATE {self._table} {_ALIAS} SET {', '.join(sets)} "
@@ -222,6 +226,14 @@ def _array(name: str, type_: str) -> str:
     # Keys were read as text, so that every driver can send them.
     sent = f"CAST(:{name} AS {'bytea' if type_ == 'bytea' else 'text'}[])"
     return sent if type_ in {"bytea", "text"} else f"CAST({sent} AS {type_}[])"
+
+
+def _sent(values: list[Any], type_: str) -> Any:
+    """Return what is sent for an array of *values*; drivers would escape each byte string."""
+    if type_ != "bytea":
+        return values
+    parts = ("NULL" if each is None else f'"\\\\x{each.hex()}"' for each in values)
+    return f"{{{','.join(parts)}}}"
 
 
 def _plain(value: Any) -> Any:

@@ -1012,10 +1012,12 @@ CONTROLS = {
         _attribute("tenantguard.doctor.eyes:Eyes", "missed", lambda _eyes: []), KEYS, "under_force"
     ),
     "keysets of another key are found": Control(
-        _attribute("tenantguard.cli.key_rows", "_is_foreign", lambda *_: False), KEYS, "wrong_key"
+        _attribute("tenantguard.cli.key_judging", "_is_foreign", lambda *_: False),
+        KEYS,
+        "wrong_key",
     ),
     "keysets are opened": Control(
-        _attribute("tenantguard.cli.key_rows", "_opens", lambda *_: True), KEYS, "are_verified"
+        _attribute("tenantguard.cli.key_judging", "_opens", lambda *_: True), KEYS, "are_verified"
     ),
     "changed keysets are not overwritten": Control(
         _overwriting, "tests/db/test_keys_rewrap.py", "restored_row"

@@ -10,17 +10,11 @@ from typing import TYPE_CHECKING
 import click
 
 from tenantguard.cli.key_changing import KeyTable
+from tenantguard.cli.key_judging import FOREIGN, findings, judge, unopened_finding
 from tenantguard.cli.key_opening import opened
 from tenantguard.cli.key_policy import ALGORITHMS, POLICIES
 from tenantguard.cli.key_report import VERSION, listed_findings, write_findings
-from tenantguard.cli.key_rows import (
-    FOREIGN,
-    findings,
-    judge,
-    key_target,
-    read_tenants,
-    unopened_finding,
-)
+from tenantguard.cli.key_rows import key_target, read_tenants
 from tenantguard.cli.options import admin_option, format_option, guard_option
 from tenantguard.cli.outcome import FINDINGS, HOLDS, GuardedCommand
 from tenantguard.cli.progress import progress_bar

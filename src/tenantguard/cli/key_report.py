@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from tenantguard.cli.key_rows import FOREIGN, LOST, printable
+from tenantguard.cli.key_judging import FOREIGN, LOST
+from tenantguard.cli.key_rows import printable
 from tenantguard.keytable import PURPOSES
 
 if TYPE_CHECKING:

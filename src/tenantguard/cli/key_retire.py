@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import click
 
 from tenantguard.cli.key_changing import Changed, KeyTable
+from tenantguard.cli.key_judging import unopened_finding
 from tenantguard.cli.key_opening import opened
 from tenantguard.cli.key_report import VERSION, listed_findings, write_findings
-from tenantguard.cli.key_rows import key_target, open_eyes, unopened_finding
+from tenantguard.cli.key_rows import key_target, open_eyes
 from tenantguard.cli.key_writing import Change
 from tenantguard.cli.options import admin_option, format_option, guard_option
 from tenantguard.cli.outcome import FINDINGS, HOLDS, GuardedCommand, could_not_look

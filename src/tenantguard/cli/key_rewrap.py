@@ -12,9 +12,9 @@ import click
 
 from tenantguard.binding.literal import sql_literal
 from tenantguard.cli.key_changing import Changed, KeyTable
+from tenantguard.cli.key_judging import foreign_finding, unopened_finding
 from tenantguard.cli.key_opening import opened
 from tenantguard.cli.key_report import VERSION, listed_findings, write_findings
-from tenantguard.cli.key_rows import foreign_finding, unopened_finding
 from tenantguard.cli.key_writing import LIVE, Change
 from tenantguard.cli.options import admin_option, format_option, guard_option
 from tenantguard.cli.outcome import FINDINGS, HOLDS, GuardedCommand

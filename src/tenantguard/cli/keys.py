@@ -9,20 +9,14 @@ import click
 
 from tenantguard.cli.key_check import check
 from tenantguard.cli.key_destroy import destroy
+from tenantguard.cli.key_judging import FOREIGN, findings, judge, verify
 from tenantguard.cli.key_making import Made, make_keys, writing_role
 from tenantguard.cli.key_opening import own_key, require_answer, tracked
 from tenantguard.cli.key_report import VERSION, Seen, write_list, write_made
 from tenantguard.cli.key_retire import retire
 from tenantguard.cli.key_rewrap import rewrap
 from tenantguard.cli.key_rotate import rotate
-from tenantguard.cli.key_rows import (
-    FOREIGN,
-    findings,
-    judge,
-    read_tenants,
-    require_encryption,
-    verify,
-)
+from tenantguard.cli.key_rows import read_tenants, require_encryption
 from tenantguard.cli.key_transfer import export, import_
 from tenantguard.cli.locate import admin_engine, load_guard
 from tenantguard.cli.options import admin_option, format_option, guard_option

@@ -171,7 +171,8 @@ class Shift:
     def _lent(self, last: Worker) -> Iterator[int]:
         """Yield while the pool misses connections, though nobody has one, but not for ever."""
         pool = cast("QueuePool", cast("Engine", self._engine).pool)
-        deadline = time.monotonic() + self._run.patience.connection
+        # Less than the watch waits for the crew to commit something.
+        deadline = time.monotonic() + self._run.patience.crew / 2
         gc.collect()
         while (lent := pool.checkedout()) and time.monotonic() < deadline:
             yield lent

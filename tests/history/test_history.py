@@ -149,10 +149,10 @@ def test_a_connection_that_nobody_gives_back_is_found(
     histories = run(
         site,
         [pair],
-        transactions=_FEW,
+        transactions=20,
         seed=SEED,
         disturber=None,
-        patience=Patience(connection=0.2),
+        patience=Patience(connection=0.2, crew=8),
     )
     assert {finding.kind for finding in judge(site, histories)} == {"leaked"}
 

@@ -103,7 +103,7 @@ def fill(admin: Engine, rows: int) -> None:
 
 
 def measure(guard: TenantGuard, admin: Engine, rows: int) -> None:
-    table = Patient.__table__
+    table = Base.metadata.tables["patients"]
     entry = guard.catalog.entry(table)
     jobs: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {}
     for column in ("sealed", "found"):

@@ -85,9 +85,8 @@ class RowKey:
             EncryptedValueError: If one is not of its column's type.
         """
         try:
-            return b"".join(
-                part.pack(value) for part, value in zip(self._parts, values, strict=True)
-            )
+            packed = [part.pack(value) for part, value in zip(self._parts, values, strict=True)]
+            return b"".join(packed)
         except _UNFIT:
             pass
         # Outside of the block: the cause would show the key.

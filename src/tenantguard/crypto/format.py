@@ -11,6 +11,7 @@ text, so the database can refuse plaintext.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 __all__ = [
@@ -66,6 +67,7 @@ class Layout(NamedTuple):
     bound: bool
 
 
+@cache
 def header_of(indexes: int, *, padded: bool, bound: bool = False) -> bytes:
     """Return the header of a value with that many blind *indexes*."""
     flags = _INDEXED | FURTHER * (indexes - 1) if indexes else 0

@@ -42,6 +42,7 @@ from tenantguard.errors import (
 
 if TYPE_CHECKING:
     from tenantguard.columns.field import Field
+    from tenantguard.columns.search import Searches
 
 KEYS, OTHERS = new_keys("a"), new_keys("b")
 PAD = partial(to_multiple, size=16)
@@ -64,7 +65,7 @@ EXAMPLES: dict[kinds.Kind, Any] = {
 }
 BOUND = header_of(0, padded=False, bound=True)
 HEADERS = (PLAIN, SEARCHABLE, *(header_of(number, padded=True) for number in (0, 1, MAX_INDEXES)))
-SEVERAL = [Last(4, normalize="digits"), Exact(), Prefix(3, normalize="nfc-casefold")]
+SEVERAL: Searches = [Last(4, normalize="digits"), Exact(), Prefix(3, normalize="nfc-casefold")]
 FIELDS = [
     *(field_of(kind, search) for kind in ALL for search in (None, exact(kind))),
     *(padded_field(kind, padding) for kind in ALL for padding in (16, "pow2")),

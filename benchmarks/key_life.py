@@ -177,8 +177,8 @@ def caching(vault: Vault) -> None:
         hit = microseconds(cache.hit, Random(1).choices(kept, k=CACHED))
         alike = microseconds(cache.either, Random(2).choices(names, k=20_000))
         print(
-            f"\nCache bound {bound:,}, {CACHED:,} tenants: {len(kept):,} kept, {grown:.0f} MiB more,"
-            f" {grown * 1024 / len(kept):.1f} KiB a tenant\n"
+            f"\nCache bound {bound:,}, {CACHED:,} tenants: {len(kept):,} kept, {grown:.0f} MiB, "
+            f"{grown * 1024 / len(kept):.1f} KiB a tenant\n"
             f"  hit {hit:.2f} µs, miss without its round trip {miss:.0f} µs, tenants at random "
             f"{alike:.1f} µs"
         )

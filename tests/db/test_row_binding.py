@@ -880,3 +880,16 @@ def test_a_key_that_its_column_cannot_have_is_refused(session: Session) -> None:
             session.execute(insert(Shelf).values(room=room, place=1, holds="secret"))
         assert "secret" not in str(error.value)
         session.rollback()
+
+
+@pytest.mark.parametrize("way", ["a column", "sub-query", "union all in a sub-query", "entities"])
+def test_a_value_does_not_bring_its_own_key(session: Session, way: str) -> None:
+    """A value that was copied with its row's key after it opens no more than without."""
+    session.execute(
+        text(
+            "UPDATE letters SET subject = other.subject || uuid_send(other.id) "
+            "FROM letters AS other WHERE letters.number = 1 AND other.number = 2"
+        )
+    )
+    with pytest.raises(TamperedError):
+        READS[way](session)

@@ -27,8 +27,8 @@ from sqlalchemy import ForeignKey, create_engine, insert, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from tenantguard import Exact, KeyFile, TenantGuard, encrypted_str, rls
-from tenantguard.cli.encrypt_access import access_to
-from tenantguard.cli.encrypt_changing import asking, send
+from tenantguard.cli.encrypt.access import access_to
+from tenantguard.cli.encrypt.changing import asking, send
 from tenantguard.crypto.keyfile import make_key_file
 from tenantguard.demo.server import embedded_server
 from tenantguard.encrypt.backfilling import Backfilling

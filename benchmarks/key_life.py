@@ -20,10 +20,10 @@ from sqlalchemy import text
 from vault import ENVIRONMENT, build_vault
 
 from tenantguard import KeyFile, Keyring, TenantGuard, keystore
-from tenantguard.cli import key_changing, key_rewrap
-from tenantguard.cli.key_changing import KeyTable
-from tenantguard.cli.key_opening import Opened
-from tenantguard.cli.key_writing import Change
+from tenantguard.cli.keys import rewrap
+from tenantguard.cli.keys.changing import _BATCH, KeyTable
+from tenantguard.cli.keys.opening import Opened
+from tenantguard.cli.keys.writing import Change
 from tenantguard.crypto.keyfile import make_key_file
 from tenantguard.crypto.keysets import new_data_keyset, new_index_keyset
 from tenantguard.crypto.rotation import add_key, promote_key
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from vault import Vault
 
-    from tenantguard.cli.key_writing import KeyRow
+    from tenantguard.cli.keys.writing import KeyRow
     from tenantguard.crypto.keyfile import KeyProvider
 
 TENANTS = 10_000
@@ -71,14 +71,14 @@ def fill(vault: Vault) -> None:
 def plain(table: KeyTable, vault: Vault, condition: str) -> int:
     """Write the rows' own contents, in batches as large, by their primary key."""
     rows = list(table.rows(condition))
-    for start in range(0, len(rows), key_changing._BATCH):
+    for start in range(0, len(rows), _BATCH):
         with vault.admin.begin() as connection:
             connection.exec_driver_sql(
                 "UPDATE tenantguard_keys SET wrapped = %s, check_value = %s "
                 "WHERE tenant_id = %s::uuid AND purpose = %s",
                 [
                     (row.wrapped, row.check, row.tenant, row.purpose)
-                    for row in rows[start : start + key_changing._BATCH]
+                    for row in rows[start : start + _BATCH]
                 ],
             )
     return len(rows)
@@ -100,14 +100,14 @@ def changing(table: KeyTable, act: Any) -> Callable[[], int]:
 
 
 def rewrapping(table: KeyTable, keys: KeyProvider) -> Callable[[], int]:
-    return lambda: table.change("true", lambda row: key_rewrap._change(table, keys, row)).done
+    return lambda: table.change("true", lambda row: rewrap._change(table, keys, row)).done
 
 
 def round_of(vault: Vault, keys: Keyring) -> None:
     roles, metadata = vault.guard.roles, vault.guard.catalog.metadata
     guard = TenantGuard(metadata, tenants="practices", roles=roles, keys=keys)
     table = KeyTable(Opened(guard, vault.admin, keys))
-    print(f"\n{TENANTS:,} tenants, batches of {key_changing._BATCH} rows")
+    print(f"\n{TENANTS:,} tenants, batches of {_BATCH} rows")
     for what, work, per in (
         ("plain UPDATE, both keysets", lambda: plain(table, vault, "true"), 2),
         ("rewrap, both keysets", rewrapping(table, keys), 2),

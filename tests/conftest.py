@@ -20,6 +20,8 @@ from tenantguard.demo.server import embedded_server
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+pytest_plugins = ("key_fixtures",)
+
 _numbers = count()
 
 

@@ -45,7 +45,7 @@ def main() -> None:
     from vault import ENVIRONMENT, Base  # noqa: PLC0415
 
     from tenantguard import KeyFile, Keyring, Roles, TenantGuard, cli  # noqa: PLC0415
-    from tenantguard.cli import key_changing  # noqa: PLC0415
+    from tenantguard.cli.keys import changing  # noqa: PLC0415
 
     settings = json.loads(sys.argv[1])
     files = [KeyFile(each, environment=ENVIRONMENT) for each in settings["keys"]]
@@ -64,7 +64,7 @@ def main() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     event.listen(Engine, "after_cursor_execute", end)
-    key_changing._BATCH = 1
+    changing._BATCH = 1
     cli.main(sys.argv[2:])
 
 

@@ -15,8 +15,8 @@ from vault import A, B, Patient, Visit, make_guard
 
 from tenantguard import TenantGuard
 from tenantguard.cli import main
-from tenantguard.cli.key_judging import verify
-from tenantguard.cli.key_rows import read_tenants
+from tenantguard.cli.keys.judging import verify
+from tenantguard.cli.keys.rows import read_tenants
 from tenantguard.crypto.keyfile import make_key_file
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from killed_command import run_and_kill
 from vault import A, B
 
 from tenantguard import TenantShreddedError
-from tenantguard.cli import key_destroy, main
+from tenantguard.cli import main
+from tenantguard.cli.keys import destroy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,7 +114,7 @@ def test_open_window_of_backups_takes_force(rotating: Keys, window: str) -> None
 
 
 def typed(keys: Keys, monkeypatch: pytest.MonkeyPatch, answer: str) -> Any:
-    monkeypatch.setattr(key_destroy, "_is_terminal", lambda: True)
+    monkeypatch.setattr(destroy, "_is_terminal", lambda: True)
     url = keys.vault.admin.url.render_as_string(hide_password=False)
     arguments = ["keys", "destroy", "--tenant", str(A), *WHY, "--guard", f"{MODULE}:guard"]
     environment = {"TENANTGUARD_ADMIN_URL": url}

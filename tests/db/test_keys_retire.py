@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session
 from vault import A, B, Patient
 
 from tenantguard import UnknownKeyError
-from tenantguard.cli import key_retire, key_rotate
+from tenantguard.cli.keys import retire
+from tenantguard.cli.keys import rotate as rotate_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -114,8 +115,8 @@ def test_keys_are_kept_while_a_transaction_is_open(
     rotating: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it has sealed with an old key is not counted before it ends."""
-    monkeypatch.setattr(key_rotate, "_KNOWN", "true")
-    monkeypatch.setattr(key_retire, "KNOWN_EVERYWHERE", 0.0)
+    monkeypatch.setattr(rotate_command, "_KNOWN", "true")
+    monkeypatch.setattr(retire, "KNOWN_EVERYWHERE", 0.0)
     process = Process(rotating)
     with process.guard.tenant_context(A), Session(process.engine) as session:
         session.add(Patient(name="late", notes="late"))

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from vault import ENVIRONMENT, A, B, Base, Patient
 
 from tenantguard import KeyFile, Keyring, KeyUnavailableError, TenantGuard
-from tenantguard.cli import key_changing, key_rewrap
+from tenantguard.cli.keys import changing, rewrap
 from tenantguard.crypto.keyfile import make_key_file
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL
 
-    from tenantguard.cli.key_writing import Change, KeyRow
+    from tenantguard.cli.keys.writing import Change, KeyRow
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_killed_run_is_finished_by_the_next(moving: Keys, new_key: Path, at: int
 
 def test_changed_row_is_not_overwritten(moving: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
     """What another has changed since the row was read stays as that left it."""
-    change = key_rewrap._change
+    change = rewrap._change
 
     def overtaken(table: Any, keys: Any, row: KeyRow) -> Change | None:
         moving.vault.run(
@@ -153,7 +153,7 @@ def test_changed_row_is_not_overwritten(moving: Keys, monkeypatch: pytest.Monkey
         )
         return change(table, keys, row)
 
-    monkeypatch.setattr(key_rewrap, "_change", overtaken)
+    monkeypatch.setattr(rewrap, "_change", overtaken)
     document = moving.json("rewrap")
     assert (document["rewrapped"], document["overtaken"]) == (3, 1)
     [row] = moving.vault.run("SELECT wrapped FROM tenantguard_keys WHERE state = 'destroyed'")
@@ -162,13 +162,13 @@ def test_changed_row_is_not_overwritten(moving: Keys, monkeypatch: pytest.Monkey
 
 def test_restored_row_is_not_overwritten(moving: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another keyset under the same generation, as a restore brings it, is not overwritten."""
-    change = key_rewrap._change
+    change = rewrap._change
 
     def restored(table: Any, keys: Any, row: KeyRow) -> Change | None:
         moving.vault.run("UPDATE tenantguard_keys SET wrapped = '\\x0102' WHERE purpose = 'index'")
         return change(table, keys, row)
 
-    monkeypatch.setattr(key_rewrap, "_change", restored)
+    monkeypatch.setattr(rewrap, "_change", restored)
     document = moving.json("rewrap")
     assert (document["rewrapped"], document["overtaken"]) == (2, 2)
 
@@ -217,7 +217,7 @@ def test_key_that_stops_answering_is_no_damage(
     moving: Keys, new_key: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The run ends with 2 and calls no keyset damaged; the next one does what is left."""
-    monkeypatch.setattr(key_changing, "_BATCH", 1)
+    monkeypatch.setattr(changing, "_BATCH", 1)
     old = Failing(KeyFile(moving.vault.key_file, environment=ENVIRONMENT), uses=3)
     roles, held = moving.vault.guard.roles, Keyring(KeyFile(new_key, environment=ENVIRONMENT), old)
     guard = TenantGuard(Base.metadata, tenants="practices", roles=roles, keys=held)

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from vault import A, B, Patient
 
 from tenantguard import UnknownKeyError, keystore
-from tenantguard.cli import key_changing, key_rotate
+from tenantguard.cli.keys import changing, rotate
 from tenantguard.crypto.rotation import keys_of
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL
 
-    from tenantguard.cli.key_changing import KeyTable
-    from tenantguard.cli.key_writing import KeyRow
+    from tenantguard.cli.keys.changing import KeyTable
+    from tenantguard.cli.keys.writing import KeyRow
     from tenantguard.crypto.rotation import Row, Stored
 
 
@@ -74,7 +74,7 @@ def test_rotate_waits_until_every_process_has_the_keys(
         slept.append(seconds)
         later(seconds)
 
-    monkeypatch.setattr(key_rotate, "sleep", sleep)
+    monkeypatch.setattr(rotate, "sleep", sleep)
     result = rotating("rotate", "--all")
     assert result.exit_code == 0, result.output
     assert 350 < sum(slept) < 370
@@ -127,15 +127,15 @@ def test_interrupted_rotation_gets_no_third_key(
     """Who has got a key since the rotation began gets no other, whether that seals or not."""
     rotated(rotating)
     later(361)
-    monkeypatch.setattr(key_changing, "_BATCH", 1)
-    promote = key_changing.KeyTable.change
+    monkeypatch.setattr(changing, "_BATCH", 1)
+    promote = changing.KeyTable.change
 
     def once(self: KeyTable, condition: str, make: Any, **options: Any) -> Any:
         return promote(self, f"{condition} AND k.tenant_id = '{A}'", make, **options)
 
-    monkeypatch.setattr(key_changing.KeyTable, "change", once)
+    monkeypatch.setattr(changing.KeyTable, "change", once)
     assert rotated(rotating) == (0, 1, 1)
-    monkeypatch.setattr(key_changing.KeyTable, "change", promote)
+    monkeypatch.setattr(changing.KeyTable, "change", promote)
     assert rotating.json("rotate", "--all", "--dry-run")["without_new_key"] == 0
     assert rotated(rotating) == (0, 1, 0)
     assert rotated(rotating) == (2, 0, 2)
@@ -171,14 +171,14 @@ def test_two_rotations_at_once_add_one_key(rotating: Keys, monkeypatch: pytest.M
     document = rotating.json("rotate", "--all", "--no-wait")
     assert (document["added"], document["overtaken"], document["pending"]) == (0, 2, 2)
     counts: list[int] = []
-    count = key_rotate._Rotation._pending
+    count = rotate._Rotation._pending
 
     def counted(self: Any) -> Any:
         rows: list[KeyRow] = list(self._table.rows(self._rows))
         counts.extend(len(keys_of(self._table.stored(row))) for row in rows)
         return count(self)
 
-    monkeypatch.setattr(key_rotate._Rotation, "_pending", counted)
+    monkeypatch.setattr(rotate._Rotation, "_pending", counted)
     rotating("rotate", "--all", "--dry-run")
     assert counts == [2, 2]
 

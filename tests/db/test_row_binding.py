@@ -827,7 +827,8 @@ def test_a_value_of_another_row_is_refused(session: Session, way: str) -> None:
         session.execute(FROM_OTHERS[way])
 
 
-LETTERS, PERSONS = TABLE.alias(), Person.__table__.alias()
+LETTERS: Any = TABLE.alias()
+PERSONS: Any = Person.__table__.alias()
 MOVES: dict[str, Any] = {
     "orm": update(Letter).where(Letter.id == FIRST).values(id=uuid.UUID(int=9)),
     "core": update(TABLE).where(TABLE.c.id == FIRST).values({TABLE.c.id: uuid.UUID(int=9)}),

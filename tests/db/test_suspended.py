@@ -22,7 +22,7 @@ from tenantguard import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from locks import Locks, World
     from sqlalchemy import Engine
@@ -137,7 +137,7 @@ def test_nothing_is_read_where_beginning_was_refused(locks: Locks) -> None:
     """A transaction that is still open is nobody's, also not that of the one before."""
     engine, _ = suspending(locks)
     suspend(locks.world)
-    found = []
+    found: Sequence[str] = ()
     with engine.connect() as connection:
         with tenant_context(B):
             connection.exec_driver_sql(NAMES)

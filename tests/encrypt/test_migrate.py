@@ -212,7 +212,7 @@ def test_contract_refuses_what_was_written_after_the_comparison(
 ) -> None:
     """Plaintext that comes between comparing and dropping is found by the database itself."""
     assert expanded("backfill", NAME).exit_code == 0
-    monkeypatch.setattr("tenantguard.cli.encrypt_migrate.failures", lambda _: 0)
+    monkeypatch.setattr("tenantguard.cli.encrypt.migrate.failures", lambda _: 0)
     old_writes(moving, update(OldPatient).where(OldPatient.name == "patient 7").values(name="new"))
     assert_could_not_look(expanded("contract", NAME), "a row does not fulfil it")
     assert moving.run("SELECT count(*) FROM patients WHERE name = 'new'") == [(1,)]

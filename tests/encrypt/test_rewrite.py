@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from vault import A, B, Patient
 
 from tenantguard import tenant_context
-from tenantguard.cli.encrypt_access import access_to
+from tenantguard.cli.encrypt.access import access_to
 from tenantguard.crypto.padding import padding_of
 from tenantguard.encrypt.batches import Batch, Change
 from tenantguard.encrypt.counting import rows_by_key

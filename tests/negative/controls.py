@@ -54,7 +54,7 @@ ROW_BINDING = "tests/db/test_row_binding.py"
 KEY_TABLE = "tests/db/test_rls_keys.py"
 KEY_FILE = "tests/unit/test_keyfile.py"
 KEY_SERVICES = "tests/kms/test_in_database.py"
-KEY_ENVELOPE = "tests/kms/test_envelope.py"
+KEY_ENVELOPE = "tests/kms/test_kms_envelope.py"
 KEY_VAULT = "tests/kms/test_vault.py"
 KEYS = "tests/db/test_keys_cli.py"
 POOLS = "tests/db/test_pools.py"
@@ -471,28 +471,28 @@ ASYNCPG = "tenantguard.binding.asyncpg"
 
 def _overwriting() -> None:
     """Let commands change a keyset whatever became of it since they read it."""
-    from tenantguard.cli.key_changing import KeyTable  # noqa: PLC0415
+    from tenantguard.cli.keys.writing import update_sql  # noqa: PLC0415
 
-    update, seen = KeyTable._update, " AND k.generation = v.seen AND k.wrapped = v.old"
+    seen = " AND k.generation = v.seen AND k.wrapped = v.old"
 
-    def written(self: KeyTable, *given: Any) -> str:
-        statement = update(self, *given)
+    def written(*given: Any) -> str:
+        statement = update_sql(*given)
         if seen not in statement:
             raise AttributeError("the statement does not compare: the control is out of date")
         return statement.replace(seen, "")
 
-    KeyTable._update = written  # type: ignore[method-assign,assignment]
+    _attribute("tenantguard.cli.keys.changing", "update_sql", written)()
 
 
 def _without_tombstones() -> None:
     """Let keys be destroyed by deleting their rows."""
-    from tenantguard.cli import key_destroy  # noqa: PLC0415
+    from tenantguard.cli.keys import destroy  # noqa: PLC0415
 
     def deleting(table: str, condition: str) -> str:
         return f"DELETE FROM {table} k WHERE {condition}"
 
-    _attribute("tenantguard.cli.key_destroy", "_destroying", deleting)()
-    key_destroy._Tenant._leave_tombstones = _nothing  # type: ignore[method-assign]
+    _attribute("tenantguard.cli.keys.destroy", "_destroying", deleting)()
+    destroy._Tenant._leave_tombstones = _nothing  # type: ignore[method-assign]
 
 
 def _one_tenants_keys() -> None:
@@ -1012,18 +1012,18 @@ CONTROLS = {
         _attribute("tenantguard.doctor.eyes:Eyes", "missed", lambda _eyes: []), KEYS, "under_force"
     ),
     "keysets of another key are found": Control(
-        _attribute("tenantguard.cli.key_judging", "_is_foreign", lambda *_: False),
+        _attribute("tenantguard.cli.keys.judging", "_is_foreign", lambda *_: False),
         KEYS,
         "wrong_key",
     ),
     "keysets are opened": Control(
-        _attribute("tenantguard.cli.key_judging", "_opens", lambda *_: True), KEYS, "are_verified"
+        _attribute("tenantguard.cli.keys.judging", "_opens", lambda *_: True), KEYS, "are_verified"
     ),
     "changed keysets are not overwritten": Control(
         _overwriting, "tests/db/test_keys_rewrap.py", "restored_row"
     ),
     "new keys wait for all processes": Control(
-        _attribute("tenantguard.cli.key_rotate", "_KNOWN", "true"),
+        _attribute("tenantguard.cli.keys.rotate", "_KNOWN", "true"),
         "tests/db/test_keys_rotate.py",
         "nothing_fails",
     ),
@@ -1033,12 +1033,12 @@ CONTROLS = {
         "sees_old_rows",
     ),
     "needed keys are not retired": Control(
-        _attribute("tenantguard.cli.key_retire", "rows_by_key", lambda *_, **__: ()),
+        _attribute("tenantguard.cli.keys.retire", "rows_by_key", lambda *_, **__: ()),
         "tests/db/test_keys_retire.py",
         "needed_keys",
     ),
     "keys are not retired beside open transactions": Control(
-        _attribute("tenantguard.cli.key_retire:_Retirement", "_settled", lambda _: "true"),
+        _attribute("tenantguard.cli.keys.retire:_Retirement", "_settled", lambda _: "true"),
         "tests/db/test_keys_retire.py",
         "transaction_is_open",
     ),
@@ -1046,7 +1046,7 @@ CONTROLS = {
         _without_tombstones, "tests/db/test_keys_destroy.py", "never_made_again"
     ),
     "destroyed tenants are not imported": Control(
-        _attribute("tenantguard.cli.key_transfer", "_DESTROYED", "false"),
+        _attribute("tenantguard.cli.keys.transfer", "_DESTROYED", "false"),
         "tests/db/test_keys_transfer.py",
         "no_destroyed_tenant",
     ),
@@ -1056,7 +1056,7 @@ CONTROLS = {
         "values_without_keysets",
     ),
     "a terminal obeys no row": Control(
-        _attribute("tenantguard.cli.key_report", "printable", lambda text: text), KEYS, "terminal"
+        _attribute("tenantguard.cli.keys.report", "printable", lambda text: text), KEYS, "terminal"
     ),
     # Encrypted columns.
     "values are bound to their column": Control(
@@ -1611,7 +1611,7 @@ CONTROLS = {
         "forked_process_asks",
     ),
     "a service that is down is no lost keyset": Control(
-        _attribute("tenantguard.cli.key_opening", "require_answer", _nothing),
+        _attribute("tenantguard.cli.keys.opening", "require_answer", _nothing),
         KEY_SERVICES,
         "no_finding and rewrap",
     ),
@@ -1701,7 +1701,7 @@ CONTROLS = {
         "applications_change",
     ),
     "plaintext is compared before it is dropped": Control(
-        _attribute("tenantguard.cli.encrypt_migrate", "failures", lambda *_: 0),
+        _attribute("tenantguard.cli.encrypt.migrate", "failures", lambda *_: 0),
         "tests/encrypt/test_migrate.py",
         "verify_finds",
     ),

@@ -45,9 +45,9 @@ def test_copies_are_restricted_too() -> None:
     """A mixin's column, and that of a table copied to another MetaData."""
     copied = Patient.__table__.to_metadata(other := MetaData())  # type: ignore[attr-defined]
     for table in (Patient.__table__, copied):
-        reading = table.c.notes.type.field.reading  # type: ignore[attr-defined]
+        reading = table.c.notes.type.field.reading  # type: ignore[union-attr]
         assert (reading.purposes, reading.on_error) == ({"treatment"}, "placeholder")
-        assert table.c.name.type.field.reading.purposes is None  # type: ignore[attr-defined]
+        assert table.c.name.type.field.reading.purposes is None  # type: ignore[union-attr]
     assert has_restricted(other)
     assert not has_restricted(MetaData())
 

@@ -7,8 +7,8 @@ import importlib
 import click
 
 from tenantguard.cli.doctor import doctor
-from tenantguard.cli.encrypt import encrypt
-from tenantguard.cli.keys import keys
+from tenantguard.cli.encrypt.commands import encrypt
+from tenantguard.cli.keys.commands import keys
 from tenantguard.cli.migrate import migrate
 from tenantguard.cli.outcome import could_not_look
 from tenantguard.cli.prove import prove_command

@@ -13,6 +13,7 @@ from tenantguard.catalog import DIALECTS
 from tenantguard.cli.check import check as check_command
 from tenantguard.cli.diff import diff
 from tenantguard.cli.explain import explain
+from tenantguard.cli.keys.signing_push import add_keys, pushed_json, pushed_text, signing
 from tenantguard.cli.locate import admin_engine, load_guard
 from tenantguard.cli.options import (
     admin_option,
@@ -30,7 +31,6 @@ from tenantguard.cli.rls_files import (
     write_directory,
     write_file,
 )
-from tenantguard.cli.signing_push import add_keys, pushed_json, pushed_text, signing
 from tenantguard.rls import apply as apply_steps
 from tenantguard.rls import apply_roles, down_files, down_sql, files, roles_sql
 from tenantguard.rls import sql as up_sql

@@ -98,8 +98,8 @@ class DataKeyset:
         if known:
             raise TamperedError(
                 f"A value of {name} could not be opened: it was altered, or sealed for another "
-                "tenant, table or column. Look for rows that were copied or edited by hand; if a "
-                "table or column was renamed, give the column its old names as label=."
+                "tenant, table, column or row. Look for rows that were copied or edited by hand; "
+                "if a table or column was renamed, give the column its old names as label=."
             )
         raise UnknownKeyError(
             f"A value of {name} was sealed with a key that the tenant's keyset does not have: it "

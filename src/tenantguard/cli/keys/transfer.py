@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tenantguard.binding.literal import sql_literal
-from tenantguard.cli.key_changing import KeyTable
-from tenantguard.cli.key_export import ExportedRow, read_export, write_export
-from tenantguard.cli.key_opening import opened
-from tenantguard.cli.key_report import VERSION
-from tenantguard.cli.key_rows import require_encryption
-from tenantguard.cli.key_writing import KeyRow, bytes_literal
+from tenantguard.cli.keys.changing import KeyTable
+from tenantguard.cli.keys.export import ExportedRow, read_export, write_export
+from tenantguard.cli.keys.opening import opened
+from tenantguard.cli.keys.report import VERSION
+from tenantguard.cli.keys.rows import require_encryption
+from tenantguard.cli.keys.writing import KeyRow, bytes_literal
 from tenantguard.cli.locate import admin_engine, load_guard
 from tenantguard.cli.options import admin_option, format_option, guard_option
 from tenantguard.cli.outcome import FINDINGS, HOLDS, GuardedCommand
@@ -29,7 +29,7 @@ from tenantguard.rls.policies import bound_tenant
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tenantguard.cli.key_opening import Opened
+    from tenantguard.cli.keys.opening import Opened
 
 __all__ = ["export", "import_"]
 

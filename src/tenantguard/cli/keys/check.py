@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tenantguard.cli.key_changing import KeyTable
-from tenantguard.cli.key_judging import FOREIGN, findings, judge, unopened_finding
-from tenantguard.cli.key_opening import opened
-from tenantguard.cli.key_policy import ALGORITHMS, POLICIES
-from tenantguard.cli.key_report import VERSION, listed_findings, write_findings
-from tenantguard.cli.key_rows import key_target, read_tenants
+from tenantguard.cli.keys.changing import KeyTable
+from tenantguard.cli.keys.judging import FOREIGN, findings, judge, unopened_finding
+from tenantguard.cli.keys.opening import opened
+from tenantguard.cli.keys.policy import ALGORITHMS, POLICIES
+from tenantguard.cli.keys.report import VERSION, listed_findings, write_findings
+from tenantguard.cli.keys.rows import key_target, read_tenants
 from tenantguard.cli.options import admin_option, format_option, guard_option
 from tenantguard.cli.outcome import FINDINGS, HOLDS, GuardedCommand
 from tenantguard.cli.progress import progress_bar
@@ -26,9 +26,9 @@ from tenantguard.keystore import KNOWN_EVERYWHERE
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tenantguard.cli.key_opening import Opened
-    from tenantguard.cli.key_policy import Policy
-    from tenantguard.cli.key_writing import KeyRow
+    from tenantguard.cli.keys.opening import Opened
+    from tenantguard.cli.keys.policy import Policy
+    from tenantguard.cli.keys.writing import KeyRow
 
 __all__ = ["check"]
 

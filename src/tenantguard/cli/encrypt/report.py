@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from tenantguard.cli.encrypt_standing import Standing
-from tenantguard.cli.key_rows import printable
+from tenantguard.cli.encrypt.standing import Standing
+from tenantguard.cli.keys.rows import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from tenantguard.cli.encrypt_standing import Stood
+    from tenantguard.cli.encrypt.standing import Stood
     from tenantguard.findings import Finding
 
 __all__ = ["VERSION", "write_findings", "write_status"]

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import click
 
 from tenantguard.binding.literal import sql_literal
-from tenantguard.cli.key_changing import Changed, KeyTable
-from tenantguard.cli.key_judging import unopened_finding
-from tenantguard.cli.key_opening import opened
-from tenantguard.cli.key_report import VERSION, listed_findings, write_findings
-from tenantguard.cli.key_writing import Change
+from tenantguard.cli.keys.changing import Changed, KeyTable
+from tenantguard.cli.keys.judging import unopened_finding
+from tenantguard.cli.keys.opening import opened
+from tenantguard.cli.keys.report import VERSION, listed_findings, write_findings
+from tenantguard.cli.keys.writing import Change
 from tenantguard.cli.options import admin_option, format_option, guard_option
 from tenantguard.cli.outcome import FINDINGS, HOLDS, GuardedCommand, could_not_look
 from tenantguard.cli.progress import progress_bar
@@ -28,8 +28,8 @@ from tenantguard.keystore import KNOWN_EVERYWHERE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tenantguard.cli.key_opening import Opened
-    from tenantguard.cli.key_writing import KeyRow
+    from tenantguard.cli.keys.opening import Opened
+    from tenantguard.cli.keys.writing import KeyRow
     from tenantguard.crypto.rotation import Row, Stored
 
 __all__ = ["rotate"]

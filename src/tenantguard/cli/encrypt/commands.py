@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tenantguard.cli.encrypt_backfill import backfill, verify
-from tenantguard.cli.encrypt_migrate import contract_command, expand_command, plan_command
-from tenantguard.cli.encrypt_report import write_status
-from tenantguard.cli.encrypt_rewrite import rewrite
-from tenantguard.cli.encrypt_standing import Standing, findings, stand, standings
-from tenantguard.cli.key_rows import read_tenants, require_encryption
+from tenantguard.cli.encrypt.backfill import backfill, verify
+from tenantguard.cli.encrypt.migrate import contract_command, expand_command, plan_command
+from tenantguard.cli.encrypt.report import write_status
+from tenantguard.cli.encrypt.rewrite import rewrite
+from tenantguard.cli.encrypt.standing import Standing, findings, stand, standings
+from tenantguard.cli.keys.rows import read_tenants, require_encryption
 from tenantguard.cli.locate import admin_engine, load_guard
 from tenantguard.cli.options import admin_option, format_option, guard_option
 from tenantguard.cli.outcome import FINDINGS, HOLDS, GuardedCommand, could_not_look
@@ -21,7 +21,7 @@ from tenantguard.encrypt.counting import counted_tables, rows_by_key
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from tenantguard.cli.encrypt_standing import Stood
+    from tenantguard.cli.encrypt.standing import Stood
     from tenantguard.guard import TenantGuard
 
 __all__ = ["encrypt"]

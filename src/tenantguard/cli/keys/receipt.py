@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import click
 
-from tenantguard.cli.key_report import VERSION
+from tenantguard.cli.keys.report import VERSION
 from tenantguard.keystore import CACHED
 
 __all__ = ["Receipt", "write_receipt"]

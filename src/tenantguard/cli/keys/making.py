@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import DBAPIError
 
-from tenantguard.cli.key_rows import key_target
+from tenantguard.cli.keys.rows import key_target
 from tenantguard.doctor.subject import reason_of
 from tenantguard.errors import ConfigurationError, TenantGuardError, sqlstate
 from tenantguard.rls.names import plain_literal, qualified, quote

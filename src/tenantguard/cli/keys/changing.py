@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.exc import DBAPIError
 
 from tenantguard.binding.literal import sql_literal
-from tenantguard.cli.key_making import writing_role
-from tenantguard.cli.key_opening import require_answer
-from tenantguard.cli.key_rows import key_target
-from tenantguard.cli.key_writing import LIVE, KeyRow, update_sql
+from tenantguard.cli.keys.making import writing_role
+from tenantguard.cli.keys.opening import require_answer
+from tenantguard.cli.keys.rows import key_target
+from tenantguard.cli.keys.writing import LIVE, KeyRow, update_sql
 from tenantguard.crypto.format import keyset_context
 from tenantguard.crypto.keyring import provider_of
 from tenantguard.errors import (
@@ -32,8 +32,8 @@ from tenantguard.rls.names import qualified
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from tenantguard.cli.key_opening import Opened
-    from tenantguard.cli.key_writing import Change
+    from tenantguard.cli.keys.opening import Opened
+    from tenantguard.cli.keys.writing import Change
     from tenantguard.crypto.rotation import Stored
 
 __all__ = ["Changed", "KeyTable"]

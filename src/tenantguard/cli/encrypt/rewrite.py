@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tenantguard.cli.encrypt_access import access_to
-from tenantguard.cli.encrypt_done import Work, write_done
-from tenantguard.cli.encrypt_options import (
+from tenantguard.cli.encrypt.access import access_to
+from tenantguard.cli.encrypt.done import Work, write_done
+from tenantguard.cli.encrypt.options import (
     chosen_columns,
     chosen_tenant,
     pace_options,
     tenant_option,
 )
-from tenantguard.cli.encrypt_standing import Standing, standings
-from tenantguard.cli.key_rows import read_tenants, require_encryption
+from tenantguard.cli.encrypt.standing import Standing, standings
+from tenantguard.cli.keys.rows import read_tenants, require_encryption
 from tenantguard.cli.locate import admin_engine, load_guard
 from tenantguard.cli.options import admin_option, format_option, guard_option
 from tenantguard.cli.outcome import FINDINGS, HOLDS, GuardedCommand

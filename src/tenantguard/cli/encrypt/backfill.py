@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tenantguard.cli.encrypt_access import access_to
-from tenantguard.cli.encrypt_compare import (
+from tenantguard.cli.encrypt.access import access_to
+from tenantguard.cli.encrypt.compare import (
     compared,
     failures,
     require_expanded,
     rows_of_tenants,
     write_compared,
 )
-from tenantguard.cli.encrypt_done import Work, write_done
-from tenantguard.cli.encrypt_migrate import structure
-from tenantguard.cli.encrypt_options import chosen_tenant, pace_options, tenant_option
-from tenantguard.cli.key_opening import opened
+from tenantguard.cli.encrypt.done import Work, write_done
+from tenantguard.cli.encrypt.migrate import structure
+from tenantguard.cli.encrypt.options import chosen_tenant, pace_options, tenant_option
+from tenantguard.cli.keys.opening import opened
 from tenantguard.cli.options import admin_option, format_option, guard_option
 from tenantguard.cli.outcome import FINDINGS, HOLDS, GuardedCommand
 from tenantguard.cli.progress import progress_bar

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tenantguard.cli.encrypt_access import access_to
-from tenantguard.cli.encrypt_changing import asking, send
-from tenantguard.cli.encrypt_compare import compared, failures, write_compared
-from tenantguard.cli.encrypt_plan import facts, write_plan
-from tenantguard.cli.key_opening import opened
+from tenantguard.cli.encrypt.access import access_to
+from tenantguard.cli.encrypt.changing import asking, send
+from tenantguard.cli.encrypt.compare import compared, failures, write_compared
+from tenantguard.cli.encrypt.plan import facts, write_plan
+from tenantguard.cli.keys.opening import opened
 from tenantguard.cli.options import admin_option, format_option, guard_option
 from tenantguard.cli.outcome import FINDINGS, HOLDS, GuardedCommand
 from tenantguard.cli.progress import progress_bar

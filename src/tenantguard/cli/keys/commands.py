@@ -7,17 +7,18 @@ from pathlib import Path
 
 import click
 
-from tenantguard.cli.key_check import check
-from tenantguard.cli.key_destroy import destroy
-from tenantguard.cli.key_judging import FOREIGN, findings, judge, verify
-from tenantguard.cli.key_making import Made, make_keys, writing_role
-from tenantguard.cli.key_opening import own_key, require_answer, tracked
-from tenantguard.cli.key_report import VERSION, Seen, write_list, write_made
-from tenantguard.cli.key_retire import retire
-from tenantguard.cli.key_rewrap import rewrap
-from tenantguard.cli.key_rotate import rotate
-from tenantguard.cli.key_rows import read_tenants, require_encryption
-from tenantguard.cli.key_transfer import export, import_
+from tenantguard.cli.keys.check import check
+from tenantguard.cli.keys.destroy import destroy
+from tenantguard.cli.keys.judging import FOREIGN, findings, judge, verify
+from tenantguard.cli.keys.making import Made, make_keys, writing_role
+from tenantguard.cli.keys.opening import own_key, require_answer, tracked
+from tenantguard.cli.keys.report import VERSION, Seen, write_list, write_made
+from tenantguard.cli.keys.retire import retire
+from tenantguard.cli.keys.rewrap import rewrap
+from tenantguard.cli.keys.rotate import rotate
+from tenantguard.cli.keys.rows import read_tenants, require_encryption
+from tenantguard.cli.keys.signing import signing
+from tenantguard.cli.keys.transfer import export, import_
 from tenantguard.cli.locate import admin_engine, load_guard
 from tenantguard.cli.options import admin_option, format_option, guard_option
 from tenantguard.cli.outcome import (
@@ -26,7 +27,6 @@ from tenantguard.cli.outcome import (
     GuardedCommand,
     could_not_look,
 )
-from tenantguard.cli.signing import signing
 from tenantguard.crypto.keyfile import make_key_file
 
 __all__ = ["keys"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import DBAPIError
 
-from tenantguard.cli.key_question import asked_tables, key_question
+from tenantguard.cli.keys.question import asked_tables, key_question
 from tenantguard.doctor import Absence, Subject
 from tenantguard.doctor.eyes import Eyes
 from tenantguard.errors import ConfigurationError, sqlstate

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from tenantguard.cli.key_rows import key_target, printable
+from tenantguard.cli.keys.rows import key_target, printable
 from tenantguard.crypto.format import keyset_context
 from tenantguard.crypto.keyring import provider_of
 from tenantguard.errors import KeyUnavailableError, UnknownTenantError
@@ -15,7 +15,7 @@ from tenantguard.keytable import KEY_TABLE
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from tenantguard.cli.key_rows import Keyset, Tenant
+    from tenantguard.cli.keys.rows import Keyset, Tenant
     from tenantguard.crypto.keyfile import KeyProvider
     from tenantguard.guard import TenantGuard
 

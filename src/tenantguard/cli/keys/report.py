@@ -11,15 +11,15 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from tenantguard.cli.key_judging import FOREIGN, LOST
-from tenantguard.cli.key_rows import printable
+from tenantguard.cli.keys.judging import FOREIGN, LOST
+from tenantguard.cli.keys.rows import printable
 from tenantguard.keytable import PURPOSES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from tenantguard.cli.key_making import Made
-    from tenantguard.cli.key_rows import Tenant
+    from tenantguard.cli.keys.making import Made
+    from tenantguard.cli.keys.rows import Tenant
     from tenantguard.findings import Finding
 
 __all__ = ["VERSION", "Seen", "listed_findings", "write_findings", "write_list", "write_made"]

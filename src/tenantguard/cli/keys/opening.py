@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tenantguard.cli.key_rows import require_encryption
+from tenantguard.cli.keys.rows import require_encryption
 from tenantguard.cli.locate import admin_engine, load_guard
 from tenantguard.cli.outcome import could_not_look
 from tenantguard.cli.progress import progress_bar

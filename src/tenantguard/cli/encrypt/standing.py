@@ -16,7 +16,7 @@ from tenantguard.findings import Finding
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from tenantguard.cli.key_rows import Keyset, Tenant
+    from tenantguard.cli.keys.rows import Keyset, Tenant
     from tenantguard.crypto.keyfile import KeyProvider
     from tenantguard.encrypt.counting import Rows
     from tenantguard.guard import TenantGuard

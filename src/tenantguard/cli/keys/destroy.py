@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tenantguard.binding.literal import sql_literal
-from tenantguard.cli.key_changing import KeyTable
-from tenantguard.cli.key_opening import opened
-from tenantguard.cli.key_receipt import Receipt, write_receipt
-from tenantguard.cli.key_writing import LIVE
+from tenantguard.cli.keys.changing import KeyTable
+from tenantguard.cli.keys.opening import opened
+from tenantguard.cli.keys.receipt import Receipt, write_receipt
+from tenantguard.cli.keys.writing import LIVE
 from tenantguard.cli.options import admin_option, format_option, guard_option
 from tenantguard.cli.outcome import FINDINGS, GuardedCommand, could_not_look
 from tenantguard.errors import ConfigurationError, KeyUnavailableError
@@ -24,7 +24,7 @@ from tenantguard.rls.names import qualified, quote, target_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tenantguard.cli.key_opening import Opened
+    from tenantguard.cli.keys.opening import Opened
 
 __all__ = ["destroy"]
 

@@ -1,4 +1,4 @@
-"""The commands for keys, on a vault with two tenants."""
+"""Fixtures for the commands for keys: a vault with two tenants, logins, and time that passes."""
 
 from __future__ import annotations
 

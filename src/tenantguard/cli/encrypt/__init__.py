@@ -1,0 +1,1 @@
+"""tenantguard encrypt: a module a command, and what they share."""

@@ -1,0 +1,1 @@
+"""tenantguard keys: a module a command, and what they share."""

@@ -89,6 +89,7 @@ def test_disabled_key_opens_nothing_until_it_is_enabled() -> None:
     retired = disable_keys(stored(row), [old, primary, waiting])
     assert retired is not None
     assert [key.opens for key in keys_of(stored(retired))] == [False, True, True]
+    assert opened(retired).numbers == (primary, waiting)
     with pytest.raises(UnknownKeyError, match="or the key was retired"):
         opened(retired).open(value, b"y")
     enabled = enable_keys(stored(retired))

@@ -18,7 +18,7 @@ from tenantguard.crypto.format import INDEX_SIZE
 from tenantguard.errors import KeyUnavailableError, TamperedError, UnknownKeyError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tenantguard.crypto.format import FieldContext
 
@@ -73,10 +73,9 @@ class DataKeyset:
 
     @property
     def numbers(self) -> tuple[int, ...]:
-        """The numbers of its keys, as the values have them; first that of the key that seals."""
-        info = self.handle.keyset_info()
-        others = (each.key_id for each in info.key_info if each.key_id != info.primary_key_id)
-        return info.primary_key_id, *others
+        """The numbers of its enabled keys, as values have them; first that of the one that seals."""
+        primary = self.handle.keyset_info().primary_key_id
+        return primary, *(each for each in self._enabled() if each != primary)
 
     def open(
         self, ciphertext: bytes, associated_data: bytes, column: FieldContext | None = None
@@ -110,10 +109,13 @@ class DataKeyset:
     def _has_key_of(self, ciphertext: bytes) -> bool:
         # Tink's output prefix: one byte, then the key's number.
         return ciphertext[:_PREFIX_SIZE] in {
-            b"\x01" + info.key_id.to_bytes(4, "big")
-            for info in self.handle.keyset_info().key_info
-            if info.status == tink_pb2.ENABLED
+            b"\x01" + number.to_bytes(4, "big") for number in self._enabled()
         }
+
+    def _enabled(self) -> Iterator[int]:
+        for info in self.handle.keyset_info().key_info:
+            if info.status == tink_pb2.ENABLED:
+                yield info.key_id
 
 
 class IndexKeyset:

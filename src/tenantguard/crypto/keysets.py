@@ -73,7 +73,7 @@ class DataKeyset:
 
     @property
     def numbers(self) -> tuple[int, ...]:
-        """The numbers of its enabled keys, as values have them; first that of the one that seals."""
+        """The numbers of its enabled keys, as values have them; first the one that seals."""
         primary = self.handle.keyset_info().primary_key_id
         return primary, *(each for each in self._enabled() if each != primary)
 

@@ -19,11 +19,24 @@ if TYPE_CHECKING:
     from tenantguard.guard import TenantGuard
     from tenantguard.rls.state import Run
 
-__all__ = ["seen_whole"]
+__all__ = ["open_eyes", "seen_whole"]
 
 _NOT_NEEDED = Absence("not needed", chosen=True)
 _NOT_MIGRATED = ("42P01", "42703")
 """SQLSTATE of a table or a column that is not there."""
+
+
+def open_eyes(guard: TenantGuard, engine: Engine, targets: Iterable[tuple[str, str]]) -> Eyes:
+    """Return eyes that see all rows of *targets*.
+
+    Raises:
+        ConfigurationError: If rows are hidden.
+        CouldNotLookError: If the database cannot be reached.
+    """
+    eyes = Eyes(_subject(guard, engine), targets)
+    for reason in eyes.missed():
+        raise ConfigurationError(reason)
+    return eyes
 
 
 @contextmanager
@@ -36,9 +49,7 @@ def seen_whole(
         ConfigurationError: If rows are hidden, or a table or column of the models is missing.
         CouldNotLookError: If the database cannot be reached.
     """
-    eyes = Eyes(_subject(guard, engine), targets)
-    for reason in eyes.missed():
-        raise ConfigurationError(reason)
+    eyes = open_eyes(guard, engine, targets)
     try:
         with eyes.transaction() as run:
             yield run

@@ -9,7 +9,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from tenantguard.cli.keys.rows import key_target, open_eyes
+from tenantguard.cli.keys.rows import key_target
+from tenantguard.cli.seeing import open_eyes
 from tenantguard.crypto.secret_file import write_new
 from tenantguard.errors import ConfigurationError
 from tenantguard.rls.names import qualified

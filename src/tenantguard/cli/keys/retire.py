@@ -13,11 +13,12 @@ from tenantguard.cli.keys.changing import Changed, KeyTable
 from tenantguard.cli.keys.judging import unopened_finding
 from tenantguard.cli.keys.opening import opened
 from tenantguard.cli.keys.report import VERSION, listed_findings, write_findings
-from tenantguard.cli.keys.rows import key_target, open_eyes
+from tenantguard.cli.keys.rows import key_target
 from tenantguard.cli.keys.writing import Change
 from tenantguard.cli.options import admin_option, format_option, guard_option
 from tenantguard.cli.outcome import FINDINGS, HOLDS, GuardedCommand, could_not_look
 from tenantguard.cli.progress import progress_bar
+from tenantguard.cli.seeing import open_eyes
 from tenantguard.encrypt.counting import counted_tables, rows_by_key
 from tenantguard.findings import Finding
 from tenantguard.keystore import KNOWN_EVERYWHERE

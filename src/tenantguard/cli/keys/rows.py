@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.exc import DBAPIError
 
 from tenantguard.cli.keys.question import asked_tables, key_question
-from tenantguard.doctor import Absence, Subject
-from tenantguard.doctor.eyes import Eyes
+from tenantguard.cli.seeing import open_eyes
 from tenantguard.errors import ConfigurationError, sqlstate
 from tenantguard.keytable import KEY_TABLE, PURPOSES
 from tenantguard.rls.names import target_of
@@ -28,13 +27,11 @@ __all__ = [
     "Keyset",
     "Tenant",
     "key_target",
-    "open_eyes",
     "printable",
     "read_tenants",
     "require_encryption",
 ]
 
-_NOT_NEEDED = Absence("not needed", chosen=True)
 _NOT_MIGRATED = ("42P01", "42703")
 """SQLSTATE of a table or a column that is not there."""
 
@@ -112,19 +109,6 @@ def read_tenants(guard: TenantGuard, engine: Engine, *, wrapped: bool = False) -
     return _gathered(rows)
 
 
-def open_eyes(guard: TenantGuard, engine: Engine, targets: Iterable[tuple[str, str]]) -> Eyes:
-    """Return eyes that see all rows of *targets*.
-
-    Raises:
-        ConfigurationError: If rows are hidden.
-        CouldNotLookError: If the database cannot be reached.
-    """
-    eyes = Eyes(_subject(guard, engine), targets)
-    for reason in eyes.missed():
-        raise ConfigurationError(reason)
-    return eyes
-
-
 def key_target(guard: TenantGuard) -> tuple[str, str]:
     """Return schema and name of the table of keys."""
     return target_of(guard.catalog.entry(guard.catalog.key_table))
@@ -133,18 +117,6 @@ def key_target(guard: TenantGuard) -> tuple[str, str]:
 def printable(text: str) -> str:
     """Return *text* without characters that a terminal obeys; rows are what somebody wrote."""
     return "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in text)
-
-
-def _subject(guard: TenantGuard, engine: Engine) -> Subject:
-    return Subject(
-        catalog=guard.catalog,
-        roles=guard.roles,
-        mode=guard.mode,
-        application=_NOT_NEEDED,
-        admin=engine,
-        engines=_NOT_NEEDED,
-        is_protected=guard.protects,
-    )
 
 
 def _gathered(rows: Iterable[Any]) -> list[Tenant]:

@@ -438,6 +438,14 @@ def _show_generated() -> None:
                 column._omit_from_statements = False
 
 
+def _asking_for_values(statement: Any, state: Any) -> Any:
+    """Let SQLAlchemy take a parameter for each column of a statement without values."""
+    from tenantguard.scoping.statements import compiled_as  # noqa: PLC0415
+
+    state._no_parameters = not state._dict_parameters
+    return compiled_as(statement, state)
+
+
 def _open(criteria: Any) -> list[Any]:
     return [clause for clause in criteria if clause is not None]
 
@@ -696,6 +704,11 @@ CONTROLS = {
     ),
     "server-side cursors in autocommit are refused": Control(
         _attribute(STATE, "refuse_stream", _nothing), AUTOCOMMIT, "server_side"
+    ),
+    "without values a statement takes no parameters": Control(
+        _attribute("tenantguard.scoping.writes", "compiled_as", _asking_for_values),
+        "tests/unit/test_compiled.py",
+        "takes_none",
     ),
     "executions in autocommit do not share a transaction": Control(
         _attribute(STATE, "refuse_another", _nothing), AUTOCOMMIT, "listener_that_executes"

@@ -915,12 +915,12 @@ CONTROLS = {
         "fault_is_found and files",
     ),
     "built-in functions are compared": Control(
-        _attribute("tenantguard.check.system", "_FIRST_OWN", 0),
+        _attribute("tenantguard.check.reach", "FIRST_OWN", 0),
         CHECK_SYSTEM,
         "fault_is_found and replaced",
     ),
     "parameters of the server are looked at": Control(
-        _attribute("tenantguard.check.system", "_PARAMETER_PRIVILEGES", 10**9),
+        _attribute("tenantguard.check.reach", "PARAMETER_PRIVILEGES", 10**9),
         CHECK_SYSTEM,
         "fault_is_found and parameter",
     ),
@@ -930,7 +930,7 @@ CONTROLS = {
         "fault_is_found and without",
     ),
     "what policies call is looked at": Control(
-        _attribute("tenantguard.check.comparisons", "_FIRST_OWN", 4294967295),
+        _attribute("tenantguard.check.reach", "FIRST_OWN", 4294967295),
         CHECK_SYSTEM,
         "fault_is_found and cast",
     ),
@@ -1193,7 +1193,7 @@ CONTROLS = {
         "questions",
     ),
     "written values are values": Control(
-        _attribute("tenantguard.columns.written", "_value", lambda _table, _key, value: value),
+        _attribute("tenantguard.columns.written", "_value", lambda _table, _key, value, **_: value),
         FIELD_REFUSALS,
         "would_compute",
     ),
@@ -1518,7 +1518,7 @@ CONTROLS = {
         "is_found and helper-search-path",
     ),
     "generated lookups are compared": Control(
-        _attribute("tenantguard.check.own_functions", "_is_generated", lambda *_: True),
+        _attribute("tenantguard.check.own_functions", "is_lookup", lambda *_: True),
         CHECK_FUNCTIONS,
         "is_found and lookup-changed and owner",
     ),

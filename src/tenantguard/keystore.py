@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     Ask = Callable[[str], Sequence[Any]]
 
-__all__ = ["CACHED", "KNOWN_EVERYWHERE", "Keystore"]
+__all__ = ["CACHED", "KNOWN_EVERYWHERE", "Keystore", "is_fresh"]
 
 _SECONDS = 300.0
 """How long a tenant's keys are used before the table is asked again."""
@@ -123,7 +123,7 @@ class Keystore:
 
     def _cached(self, tenant: str) -> TenantKeys | None:
         keys = self._cache.get(tenant)
-        return keys if keys is not None and keys.expires > monotonic() else None
+        return keys if keys is not None and is_fresh(keys) else None
 
     def _read(self, run: Ask, tenant: str, *, create: bool) -> TenantKeys:
         rows = _asked(run, self._query(tenant))
@@ -216,6 +216,11 @@ class Keystore:
         # Another thread of the parent may have held the lock.
         self._lock = Lock()
         self._cache = OrderedDict()
+
+
+def is_fresh(keys: TenantKeys) -> bool:
+    """Return whether *keys* may still be used without a look at the table."""
+    return keys.expires > monotonic()
 
 
 _open: WeakSet[Keystore] = WeakSet()

@@ -6,6 +6,7 @@ import re
 import uuid  # noqa: TC003  (SQLAlchemy evaluates the annotations)
 from pathlib import Path
 from threading import Event, Thread
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,18 +15,34 @@ import sqlalchemy.orm
 from commanding import Command, assert_could_not_look, serve
 from locks import unique_roles
 from moving import VALUES, Moving, NewPatient, OldPatient, build_moving
-from sqlalchemy import ForeignKey, create_engine, or_, select, text, update
+from sqlalchemy import (
+    Column,
+    ForeignKey,
+    LargeBinary,
+    String,
+    TypeDecorator,
+    create_engine,
+    or_,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from vault import ENVIRONMENT, A, B
 
 import tenantguard
-from tenantguard import TenantGuard, rls, tenant_context
+from tenantguard import TenantGuard, keystore, rls, tenant_context
 from tenantguard.crypto.keyfile import make_key_file
+from tenantguard.encrypt.backfilling import writer
+from tenantguard.encrypt.batches import Batch
+from tenantguard.encrypt.entering import Access
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sqlalchemy import URL, Engine
+    from sqlalchemy.types import TypeEngine
 
 MANY = 120
 NAME = "patients.name"
@@ -127,10 +144,10 @@ def test_every_type_is_sealed_verified_and_put_back(
     before = moving.run("SELECT * FROM patients ORDER BY id")
     for name in VALUES:
         with moving.admin.begin() as connection:
-            connection.execute(text("SET LOCAL tenantguard.restoring = 'on'"))
+            connection.execute(text("SET LOCAL tenantguard.encrypting = 'on'"))
             connection.execute(text(f'UPDATE patients SET "{name}" = NULL'))
         done = expanded("backfill", f"patients.{name}", "--decrypt", url=with_psycopg2)
-        assert done.exit_code == 0, done.output
+        assert done.exit_code == 0, (name, done.output)
     assert moving.run("SELECT * FROM patients ORDER BY id") == before
 
 
@@ -164,21 +181,114 @@ def test_the_application_writes_both_and_reads_what_is_there(
         assert sorted(each.name or each.plain_name or "" for each in found) == ["ADA", "Ada"]
 
 
-def test_verify_finds_what_differs(moving: Moving, expanded: Command, engine: Engine) -> None:
+def encrypting(moving: Moving, statement: str) -> None:
+    """Write as the commands do, past the triggers."""
+    with moving.admin.begin() as connection:
+        connection.execute(text("SET LOCAL tenantguard.encrypting = 'on'"))
+        connection.execute(text(statement))
+
+
+def test_verify_finds_what_differs(moving: Moving, expanded: Command) -> None:
     """Another value sealed than the plaintext is counted, and nothing is dropped then."""
     assert expanded("backfill", NAME).exit_code == 0
-    with tenant_context(A), Session(engine) as session:
-        session.execute(
-            update(NewPatient).where(NewPatient.name == "patient 5").values(name="sealed alone")
-        )
-        session.commit()
+    encrypting(moving, "UPDATE patients SET name = 'another' WHERE name = 'patient 5'")
     document = expanded.json("verify", NAME, code=1)
     assert document["rows"] == {"same": MANY + 1, "different": 1}
     result = expanded("contract", NAME)
     assert result.exit_code == 1
     assert "1 rows have another value sealed than their plaintext" in result.stdout
-    assert "sealed alone" not in result.output
+    assert "another'" not in result.output
     assert moving.run("SELECT count(name) FROM patients") == [(MANY + 2,)]
+
+
+def test_a_newer_applications_change_is_not_lost(
+    moving: Moving, expanded: Command, engine: Engine
+) -> None:
+    """What is sealed alone leaves no plaintext of before; what writes both keeps both."""
+    assert expanded("backfill", NAME).exit_code == 0
+    found = NewPatient.name
+    with tenant_context(A), Session(engine) as session:
+        session.execute(update(NewPatient).where(found == "patient 4").values(name="alone"))
+        session.execute(update(NewPatient).where(found == "patient 5").values(visits=5))
+        both = {"name": "patient 6", "plain_name": "patient 6"}
+        session.execute(update(NewPatient).where(found == "patient 6").values(both))
+        session.execute(update(NewPatient).where(found == "patient 7").values(name="alone"))
+        session.commit()
+    gone = "SELECT count(*) FROM patients WHERE name IN ('patient 4', 'patient 7')"
+    assert moving.run(gone) == [(0,)]
+    assert expanded.json("verify", NAME)["rows"] == {
+        "same": MANY,
+        "sealed-without-plaintext": 2,
+    }
+    assert expanded("contract", NAME).exit_code == 0
+    with tenant_context(A), Session(engine) as session:
+        names = session.scalars(select(found).where(found.in_(["alone", "patient 6"]))).all()
+    assert sorted(names) == ["alone", "alone", "patient 6"]
+
+
+def test_rows_that_are_not_seen_are_not_dropped(moving: Moving, expanded: Command) -> None:
+    """A policy of the application's own can hide rows from the role that compares."""
+    assert expanded("backfill", NAME).exit_code == 0
+    moving.run("CREATE POLICY own ON patients AS RESTRICTIVE USING (name <> 'patient 9')")
+    try:
+        document = expanded.json("verify", NAME, code=1)
+        assert document["rows"] == {"same": MANY + 1, "not-seen": 1}
+        assert "1 rows were counted and not seen" in expanded("contract", NAME).stdout
+    finally:
+        moving.run("DROP POLICY own ON patients")
+    assert moving.run("SELECT count(name) FROM patients") == [(MANY + 2,)]
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_disabled_triggers_are_none(moving: Moving, expanded: Command, number: int) -> None:
+    """Nothing is dropped without them; expanding once more enables them."""
+    assert expanded("backfill", NAME).exit_code == 0
+    trigger = triggers_of_name(moving)[number]
+    moving.run(f'ALTER TABLE patients DISABLE TRIGGER "{trigger}"')
+    assert_could_not_look(expanded("contract", NAME), "lacks the trigger")
+    assert expanded("expand", NAME).exit_code == 0
+    assert expanded("contract", NAME).exit_code == 0
+
+
+def test_keys_are_looked_up_again_when_their_time_is_over(
+    expanded: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long run does not go on with keys that were retired or destroyed meanwhile."""
+    now, asked = [0.0], []
+    keys_of, read = Access.keys_of, Batch.read
+
+    def counted(access: Access, *args: Any, **kwargs: Any) -> Any:
+        asked.append(now[0])
+        return keys_of(access, *args, **kwargs)
+
+    def slowly(*args: Any, **kwargs: Any) -> Any:
+        now[0] += 301
+        return read(*args, **kwargs)
+
+    monkeypatch.setattr(keystore, "monotonic", lambda: monotonic() + now[0])
+    monkeypatch.setattr(Access, "keys_of", counted)
+    monkeypatch.setattr(Batch, "read", slowly)
+    assert expanded("backfill", NAME, "--batch", "50", "--tenant", str(A)).exit_code == 0
+    assert len(set(asked)) > MANY / 50
+
+
+def test_a_row_that_gets_another_key_is_sealed_anew(moving: Moving, expanded: Command) -> None:
+    """Where values are bound to their row, what was sealed for the old key is forgotten."""
+    column = "patients.born"
+    assert expanded("backfill", column).exit_code == 0
+    moving.run("UPDATE patients SET id = id + 1000000 WHERE born IS NOT NULL")
+    assert expanded.json("verify", column, code=1)["rows"] == {"plaintext-not-sealed": MANY + 1}
+    assert expanded("backfill", column).exit_code == 0
+    assert expanded.json("verify", column)["rows"] == {"same": MANY + 1}
+
+
+def triggers_of_name(moving: Moving) -> list[str]:
+    """Return the names of the two triggers of the migration of names."""
+    functions = moving.run(
+        "SELECT t.tgname FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid "
+        "WHERE t.tgrelid = 'patients'::regclass AND p.prosrc LIKE '%name_sealed%' ORDER BY 1"
+    )
+    return [name for (name,) in functions]
 
 
 def test_contract_drops_the_plaintext(moving: Moving, expanded: Command, engine: Engine) -> None:
@@ -192,7 +302,7 @@ def test_contract_drops_the_plaintext(moving: Moving, expanded: Command, engine:
         "'patients' AND column_name IN ('name', 'name_sealed')"
     ) == [("name_sealed", "NO")]
     triggers = "SELECT count(*) FROM pg_trigger WHERE tgrelid = 'patients'::regclass"
-    assert moving.run(f"{triggers} AND NOT tgisinternal") == [(len(VALUES) - 1,)]
+    assert moving.run(f"{triggers} AND NOT tgisinternal") == [(2 * (len(VALUES) - 1),)]
     with tenant_context(A), Session(engine) as session:
         wanted = select(NewPatient.name).where(NewPatient.name == "PATIENT 9")
         assert session.scalars(wanted).all() == ["patient 9"]
@@ -220,10 +330,7 @@ def test_contract_refuses_what_was_written_after_the_comparison(
 
 def test_backfill_needs_the_trigger(moving: Moving, expanded: Command) -> None:
     """Without it an older application's change would leave the old value sealed."""
-    [[trigger]] = moving.run(
-        "SELECT tgname FROM pg_trigger WHERE tgrelid = 'patients'::regclass AND NOT tgisinternal "
-        "AND pg_get_triggerdef(oid) LIKE '%name_sealed%'"
-    )
+    trigger = triggers_of_name(moving)[1]
     moving.run(f'DROP TRIGGER "{trigger}" ON patients')
     assert_could_not_look(expanded("backfill", NAME), "lacks the trigger")
     assert moving.run("SELECT count(name_sealed) FROM patients") == [(0,)]
@@ -320,3 +427,28 @@ def documented() -> Any:
     names |= {"Base": Rest, "__name__": "documented"}
     exec(compile(shown, "docs", "exec", dont_inherit=True), names)
     return names["Patient"]
+
+
+class _YesOrNo(TypeDecorator[bool]):
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: bool | None, dialect: object) -> str | None:  # noqa: ARG002, FBT001
+        return None if value is None else "NY"[value]
+
+
+@pytest.mark.parametrize(
+    ("type_", "value", "written"),
+    [
+        (JSONB(), "123", '"123"'),
+        (JSONB(), "a word", '"a word"'),
+        (JSONB(), {"a": [1]}, '{"a": [1]}'),
+        (_YesOrNo(), True, "Y"),
+        (LargeBinary(), b"\x00\xff", "\\x00ff"),
+    ],
+)
+def test_plaintext_is_put_back_as_its_type_writes_it(
+    type_: TypeEngine[Any], value: object, written: str
+) -> None:
+    """What decrypting writes is what the application would have written."""
+    assert writer(Column("plain", type_))(value) == written

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import JSON, Enum, TypeDecorator
 from sqlalchemy.dialects import postgresql
 
 from tenantguard.encrypt.batches import Cell, Work, name_sql
@@ -37,13 +38,12 @@ class Backfilling:
 
     @property
     def cells(self) -> list[Cell]:
-        """The plaintext, and what must be the same when the row is written."""
+        """The plaintext, and that nothing is sealed when the row is written.
+
+        The row is locked in between, so the plaintext need not be sent back to be compared.
+        """
         plain, sealed = _names(self.migration)
-        return [
-            Cell(plain, value=self.migration.plain.type),
-            Cell(f"CAST({plain} AS text)", "text"),
-            Cell(sealed, "bytea"),
-        ]
+        return [Cell(plain, value=self.migration.plain.type), Cell(sealed, "bytea")]
 
     @property
     def written(self) -> list[tuple[str, str]]:
@@ -100,9 +100,13 @@ class Restoring:
 
 def writer(column: Column[Any]) -> Callable[[Any], str]:
     """Return a function from the application's value of *column* to the text that is written."""
+    if isinstance(column.type, JSON):
+        # A text is a document as well, with its quotes.
+        return json.dumps
     dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
-    enumerated = getattr(column.type, "enums", None) is not None
-    process = column.type.dialect_impl(dialect).bind_processor(dialect) if enumerated else None
+    # Of other types the processors make what a driver sends, which need not be text.
+    converted = isinstance(column.type, Enum | TypeDecorator)
+    process = column.type.dialect_impl(dialect).bind_processor(dialect) if converted else None
 
     def write(value: Any) -> str:
         return _text(value if process is None else process(value))

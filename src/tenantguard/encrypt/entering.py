@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from tenantguard.catalog import Entry
     from tenantguard.crypto.tenant_keys import TenantKeys
 
-__all__ = ["RESTORING", "Access", "Run"]
+__all__ = ["ENCRYPTING", "Access", "Run"]
 
-RESTORING = "tenantguard.restoring"
-"""The setting under which plaintext is put back, and the trigger keeps what is sealed."""
+ENCRYPTING = "tenantguard.encrypting"
+"""The setting under which the triggers of a migration leave both columns as they are written."""
 
 _NOT_A_MEMBER = ("42501", "22023")
 """SQLSTATE of a role that may not be taken, or does not exist."""
@@ -36,7 +36,7 @@ _ENTER = text(
     "pg_catalog.set_config('row_security', 'on', true), "
     "pg_catalog.set_config('role', :role, true), "
     f"pg_catalog.set_config('{SETTING}', :tenant, true), "
-    f"pg_catalog.set_config('{RESTORING}', :restoring, true)"
+    f"pg_catalog.set_config('{ENCRYPTING}', 'on', true)"
 )
 
 
@@ -73,13 +73,11 @@ class Access:
         role: The role that the statements run as; policies hold for it.
         keys: Returns a tenant's keys, given a transaction of its own, the canonical text of its id,
             and whether to make them if it has none.
-        restoring: Whether plaintext is put back, so that what is sealed stays.
     """
 
     engine: Engine
     role: str
     keys: Callable[[Connection, str, bool], TenantKeys]
-    restoring: bool = False
 
     @contextmanager
     def transaction(self, tenant: str) -> Iterator[Run]:
@@ -117,7 +115,6 @@ class Access:
             "patience": LOCK_TIMEOUT,
             "role": self.role,
             "tenant": tenant,
-            "restoring": "on" if self.restoring else "",
         }
         try:
             connection.execute(_ENTER, values)

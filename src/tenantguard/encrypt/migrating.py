@@ -37,14 +37,19 @@ class Migration:
 
     @property
     def guardian(self) -> str:
-        """The name of the trigger, and of its function."""
+        """The name of the trigger that keeps the columns together, and of its function."""
         # Triggers fire in the order of their names: this one sees what the others have changed.
         name = object_name(self.entry.name, self.sealed.name, "migrating")
         return f"zz_tg_migrating_{name[-8:]}"
 
     @property
+    def marker(self) -> str:
+        """The name of the trigger that notes that plaintext is written; it fires before."""
+        return self.guardian.replace("migrating", "marking")
+
+    @property
     def function(self) -> str:
-        """The quoted, qualified name of the trigger's function."""
+        """The quoted, qualified name of the triggers' function."""
         return f"{quote(target_of(self.entry)[0])}.{quote(self.guardian)}"
 
     @property

@@ -12,10 +12,12 @@ from sqlalchemy.exc import DBAPIError
 
 from tenantguard.encrypt.batches import Batch, Change
 from tenantguard.errors import LOCK_NOT_AVAILABLE, EncryptionError, sqlstate
+from tenantguard.keystore import is_fresh
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from tenantguard.crypto.tenant_keys import TenantKeys
     from tenantguard.encrypt.batches import Job, Work
     from tenantguard.encrypt.entering import Access
 
@@ -74,6 +76,7 @@ class Passes:
         self._batch = Batch(unit.job, size=size)
         self._lock = Lock()
         self._opened: Work | EncryptionError | None = None
+        self._keys: TenantKeys | None = None
 
     @property
     def table(self) -> str:
@@ -114,7 +117,8 @@ class Passes:
 
     def _open(self) -> Work:
         with self._lock:
-            if self._opened is None:
+            # A key may have been retired or destroyed since; everybody looks again in time.
+            if self._opened is None or (self._keys is not None and not is_fresh(self._keys)):
                 self._opened = _again(self._with_keys)
             if isinstance(self._opened, EncryptionError):
                 raise self._opened
@@ -124,6 +128,7 @@ class Passes:
         job = self.unit.job
         try:
             keys = self._access.keys_of(job.entry, self.unit.tenant, create=self._create)
+            self._keys = keys
             return job.with_keys(keys)
         except EncryptionError as error:
             return error

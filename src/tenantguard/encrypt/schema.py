@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tenantguard.encrypt.entering import RESTORING
+from tenantguard.encrypt.entering import ENCRYPTING
 from tenantguard.rls.encrypted import encrypted_steps
 from tenantguard.rls.names import (
     column_list,
@@ -60,7 +60,7 @@ class Structure:
         columns: The names of its columns, and whether each is NOT NULL.
         valid: Names of its constraints, and whether each is validated.
         indexes: Names of its indexes, and whether each is usable.
-        trigger: Whether the trigger is there.
+        trigger: Whether the triggers are there, and enabled.
         owner: The table's owner.
     """
 
@@ -89,8 +89,9 @@ def structure_of(ask: Ask, migration: Migration) -> Structure | None:
         f"JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = {found}"
     )
     triggers = ask(
-        f"SELECT count(*) FROM pg_catalog.pg_trigger WHERE tgrelid = {found} "
-        f"AND tgname = {plain_literal(migration.guardian)}"
+        f"SELECT count(*) = 2 FROM pg_catalog.pg_trigger WHERE tgrelid = {found} "
+        f"AND tgname IN ({plain_literal(migration.guardian)}, {plain_literal(migration.marker)}) "
+        "AND tgenabled IN ('O', 'A')"
     )
     owner = ask(
         f"SELECT pg_catalog.pg_get_userbyid(relowner) FROM pg_catalog.pg_class WHERE oid = {found}"
@@ -99,7 +100,7 @@ def structure_of(ask: Ask, migration: Migration) -> Structure | None:
         columns=dict(map(tuple, columns)),
         valid=dict(map(tuple, constraints)),
         indexes=dict(map(tuple, indexes)),
-        trigger=bool(triggers[0][0]),
+        trigger=triggers[0][0],
         owner=owner[0][0],
     )
 
@@ -124,7 +125,7 @@ def expand(migration: Migration, there: Structure) -> Iterator[Statements]:
         if isinstance(step.wanted, Key) and names & {*step.wanted.columns}:
             yield from _index(migration, step.name, step.wanted.columns, there)
     if not there.trigger:
-        yield _trigger(migration, there.owner)
+        yield _triggers(migration, there.owner)
     if there.columns.get(migration.plain.name):
         yield Statements(
             "let rows be without plaintext, once the application writes none",
@@ -157,6 +158,7 @@ def contract(migration: Migration, there: Structure, *, keep: bool) -> Iterator[
         end = f"{alter} RENAME COLUMN {plain} TO {quote(f'{migration.plain.name}_plaintext')}"
     last = (
         f"DROP TRIGGER IF EXISTS {quote(migration.guardian)} ON {migration.table}",
+        f"DROP TRIGGER IF EXISTS {quote(migration.marker)} ON {migration.table}",
         f"DROP FUNCTION IF EXISTS {migration.function}()",
         f"{alter} DROP CONSTRAINT {quote(moved)}",
         end,
@@ -222,26 +224,65 @@ def _forgetting(sealed: str) -> str:
     return f"NEW.{sealed} := NULL;"
 
 
-def _trigger(migration: Migration, owner: str) -> Statements:
+def _moved(migration: Migration) -> str:
+    """Return the condition that a row with plaintext gets another key, if that binds values."""
+    sealed: Any = migration.sealed.type
+    if not sealed.field.bound:
+        return "false"
+    keys = (quote(column.name) for column in migration.sealed.table.primary_key)
+    changed = " OR ".join(f"NEW.{key} IS DISTINCT FROM OLD.{key}" for key in keys)
+    return f"NEW.{quote(migration.plain.name)} IS NOT NULL AND ({changed})"
+
+
+def _function(migration: Migration) -> str:
     plain, sealed = quote(migration.plain.name), quote(migration.sealed.name)
-    function = f"{migration.function}()"
-    body = (
-        f"CREATE OR REPLACE FUNCTION {function} RETURNS trigger LANGUAGE plpgsql\n"
+    changed = f"NEW.{plain}::text IS DISTINCT FROM OLD.{plain}::text"
+    mark = f"tenantguard.{migration.marker}"
+    return (
+        f"CREATE OR REPLACE FUNCTION {migration.function}() RETURNS trigger LANGUAGE plpgsql\n"
         "    SET search_path = pg_catalog\n"
-        f"    AS $tenantguard$ BEGIN {_forgetting(sealed)} RETURN NEW; END $tenantguard$"
+        "    AS $tenantguard$\n"
+        f"    DECLARE written boolean := current_setting('{mark}', true) = 'on';\n"
+        "    BEGIN\n"
+        "    IF TG_NARGS = 1 THEN\n"
+        f"        PERFORM set_config('{mark}', 'on', true);\n"
+        "        RETURN NEW;\n"
+        "    END IF;\n"
+        f"    PERFORM set_config('{mark}', '', true);\n"
+        f"    IF current_setting('{ENCRYPTING}', true) = 'on' THEN RETURN NEW; END IF;\n"
+        f"    IF NEW.{sealed} IS NOT DISTINCT FROM OLD.{sealed} THEN\n"
+        f"        IF {changed} OR {_moved(migration)} THEN {_forgetting(sealed)} END IF;\n"
+        f"    ELSIF written IS NOT TRUE THEN NEW.{plain} := NULL;\n"
+        "    END IF;\n"
+        "    RETURN NEW;\n"
+        "    END $tenantguard$"
     )
-    create = (
-        f"CREATE TRIGGER {quote(migration.guardian)} BEFORE UPDATE ON {migration.table}\n"
-        f"    FOR EACH ROW WHEN (NEW.{plain}::text IS DISTINCT FROM OLD.{plain}::text\n"
-        f"        AND NEW.{sealed} IS NOT DISTINCT FROM OLD.{sealed}\n"
-        f"        AND pg_catalog.current_setting('{RESTORING}', true) IS DISTINCT FROM 'on')\n"
-        f"    EXECUTE FUNCTION {function}"
-    )
+
+
+def _triggers(migration: Migration, owner: str) -> Statements:
+    """Return what keeps the columns together while several versions of the application write.
+
+    A column's trigger fires whether or not its value changes, so the first of the two notes that a
+    statement writes the plaintext, and the second, which fires after it, for every UPDATE, knows.
+    """
+    table, function = migration.table, f"{migration.function}()"
+    marker, guardian = quote(migration.marker), quote(migration.guardian)
     sql = (
-        body,
+        _function(migration),
         f"REVOKE ALL ON FUNCTION {function} FROM PUBLIC",
         f"ALTER FUNCTION {function} OWNER TO {quote(owner)}",
-        create,
+        _trigger(migration.marker, f"UPDATE OF {quote(migration.plain.name)}", migration, "'yes'"),
+        _trigger(migration.guardian, "UPDATE", migration),
+        f"ALTER TABLE {table} ENABLE TRIGGER {marker}, ENABLE TRIGGER {guardian}",
     )
-    what = "forget a sealed value when plaintext changes without it, as older applications do it"
+    what = (
+        "forget what is sealed, or plain, when a version of the application writes the other alone"
+    )
     return Statements(what, sql, _WRITES, "an instant")
+
+
+def _trigger(name: str, act: str, migration: Migration, argument: str = "") -> str:
+    return (
+        f"CREATE OR REPLACE TRIGGER {quote(name)} BEFORE {act} ON {migration.table}\n"
+        f"    FOR EACH ROW EXECUTE FUNCTION {migration.function}({argument})"
+    )

@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from tenantguard.encrypt.entering import Access
     from tenantguard.encrypt.migrating import Migration
 
-__all__ = ["DIFFERENT", "MISSING", "SAME", "SEALED_ALONE", "verify"]
+__all__ = ["DIFFERENT", "HIDDEN", "MISSING", "SAME", "SEALED_ALONE", "verify"]
 
 SAME = "same"
 MISSING = "plaintext-not-sealed"
 DIFFERENT = "different"
 SEALED_ALONE = "sealed-without-plaintext"
+HIDDEN = "not-seen"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +80,18 @@ def verify(
         except EncryptionError as error:
             found[type(error).__name__] += rows
             continue
+        seen = 0
         for judged in _of_tenant(access, Batch(job, size=size), made, tenant):
             found.update(judged)
+            seen += len(judged)
             progress(found.total(), total, job.entry.fullname)
-    return found
+        found[HIDDEN] += _hidden(rows, seen)
+    return +found
+
+
+def _hidden(rows: int, seen: int) -> int:
+    """Return how many rows were counted by who sees all, and hidden from who compares."""
+    return max(0, rows - seen)
 
 
 def _of_tenant(access: Access, batch: Batch, work: Work, tenant: str) -> Iterator[list[str]]:

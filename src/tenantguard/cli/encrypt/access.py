@@ -15,10 +15,9 @@ if TYPE_CHECKING:
 __all__ = ["access_to"]
 
 
-def access_to(guard: TenantGuard, engine: Engine, *, restoring: bool = False) -> Access:
+def access_to(guard: TenantGuard, engine: Engine) -> Access:
     """Return how rows of *engine*'s database are reached tenant by tenant.
 
-    *restoring* is as in `Access`.
     With a signed setting that is the maintenance role, because only the application can sign:
     each statement then names its tenant, as it does anyhow.
 
@@ -32,4 +31,4 @@ def access_to(guard: TenantGuard, engine: Engine, *, restoring: bool = False) ->
             return keystore.keys_for(connection, create)
 
     role = guard.roles.maintenance if guard.catalog.signed else guard.roles.application
-    return Access(engine, role, keys, restoring)
+    return Access(engine, role, keys)

@@ -88,7 +88,7 @@ def backfill(
         job = _job(migration, decrypt=decrypt)
         units = [Unit(job, name, rows) for name, rows in tenants]
         if not dry_run:
-            access = access_to(at.guard, at.engine, restoring=decrypt)
+            access = access_to(at.guard, at.engine)
             with progress_bar(migration.name, shown=output == "text") as progress:
                 pace = Pace(batch, workers, pause)
                 done = work(access, units, pace=pace, progress=progress, create=not decrypt)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from tenantguard.cli.seeing import seen_whole
-from tenantguard.encrypt.verifying import DIFFERENT, MISSING, SAME, SEALED_ALONE, verify
+from tenantguard.encrypt.verifying import DIFFERENT, HIDDEN, MISSING, SAME, SEALED_ALONE, verify
 from tenantguard.errors import ConfigurationError
 from tenantguard.rls.names import quote, target_of
 
@@ -31,8 +31,10 @@ _SAID = {
     SAME: "rows: the sealed value is the plaintext.",
     SEALED_ALONE: "rows have a sealed value and no plaintext.",
     MISSING: "rows have plaintext and nothing sealed. Run `tenantguard encrypt backfill`.",
-    DIFFERENT: "rows have another value sealed than their plaintext. Something writes one of the "
-    "two alone: let it write both, empty those rows' encrypted column, and run backfill.",
+    DIFFERENT: "rows have another value sealed than their plaintext: something writes unequal "
+    "values into the two. Mend it, then write the right value of each of these rows through it.",
+    HIDDEN: "rows were counted and not seen by the role that compares. Look for policies of your "
+    "own on the table; if rows were deleted meanwhile, run the command again.",
 }
 _FINE = {SAME, SEALED_ALONE}
 

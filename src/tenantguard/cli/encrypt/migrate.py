@@ -9,7 +9,12 @@ import click
 
 from tenantguard.cli.encrypt.access import access_to
 from tenantguard.cli.encrypt.changing import asking, send
-from tenantguard.cli.encrypt.compare import compared, failures, write_compared
+from tenantguard.cli.encrypt.compare import (
+    compared,
+    failures,
+    require_expanded,
+    write_compared,
+)
 from tenantguard.cli.encrypt.plan import facts, write_plan
 from tenantguard.cli.keys.opening import opened
 from tenantguard.cli.options import admin_option, format_option, guard_option
@@ -119,6 +124,7 @@ def contract_command(
         if migration.plain.name not in there.columns:
             _change(at.engine, migration, (), output=output, dry_run=dry_run)
             ctx.exit(HOLDS)
+        require_expanded(migration, there, trigger=True)
         access = access_to(at.guard, at.engine)
         with progress_bar("comparing", shown=output == "text") as progress:
             found = compared(at.guard, access, migration, size=1000, progress=progress)

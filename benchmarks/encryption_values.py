@@ -260,7 +260,7 @@ def main() -> None:
     index = tink.new_keyset_handle(prf.prf_key_templates.HMAC_SHA256)
     keys = TenantKeys(TENANT, DataKeyset(data), IndexKeyset(index))
     _, exact, _ = columns()
-    context, prefix = exact.field._context(), exact.field.indexes[0].prefix
+    context, prefix = exact.field.attached, exact.field.indexes[0].prefix
     associated = context.associated_data(TENANT, PLAIN)
     bare = Bare(
         data.primitive(aead.Aead),

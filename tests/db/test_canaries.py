@@ -289,7 +289,7 @@ def test_no_representation_shows_a_value_a_key_or_a_tenant(vault: Vault, engine:
         field.context,
         type_,
         type_.search_value(),
-        Unsealed(field, NAME),
+        Unsealed(field.send, NAME),
         query.compile(engine),
         query.compile(),
     ]

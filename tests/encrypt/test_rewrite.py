@@ -19,6 +19,7 @@ from vault import A, B, Patient
 
 from tenantguard import tenant_context
 from tenantguard.cli.encrypt.access import access_to
+from tenantguard.crypto.format import PLAIN
 from tenantguard.crypto.padding import padding_of
 from tenantguard.encrypt.batches import Batch, Change
 from tenantguard.encrypt.counting import rows_by_key
@@ -107,7 +108,7 @@ def test_rewrite_seals_anew_what_lacks_an_index(vault: Vault, command: Command) 
             assert context is not None
             connection.execute(
                 text("INSERT INTO visits (tenant_id, patient_id, reason) VALUES (:b, :p, :r)"),
-                {"b": B, "p": patient, "r": own.seal(context, b"\x01cough")},
+                {"b": B, "p": patient, "r": own.seal(context, PLAIN, b"\x01cough")},
             )
         assert command.json("rewrite", "visits.reason")["done"] == 1
     [[head, index]] = vault.run(
@@ -133,7 +134,7 @@ def test_rewrite_seals_anew_what_is_declared_otherwise_now(
 ) -> None:
     """Padding, and binding to the row, come into values that were sealed without."""
     column = vault.guard.catalog.metadata.tables["patients"].c.notes
-    for name, value in declared.items():
+    for name, value in {**declared, "header": bytes.fromhex(header)}.items():
         monkeypatch.setattr(field_of(column), name, value)
     assert command.json("rewrite", "patients.notes")["done"] == MANY + 1
     rows = vault.run("SELECT id::text, notes FROM patients WHERE tenant_id = :a", a=A)

@@ -120,7 +120,7 @@ def test_what_no_value_becomes_is_refused_in_words(packed: bytes) -> None:
     """Authentic bytes of no type are an error of ours too."""
     field = field_of(kinds.JSON)
     assert field.context is not None
-    stored = KEYS.seal(field.context, packed)
+    stored = KEYS.seal(field.context, field.header, packed)
     with pytest.raises(DecryptionError, match="sealed as another type than what JSON can hold"):
         field.open(KEYS, stored)
 
@@ -344,6 +344,6 @@ def test_label_without_table_or_column_is_refused(label: str) -> None:
 
 def test_unsealed_value_shows_nothing() -> None:
     """A value on its way can be printed, and copied, without being seen."""
-    unsealed = Unsealed(field_of(kinds.STR).seal, "geheim")
+    unsealed = Unsealed(field_of(kinds.STR).send, "geheim")
     assert repr(unsealed) == str(unsealed) == "<Unsealed>"
     assert repr(copy.copy(unsealed)) == "<Unsealed>"

@@ -41,6 +41,8 @@ from tenantguard.errors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tenantguard.columns.field import Field
     from tenantguard.columns.search import Searches
 
@@ -209,6 +211,17 @@ def test_magic_begins_no_text() -> None:
 
 
 # Bit 3 is not known, and further indexes need a first.
+def sealed(
+    plaintext: bytes,
+    indexes: bytes = b"",
+    pad: Callable[[bytes], bytes] | None = None,
+    row: bytes | None = None,
+) -> bytes:
+    number = len(indexes) // INDEX_SIZE
+    header = header_of(number, padded=pad is not None, bound=row is not None)
+    return KEYS.seal(CONTEXT, header, pad(plaintext) if pad else plaintext, indexes, row)
+
+
 UNKNOWN = [flags for flags in range(256) if flags & 0x08 or (flags & 0xF0 and not flags & 1)]
 
 
@@ -220,7 +233,7 @@ UNKNOWN = [flags for flags in range(256) if flags & 0x08 or (flags & 0xF0 and no
 def test_unknown_versions_and_flags_are_refused(header: bytes) -> None:
     """A format to come is not taken for today's."""
     for indexes, pad in ((b"", None), (bytes(INDEX_SIZE * MAX_INDEXES), PAD)):
-        stored = KEYS.seal(CONTEXT, b"\x01Anna", indexes, pad)
+        stored = sealed(b"\x01Anna", indexes, pad)
         with pytest.raises(NotEncryptedError, match=r"patients\.name .*newer version"):
             KEYS.open(CONTEXT, header + stored[4:])
 
@@ -241,7 +254,7 @@ def test_values_with_further_indexes_and_padding_open(data: st.DataObject) -> No
     indexes = data.draw(st.binary(min_size=INDEX_SIZE * number, max_size=INDEX_SIZE * number))
     pad = data.draw(st.sampled_from([None, PAD]))
     row = data.draw(st.one_of(st.none(), st.binary(max_size=20)))
-    stored = KEYS.seal(CONTEXT, plain, indexes, pad, row)
+    stored = sealed(plain, indexes, pad, row)
     assert KEYS.open(CONTEXT, stored, row) == plain
     assert stored[HEADER_SIZE:].startswith(indexes)
     layout = HEADER_SIZE + len(indexes), pad is not None, row is not None
@@ -259,7 +272,7 @@ def test_values_with_further_indexes_and_padding_open(data: st.DataObject) -> No
 def test_value_opens_in_its_row_only(row: bytes, other: bytes | None) -> None:
     """A value that is bound to its row opens neither in another nor without one."""
     for indexes, pad in ((b"", None), (bytes(INDEX_SIZE), None), (bytes(2 * INDEX_SIZE), PAD)):
-        stored = KEYS.seal(CONTEXT, b"\x01Anna", indexes, pad, row)
+        stored = sealed(b"\x01Anna", indexes, pad, row)
         assert KEYS.open(CONTEXT, stored, row) == b"\x01Anna"
         if other != row:
             with pytest.raises(TamperedError):
@@ -267,7 +280,7 @@ def test_value_opens_in_its_row_only(row: bytes, other: bytes | None) -> None:
     with pytest.raises(TamperedError, match=r"patients\.name is bound to its row, and the column"):
         KEYS.open(CONTEXT, stored)
     with pytest.raises(TamperedError, match=r"patients\.name is not bound to its row, as the"):
-        KEYS.open(CONTEXT, KEYS.seal(CONTEXT, b"\x01Anna"), row)
+        KEYS.open(CONTEXT, sealed(b"\x01Anna"), row)
 
 
 @pytest.mark.parametrize("other", LAYOUTS, ids=bytes.hex)
@@ -275,7 +288,7 @@ def test_header_is_authenticated(other: bytes) -> None:
     """A value whose flags were changed, with indexes added or taken away, does not open."""
     plain, index = PAD(b"\x01Anna"), bytes(INDEX_SIZE)
     for number, pad, row in ((0, None, None), (2, None, b"1"), (2, PAD, None)):
-        stored = KEYS.seal(CONTEXT, plain, index * number, pad, row)
+        stored = sealed(plain, index * number, pad, row)
         begin, end = LAYOUTS[stored[:HEADER_SIZE]].end, LAYOUTS[other].end
         moved = other + index * ((end - HEADER_SIZE) // INDEX_SIZE) + stored[begin:]
         if moved != stored:
@@ -288,7 +301,7 @@ def test_wrong_padding_is_refused() -> None:
     """Authentic bytes that are not padded as they say are an error of their own."""
     for wrong in (b"", b"\x01Anna", b"\x01Anna\x80\x00\x01", bytes(16)):
         # The padding of nothing, added as it is.
-        stored = KEYS.seal(CONTEXT, b"", b"", wrong.__add__)
+        stored = sealed(b"", b"", wrong.__add__)
         with pytest.raises(TamperedError, match=r"patients\.name says that it is padded, and is"):
             KEYS.open(CONTEXT, stored)
 

@@ -52,15 +52,10 @@ def _sealed(row: Any, keys: TenantKeys, given: Mapping[str, Any]) -> Any:
         # SQLAlchemy has made the row for this execution, so it is changed where it is.
         for name, value in row.items():
             if type(value) is Unsealed:
-                row[name] = _seal(value, keys, given)
+                row[name] = value(keys, given)
         return row
-    return type(row)([_seal(each, keys, given) if type(each) is Unsealed else each for each in row])
-
-
-def _seal(value: Unsealed, keys: TenantKeys, given: Mapping[str, Any]) -> bytes:
-    if value.row is None:
-        return value.seal(keys, value.value)
-    return value.seal(keys, value.value, value.row.of(given))
+    sent = (each(keys, given) if type(each) is Unsealed else each for each in row)
+    return type(row)(sent)
 
 
 def attach_encryption(dialect: Dialect, keys: Keys) -> None:

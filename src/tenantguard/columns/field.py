@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tenantguard.columns.blind_index import BlindIndex, WrongLength
@@ -21,7 +22,7 @@ from tenantguard.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Collection
 
     from tenantguard.columns.kind import Kind
     from tenantguard.columns.reading import OnError
@@ -46,6 +47,7 @@ class Field:
         pad: Pads a value; None if not.
         reading: Who may read, and what becomes of values that cannot be opened.
         context: The labels that values are sealed for; None until the column is in a table.
+        header: What a value begins with that is sealed as the column is declared today.
         bound: Whether its values open in their row only.
         accepts_unbound: Whether it opens values too that were sealed before they were bound.
     """
@@ -56,6 +58,7 @@ class Field:
         "accepts_unbound",
         "bound",
         "context",
+        "header",
         "indexes",
         "kind",
         "label",
@@ -93,20 +96,30 @@ class Field:
         self.indexes = tuple(BlindIndex(each, kind, position) for position, each in declared)
         self._unnamed = next((each for each in self.indexes if each.name is None), None)
         _check_binding(bind, accepts)
+        padded = self.pad is not None
+        self.header = header_of(len(self.indexes), padded=padded, bound=self.bound)
 
     def __repr__(self) -> str:
         return f"<Field {self.name}>"
 
     @property
-    def labels(self) -> tuple[str, str]:
-        """The table and the column that values are sealed for."""
-        context = self._context()
-        return context.table, context.column
+    def attached(self) -> FieldContext:
+        """The labels that values are sealed for.
+
+        Raises:
+            ConfigurationError: If the column is in no table yet.
+        """
+        if self.context is None:
+            raise ConfigurationError(
+                "An encrypted type was used without its column. Take it from a mapped column."
+            )
+        return self.context
 
     @property
-    def header(self) -> bytes:
-        """What a value begins with that is sealed as the column is declared today."""
-        return header_of(len(self.indexes), padded=self.pad is not None, bound=self.bound)
+    def labels(self) -> tuple[str, str]:
+        """The table and the column that values are sealed for."""
+        context = self.attached
+        return context.table, context.column
 
     @property
     def bind_name(self) -> str:
@@ -159,15 +172,23 @@ class Field:
             EncryptedValueError: If it is not of the column's type.
             KeyUnavailableError: If the tenant has no key that may seal.
         """
+        if self.bound is (row is None):
+            raise self._unplaced()
+        return self.send(value, keys, row=row)
+
+    def send(
+        self, value: Any, keys: TenantKeys, _given: object = None, *, row: bytes | None = None
+    ) -> bytes:
+        """Return what an `Unsealed` value is sent as; arguments and errors as for `seal`."""
         indexes = self._indexed(keys, value) if self.indexes else b""
         try:
             packed = self._pack(value)
         except _UNFIT:
             pass
         else:
-            if self.bound is (row is None):
-                raise self._unplaced()
-            return keys.seal(self.context or self._context(), packed, indexes, self.pad, row)
+            if self.pad is not None:
+                packed = self.pad(packed)
+            return keys.seal(self.context or self.attached, self.header, packed, indexes, row)
         raise self._unfit(value)
 
     def _indexed(self, keys: TenantKeys, value: Any) -> bytes:
@@ -213,6 +234,10 @@ class Field:
             return keys.index(index.prefix, equal)
         raise error
 
+    def send_index(self, index: BlindIndex, value: Any, keys: TenantKeys, _given: object) -> bytes:
+        """Return what an `Unsealed` value to search for is sent as; errors as for `sought`."""
+        return self.sought(index, keys, value)
+
     def open(self, keys: TenantKeys, stored: bytes, row: bytes | None = None) -> Any:
         """Return the value that *stored* holds.
 
@@ -230,15 +255,17 @@ class Field:
             raise self._unplaced()
         if self.accepts_unbound and not is_bound(stored):
             row = None
-        packed = keys.open(self.context or self._context(), stored, row)
+        packed = keys.open(self.attached, stored, row)
         try:
             return self.kind.unpack(packed)
-        except UnknownMember:
-            error = self._unknown_member()
-        except ValueError:
-            error = self._another_type()
+        except ValueError as error:
+            unfit = self.unfit_to_unpack(error)
         # Outside of the block: the cause would show the value.
-        raise error
+        raise unfit
+
+    def unfit_to_unpack(self, error: ValueError) -> DecryptionError:
+        """Return the error for an opened value that the column's type did not take."""
+        return self._unknown_member() if isinstance(error, UnknownMember) else self._another_type()
 
     def _another_type(self) -> DecryptionError:
         return DecryptionError(
@@ -304,30 +331,15 @@ class Field:
             "was given that is none, or that cannot be stored."
         )
 
-    def _context(self) -> FieldContext:
-        if self.context is None:
-            raise ConfigurationError(
-                "An encrypted type was used without its column. Take it from a mapped column."
-            )
-        return self.context
 
-
-class Unsealed:
+class Unsealed(partial[bytes]):
     """A value on its way to the database; what is not sealed in time is refused by the driver.
 
-    Attributes:
-        seal: Returns what is sent instead, given the keys and the value: `Field.seal` or `.index`;
-            and given the row, if there is one.
-        value: The plaintext.
-        row: Finds the primary key of the value's row; None if the value is not bound to it.
+    Called with the keys, and with what else the statement is given by the names of its parameters,
+    it returns what is sent instead. The last of its arguments is the value.
     """
 
-    __slots__ = ("row", "seal", "value")
-
-    def __init__(self, seal: Callable[..., bytes], value: Any, row: Any = None) -> None:
-        self.seal = seal
-        self.value = value
-        self.row = row
+    __slots__ = ()
 
     def __repr__(self) -> str:
         return "<Unsealed>"

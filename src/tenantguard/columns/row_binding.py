@@ -27,12 +27,11 @@ from tenantguard.columns.types import WHOLE, Encrypted
 from tenantguard.errors import EncryptedQueryError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from sqlalchemy import ColumnElement
 
     from tenantguard.columns.field import Field
-    from tenantguard.crypto.tenant_keys import TenantKeys
 
 __all__ = ["RowValue", "listed", "refuse_text", "rowless"]
 
@@ -53,15 +52,9 @@ class RowValue(Encrypted):
     def _has_column_expression(self) -> bool:
         return False
 
-    def opener(self) -> Callable[[TenantKeys, bytes], Any]:
-        """Return what opens the value with the key that came with it."""
-        split, opened = self.key.split, self.field.open
-
-        def process(keys: TenantKeys, sent: bytes) -> Any:
-            stored, row = split(sent)
-            return opened(keys, stored, row)
-
-        return process
+    def split(self, sent: bytes) -> tuple[bytes, bytes | None]:
+        """Return what was *sent*: the value, and the bytes of its row's key, which came with it."""
+        return self.key.split(sent)
 
 
 def listed(column: ColumnElement[Any], field: Field) -> ColumnElement[Any]:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from tenantguard.columns.field import Field
     from tenantguard.columns.row_keys import RowKey
     from tenantguard.columns.types import Encrypted
+    from tenantguard.crypto.tenant_keys import TenantKeys
 
     Placed = Iterator[tuple[str, Column[Any], tuple[str, ...]]]
 
@@ -76,8 +77,11 @@ class RowBinds:
 
     def noting(self, field: Field) -> Callable[[Any], Unsealed | None]:
         """Return the bind processor of a value of *field* in this row."""
-        seal = field.seal
-        return lambda value: None if value is None else Unsealed(seal, value, self)
+
+        def send(value: Any, keys: TenantKeys, given: Mapping[str, Any]) -> bytes:
+            return field.send(value, keys, row=self.of(given))
+
+        return lambda value: None if value is None else Unsealed(send, value)
 
 
 def bound_columns(table: Any) -> list[Column[Any]]:

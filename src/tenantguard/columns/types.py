@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.operators import OperatorType
 
     from tenantguard.columns.blind_index import BlindIndex
-    from tenantguard.crypto.tenant_keys import TenantKeys
 
 __all__ = ["SEALS", "WHOLE", "Encrypted", "SearchValue"]
 
@@ -121,7 +120,7 @@ class _Comparator(UserDefinedType.Comparator[Any]):
 
 
 def _noting(
-    send: Callable[[TenantKeys, Any], bytes], field: Field, dialect: Dialect
+    send: Callable[..., bytes], field: Field, dialect: Dialect
 ) -> Callable[[Any], Unsealed | None]:
     if hasattr(dialect, SEALS):
         return lambda value: None if value is None else Unsealed(send, value)
@@ -185,7 +184,7 @@ class SearchValue(_Sealed):
 
     def bind_processor(self, dialect: Dialect) -> Callable[[Any], Unsealed | None]:
         """Note the value, so that its blind index is sent."""
-        note = _noting(partial(self.field.sought, self.index), self.field, dialect)
+        note = _noting(partial(self.field.send_index, self.index), self.field, dialect)
         return searching(self.field, note)
 
     def same_as(self, other: _Sealed) -> bool:
@@ -231,7 +230,7 @@ class Encrypted(_Sealed, SchemaEventTarget):
         """
         if self.field.bound and hasattr(dialect, SEALS):
             return self.field.refuse_unplaced
-        return _noting(self.field.seal, self.field, dialect)
+        return _noting(self.field.send, self.field, dialect)
 
     def compare_values(self, x: Any, y: Any) -> bool:
         """Return whether an attribute is unchanged; another mask than the one loaded is a change.
@@ -254,13 +253,14 @@ class Encrypted(_Sealed, SchemaEventTarget):
 
         return listed(colexpr, self.field)
 
-    def opener(self) -> Callable[[TenantKeys, bytes], Any]:
-        """Return what opens a fetched value; without its row's key, one that is bound does not."""
-        return self.field.open
+    def split(self, sent: bytes) -> tuple[bytes, bytes | None]:
+        """Return what was *sent* for a bound value: the value, and the bytes of its row's key."""
+        return sent, None
 
     def result_processor(self, dialect: Dialect, coltype: Any) -> Callable[[Any], Any]:  # noqa: ARG002
         """Open what is fetched with the keys of the active tenant, if it may be read."""
-        field, opened = self.field, self.opener()
+        field, split = self.field, self.split
+        bound, context, unpack = field.bound, field.attached, field.kind.unpack
 
         def process(stored: Any) -> Any:
             if stored is None:
@@ -269,7 +269,17 @@ class Encrypted(_Sealed, SchemaEventTarget):
             keys = None if active is None else active.keys
             if keys is None:
                 raise _no_keys(field, tenant=active is not None)
-            return opened(keys, stored if type(stored) is bytes else bytes(stored))
+            if type(stored) is not bytes:
+                stored = bytes(stored)
+            if bound:
+                return field.open(keys, *split(stored))
+            # As field.open() does it, without the call: this runs for each value of each row.
+            packed = keys.open(context, stored)
+            try:
+                return unpack(packed)
+            except ValueError as error:
+                unfit = field.unfit_to_unpack(error)
+            raise unfit
 
         return showing(field, process, dialect)
 

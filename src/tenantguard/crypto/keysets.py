@@ -62,14 +62,19 @@ class DataKeyset:
     Attributes:
         handle: The keys, for who composes another keyset of them.
         seal: Returns a plaintext encrypted, 33 bytes longer, given it and its associated data.
+        decrypt: Returns the plaintext of a ciphertext, given its associated data; raises `refused`.
+        refused: What *decrypt* raises, whatever the reason; `failure` tells it.
     """
 
-    __slots__ = ("_aead", "handle", "seal")
+    __slots__ = ("decrypt", "handle", "seal")
+
+    refused: type[Exception] = tink.TinkError
 
     def __init__(self, handle: tink.KeysetHandle) -> None:
         self.handle = handle
-        self._aead = handle.primitive(aead.Aead)
-        self.seal: Callable[[bytes, bytes], bytes] = self._aead.encrypt
+        primitive = handle.primitive(aead.Aead)
+        self.seal: Callable[[bytes, bytes], bytes] = primitive.encrypt
+        self.decrypt: Callable[[bytes, bytes], bytes] = primitive.decrypt
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -77,30 +82,22 @@ class DataKeyset:
         primary = self.handle.keyset_info().primary_key_id
         return primary, *(each for each in self._enabled() if each != primary)
 
-    def open(
-        self, ciphertext: bytes, associated_data: bytes, column: FieldContext | None = None
-    ) -> bytes:
-        """Return the plaintext of *ciphertext*, a value of *column*.
+    def failure(self, ciphertext: bytes, column: FieldContext) -> TamperedError | UnknownKeyError:
+        """Return why *ciphertext*, a value of *column*, could not be decrypted.
 
-        Raises:
+        Returns:
             UnknownKeyError: If its key is not in this keyset.
             TamperedError: If it was altered, or sealed with other associated data.
         """
-        try:
-            plaintext: bytes = self._aead.decrypt(ciphertext, associated_data)
-        except tink.TinkError:
-            known = self._has_key_of(ciphertext)
-        else:
-            return plaintext
-        name = f"column {column.table}.{column.column}" if column else "tenantguard_keys"
+        name = f"column {column.table}.{column.column}"
         # Tink has one error for every cause; the prefix tells them apart.
-        if known:
-            raise TamperedError(
+        if self._has_key_of(ciphertext):
+            return TamperedError(
                 f"A value of {name} could not be opened: it was altered, or sealed for another "
                 "tenant, table, column or row. Look for rows that were copied or edited by hand; "
                 "if a table or column was renamed, give the column its old names as label=."
             )
-        raise UnknownKeyError(
+        return UnknownKeyError(
             f"A value of {name} was sealed with a key that the tenant's keyset does not have: it "
             "belongs to another tenant, tenantguard_keys was restored from another time than the "
             "rows, or the key was retired: `tenantguard keys retire --undo` enables it again."
@@ -157,8 +154,8 @@ def open_data_keyset(wrapped: bytes, check: bytes, kek: Kek, context: bytes) -> 
     """
     keyset = _unwrapped(DataKeyset, wrapped, kek, context)
     try:
-        same = keyset.open(check, context) == _CHECK
-    except (TamperedError, UnknownKeyError):
+        same = keyset.decrypt(check, context) == _CHECK
+    except keyset.refused:
         same = False
     return _checked(keyset, same=same)
 

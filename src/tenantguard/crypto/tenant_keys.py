@@ -10,9 +10,7 @@ from tenantguard.crypto.format import (
     HEADER_SIZE,
     INDEX_SIZE,
     LAYOUTS,
-    MAX_INDEXES,
     bound_to,
-    header_of,
     search_input,
 )
 from tenantguard.crypto.padding import unpadded
@@ -25,15 +23,10 @@ from tenantguard.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tenantguard.crypto.format import FieldContext
     from tenantguard.crypto.keysets import DataKeyset, IndexKeyset
 
 __all__ = ["TenantKeys"]
-
-_USUAL = [header_of(number, padded=False) for number in range(MAX_INDEXES + 1)]
-"""The headers of values that are neither padded nor bound to their row, by their blind indexes."""
 
 
 class _Associated(dict["FieldContext", bytes]):
@@ -77,18 +70,18 @@ class TenantKeys:
     def seal(
         self,
         context: FieldContext,
+        header: bytes,
         plaintext: bytes,
         indexes: bytes = b"",
-        pad: Callable[[bytes], bytes] | None = None,
         row: bytes | None = None,
     ) -> bytes:
         """Return *plaintext* as it is stored: 37 bytes longer, and 16 for each blind index.
 
         Args:
             context: The column that the value belongs to.
-            plaintext: The value's bytes.
+            header: How it is stored; what *plaintext*, *indexes* and *row* are has to fit.
+            plaintext: The value's bytes, padded if the header says so.
             indexes: Its blind indexes, one after the other.
-            pad: Returns the plaintext padded, so that the stored length does not tell its own.
             row: The bytes of the row's primary key, if the value is to open there only.
 
         Raises:
@@ -98,18 +91,13 @@ class TenantKeys:
         # Without a keyset to search with an index is no value's; it would never be found.
         if self.data is None or not self.writable or (indexes and self.searching is None):
             raise self._unavailable()
-        number = len(indexes) // INDEX_SIZE
-        if pad is None and row is None:
-            header = _USUAL[number]
-        else:
-            header = header_of(number, padded=pad is not None, bound=row is not None)
-        if pad is not None:
-            plaintext = pad(plaintext)
         known = self._known.get(header) or self._format(header, context)
         authenticated = known[0][context]
         if row is not None:
             authenticated += bound_to(row)
-        return header + indexes + self.data.seal(plaintext, authenticated + indexes)
+        if indexes:
+            return header + indexes + self.data.seal(plaintext, authenticated + indexes)
+        return header + self.data.seal(plaintext, authenticated)
 
     def open(self, context: FieldContext, stored: bytes, row: bytes | None = None) -> bytes:
         """Return the plaintext of *stored*, a value of *row* if it is bound to its row.
@@ -131,13 +119,17 @@ class TenantKeys:
             authenticated += _place(row, context, bound=bound)
         if end != HEADER_SIZE:
             authenticated += stored[HEADER_SIZE:end]
+        data = self.data
         try:
-            plaintext = self.data.open(stored[end:], authenticated, context)
-        except UnknownKeyError:
+            plaintext = data.decrypt(stored[end:], authenticated)
+        except data.refused:
+            error = data.failure(stored[end:], context)
+        else:
+            return _without_padding(plaintext, context) if padded else plaintext
+        if isinstance(error, UnknownKeyError):
             # Perhaps a key has been added since: the next statement asks the table again.
             self.expires = 0.0
-            raise
-        return _without_padding(plaintext, context) if padded else plaintext
+        raise error
 
     def _format(self, header: bytes, context: FieldContext) -> tuple[_Associated, int, bool, bool]:
         layout = LAYOUTS.get(header)

@@ -27,6 +27,7 @@ from tenantguard.columns.guarded import GuardedReading, Unopened
 from tenantguard.columns.masks import UNREADABLE
 from tenantguard.columns.reading import reading_now
 from tenantguard.columns.restricted import forget_restricted, has_restricted
+from tenantguard.columns.row_keys import check_row_keys
 from tenantguard.context import (
     TenantId,
     active_tenant,
@@ -340,6 +341,7 @@ class TenantGuard(GuardedJobs, GuardedReading):
         if self.mode == "off":
             return
         self.catalog.check()
+        check_row_keys(self.catalog.metadata)
         if self.mode == "observe" and self.catalog.encrypts:
             raise ConfigurationError(
                 "Encrypted columns need mode='enforce': observing, a tenant's statement could "

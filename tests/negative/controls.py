@@ -1109,6 +1109,11 @@ CONTROLS = {
     "values are sealed": Control(
         _attribute(FIELD_TYPES, "_noting", lambda *_: None), FIELD_WRITES, "every_insert_seals"
     ),
+    "tables without a key to bind to are refused at the start": Control(
+        _attribute("tenantguard.guard", "check_row_keys", lambda _: None),
+        "tests/unit/test_row_bound.py",
+        "refused_when_the_engine_is_protected",
+    ),
     "values are bound to their row": Control(
         _attribute("tenantguard.crypto.tenant_keys", "bound_to", lambda _: b""),
         ROW_BINDING,

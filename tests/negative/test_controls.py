@@ -44,11 +44,12 @@ def _is_ours(item: pytest.Item) -> bool:
 def without(name: str, server: str) -> subprocess.CompletedProcess[str]:
     """Run the test of the guard *name* with the guard taken away."""
     control = CONTROLS[name]
+    paths = str(Path(__file__).parent), os.environ.get("PYTHONPATH")
     environment = {
         **os.environ,
         "TENANTGUARD_REMOVED": name,
         "TENANTGUARD_TEST_URL": server,
-        "PYTHONPATH": str(Path(__file__).parent),
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
     }
     # What the missing guard leaves open is closed late, by the collector: not what is asked here.
     plugins = ["-p", "controls", "-p", "no:unraisableexception"]

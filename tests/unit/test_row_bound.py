@@ -14,6 +14,7 @@ from sqlalchemy import (
     Column,
     Date,
     Enum,
+    ForeignKey,
     Integer,
     MetaData,
     Numeric,
@@ -22,6 +23,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     Uuid,
+    create_engine,
     func,
     select,
 )
@@ -33,6 +35,7 @@ from tenantguard import (
     EncryptedQueryError,
     EncryptedValueError,
     TamperedError,
+    TenantGuard,
     encrypted_str,
 )
 from tenantguard.columns import kinds
@@ -171,6 +174,17 @@ def test_a_table_without_a_key_has_no_rows_to_bind_to() -> None:
     """It is refused where the column is first used, also where its values are only selected."""
     with pytest.raises(ConfigurationError, match="no primary key that says which row"):
         str(select(table_of().c.name))
+
+
+@pytest.mark.parametrize("keys", [(), (Date(),)], ids=["none", "a date"])
+def test_a_table_without_such_a_key_is_refused_when_the_engine_is_protected(keys: Any) -> None:
+    """The application does not start, instead of failing at its first statement."""
+    table = table_of(*keys)
+    Table("tenants", table.metadata, Column("id", Uuid, primary_key=True))
+    table.append_column(Column("tenant_id", ForeignKey("tenants.id"), nullable=False))
+    guard = TenantGuard(table.metadata, tenants="tenants")
+    with pytest.raises(ConfigurationError, match=r"Column t\.name is bound to its row, and"):
+        guard.protect(create_engine("postgresql+psycopg://"))
 
 
 @pytest.mark.parametrize(

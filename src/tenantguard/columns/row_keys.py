@@ -17,13 +17,16 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import CompileError
 
 from tenantguard.errors import ConfigurationError, EncryptedValueError, NotEncryptedError
+from tenantguard.keytable import encrypted_columns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from sqlalchemy import Column, ColumnElement, FromClause, Table
+    from sqlalchemy import Column, ColumnElement, FromClause, MetaData, Table
 
-__all__ = ["RowKey"]
+    from tenantguard.columns.field import Field
+
+__all__ = ["RowKey", "check_row_keys"]
 
 _POSTGRESQL = postgresql.dialect()  # type: ignore[no-untyped-call]
 # With a collation of its own, equal texts can have other bytes.
@@ -127,6 +130,18 @@ class RowKey:
             else:
                 return -1
         return end
+
+
+def check_row_keys(metadata: MetaData) -> None:
+    """Look at the tables of all columns that are bound to their row.
+
+    Raises:
+        ConfigurationError: As `RowKey` does.
+    """
+    for column in encrypted_columns(metadata):
+        field: Field = column.type.field  # type: ignore[attr-defined]
+        if field.bound:
+            RowKey(column.table, column.name)
 
 
 def _part(column: Column[Any], name: str) -> _Part:

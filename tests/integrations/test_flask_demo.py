@@ -39,7 +39,14 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL
 
-DEMO = [sys.executable, "-c", "from tenantguard.demo.command import demo; demo()"]
+# What the tests themselves were started with is inherited: a job in the background ignores SIGINT.
+START = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from tenantguard.demo.command import demo
+demo()
+"""
+DEMO = [sys.executable, "-c", START]
 FAILS = {
     "an engine of the superuser without the guard": {
         "orm_reads_own_rows",

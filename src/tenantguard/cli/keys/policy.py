@@ -15,6 +15,9 @@ __all__ = ["ALGORITHMS", "POLICIES", "Policy"]
 ALGORITHMS = dict(zip(PURPOSES, (("AES-GCM", 256), ("HMAC-SHA256", 256)), strict=True))
 """What each purpose's keys are, and their least size in bits."""
 
+_GRUNDSCHUTZ = "IT-Grundschutz (2023) CON.1.A4"
+_NIST = "NIST SP 800-57 Part 1 Rev. 5"
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -36,26 +39,27 @@ POLICIES = {
         "BSI TR-02102-1",
         730,
         {
-            "key-algorithm": "BSI TR-02102-1, Block ciphers, Modes of operation (AES-256, GCM); "
-            "Data authentication, Message authentication codes (HMAC)",
-            "key-too-old": "IT-Grundschutz CON.1.A4: keys are changed often enough. It names no "
+            "key-algorithm": "BSI TR-02102-1 (2026-01), Tables 3.1 and 3.2 (AES-256, GCM); Data "
+            "authentication, Message authentication codes (HMAC)",
+            "key-too-old": f"{_GRUNDSCHUTZ}: keys should be changed often enough. It names no "
             "number; 730 days unless --rotated-within says otherwise",
-            "key-rotation-pending": "IT-Grundschutz CON.1.A4",
-            "kek-previous": "IT-Grundschutz CON.1.A4",
-            "kek-in-file": "IT-Grundschutz CON.1.A4: keys are kept where they are protected",
+            "key-rotation-pending": _GRUNDSCHUTZ,
+            "kek-previous": _GRUNDSCHUTZ,
+            "kek-in-file": f"{_GRUNDSCHUTZ}: secret keys must be stored safely, and protected from "
+            "access",
         },
     ),
     "nist": Policy(
-        "NIST SP 800-57 Part 1 Rev. 5",
+        _NIST,
         730,
         {
-            "key-algorithm": "NIST SP 800-57 Part 1 Rev. 5, 5.6.1 (Tables 2 and 3)",
-            "key-too-old": "NIST SP 800-57 Part 1 Rev. 5, 5.3.6 (Table 1): a symmetric "
-            "data-encryption key is used by originators for two years at most",
-            "key-rotation-pending": "NIST SP 800-57 Part 1 Rev. 5, 5.3.6",
-            "kek-previous": "NIST SP 800-57 Part 1 Rev. 5, 5.3.6 (Table 1): a symmetric "
-            "key-wrapping key is used by originators for two years at most",
-            "kek-in-file": "NIST SP 800-57 Part 1 Rev. 5, 6.2.2",
+            "key-algorithm": f"{_NIST}, 5.6.1 (Tables 2 and 3)",
+            "key-too-old": f"{_NIST}, 5.3.6 (Table 1): a symmetric data-encryption key is used by "
+            "originators for two years at most",
+            "key-rotation-pending": f"{_NIST}, 5.3.6",
+            "kek-previous": f"{_NIST}, 5.3.6 (Table 1): a symmetric key-wrapping key is used by "
+            "originators for two years at most",
+            "kek-in-file": f"{_NIST}, 6.2.2",
         },
     ),
 }

@@ -39,6 +39,7 @@ from tenantguard import (
     encrypted_str,
 )
 from tenantguard.columns import kinds
+from tenantguard.columns.execution import attach_encryption
 from tenantguard.columns.field import Field
 from tenantguard.columns.row_keys import RowKey
 from tenantguard.columns.types import Encrypted
@@ -208,6 +209,28 @@ def test_values_that_the_key_cannot_have_are_refused(type_: Any, value: Any) -> 
     with pytest.raises(EncryptedValueError, match="primary key is given as something") as error:
         RowKey(table_of(type_), "name").pack([value])
     assert error.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("ident", "with another key they would not open"),
+        ("id_db", "with another key they would not open"),
+        ("note_db", "set_= names 'note_db', which is no column"),
+    ],
+)
+def test_an_upsert_knows_columns_by_both_their_names(name: str, says: str) -> None:
+    """SQLAlchemy takes a name in the database too, only warns, and knows no type for its value."""
+    key: Any = Column("id_db", Integer, key="ident", primary_key=True)
+    note: Any = Column("note_db", Encrypted(Field(kinds.STR)), key="note")
+    bound: Any = Column("name", Encrypted(Field(kinds.STR, bind="row")))
+    table = Table("t", MetaData(), key, note, bound, Column("city", Text))
+    upsert = postgresql.insert(table).values(ident=1, name="x")
+    changed = upsert.on_conflict_do_update(index_elements=["city"], set_={name: "7"})
+    engine = create_engine("postgresql+psycopg://")
+    attach_encryption(engine.dialect, lambda *_: KEYS)
+    with pytest.raises(EncryptedQueryError, match=says):
+        changed.compile(engine)
 
 
 def test_what_is_too_short_for_a_key_is_refused() -> None:

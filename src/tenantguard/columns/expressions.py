@@ -9,7 +9,7 @@ from sqlalchemy.sql.elements import Label
 from tenantguard.columns.types import Encrypted
 from tenantguard.errors import EncryptedQueryError
 
-__all__ = ["inner", "is_encrypted", "refusal", "same_field"]
+__all__ = ["inner", "is_encrypted", "means", "refusal", "same_field"]
 
 
 def is_encrypted(column: Any) -> bool:
@@ -24,6 +24,15 @@ def same_field(type_: Any, target: Any) -> bool:
         and isinstance(target.type, Encrypted)
         and type_.field.same_as(target.type.field)
     )
+
+
+def means(key: Any, column: Any) -> bool:
+    """Return whether *key* of a dictionary of values means *column*.
+
+    SQLAlchemy takes a text for a column's key, or else for its name in the database.
+    """
+    name = key if isinstance(key, str) else getattr(key, "key", None)
+    return name in (column.key, column.name) or getattr(key, "name", None) == column.name
 
 
 def inner(column: Any) -> Any:

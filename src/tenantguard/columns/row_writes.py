@@ -23,7 +23,7 @@ from sqlalchemy.sql.elements import (
     Grouping,
 )
 
-from tenantguard.columns.expressions import is_encrypted
+from tenantguard.columns.expressions import is_encrypted, means
 from tenantguard.columns.field import Unsealed
 from tenantguard.errors import EncryptedQueryError
 
@@ -126,7 +126,7 @@ def set_columns(compiler: SQLCompiler, table: Table, row: Any) -> list[Column[An
         for column in table.columns
         if column.key in keys
         or column.onupdate is not None
-        or any(_names(key, column) for key in row or ())
+        or any(means(key, column) for key in row or ())
     ]
 
 
@@ -136,7 +136,7 @@ def changed_columns(table: Table, row: Any, *, same_row: bool) -> list[Column[An
         column
         for column in table.columns
         for key, value in row.items()
-        if _names(key, column)
+        if means(key, column)
         and not (same_row and column.primary_key and getattr(value, "name", None) == column.name)
     ]
 
@@ -144,7 +144,7 @@ def changed_columns(table: Table, row: Any, *, same_row: bool) -> list[Column[An
 def refuse_parameters(table: Table, row: Any) -> None:
     """Refuse a parameter for a bound column in ON CONFLICT: a batch of rows has one in common."""
     for column in bound_columns(table):
-        if any(_names(key, column) and isinstance(row[key], BindParameter) for key in row):
+        if any(means(key, column) and isinstance(row[key], BindParameter) for key in row):
             cast("Encrypted", column.type).field.refuse_unplaced(row)
 
 
@@ -192,7 +192,7 @@ def _name_of(
     compiler: SQLCompiler, row: Any, column: Column[Any], suffixes: Iterable[str]
 ) -> str | None:
     """Return the name of the parameter that gives *column* its value; None if there is none."""
-    given = next((value for key, value in row.items() if _names(key, column)), None)
+    given = next((value for key, value in row.items() if means(key, column)), None)
     if isinstance(given, BindParameter):
         name = _rendered(compiler, given)
         if name is not None:
@@ -233,12 +233,6 @@ def _keys(table: Table, column: Any) -> list[str]:
     if isinstance(column, Column) and table.primary_key.contains_column(column):
         return [column.key]
     return []
-
-
-def _names(key: Any, column: Column[Any]) -> bool:
-    """Return whether *key* of a dictionary of values means *column*."""
-    name = key if isinstance(key, str) else getattr(key, "key", None)
-    return name == column.key or getattr(key, "name", None) == column.name
 
 
 def _references(metadata: Any) -> Iterator[tuple[Any, Any]]:

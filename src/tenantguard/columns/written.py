@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 from sqlalchemy import Column
 from sqlalchemy.sql.elements import BindParameter, ColumnClause, Null
 
-from tenantguard.columns.expressions import is_encrypted, refusal, same_field
+from tenantguard.columns.expressions import is_encrypted, means, refusal, same_field
 from tenantguard.columns.types import WHOLE, Encrypted
 from tenantguard.errors import EncryptedQueryError
 from tenantguard.keytable import SEARCHES
@@ -35,14 +35,18 @@ def values_of(table: Table, row: Any, *, same_row: bool = False) -> dict[Any, An
 def refuse_unknown(table: Table, row: Any) -> None:
     """Refuse names in *row* that are no column of *table*: their values would be sent as they are.
 
-    SQLAlchemy warns of them only, in ON CONFLICT.
+    SQLAlchemy warns of them only, in ON CONFLICT. So it does of an encrypted column's name in the
+    database, if its key is another.
     """
-    known = {name for column in table.columns for name in (column.key, column.name)}
+    if not any(map(is_encrypted, table.columns)):
+        return
+    known = {column.key for column in table.columns}
+    known |= {column.name for column in table.columns if not is_encrypted(column)}
     for key in row:
-        if isinstance(key, str) and key not in known and any(map(is_encrypted, table.columns)):
+        if isinstance(key, str) and key not in known:
             raise EncryptedQueryError(
-                f"set_= names {key!r}, which is no column of {table.fullname!r}; it takes names of "
-                "columns, not of attributes."
+                f"set_= names {key!r}, which is no column of {table.fullname!r}; it takes the keys "
+                "of columns, not names of attributes. Give it the column itself."
             )
 
 
@@ -97,11 +101,8 @@ def _value(table: Table, key: Any, value: Any, *, same_row: bool) -> Any:
 
 
 def _target(table: Table, key: Any) -> Column[Any] | None:
-    names = {key} if isinstance(key, str) else {getattr(key, "key", None), getattr(key, "name", "")}
-    for column in table.columns:
-        if is_encrypted(column) and names & {column.key, column.name}:
-            return column
-    return None
+    sealed = filter(is_encrypted, table.columns)
+    return next((column for column in sealed if means(key, column)), None)
 
 
 def _expression_given(target: Column[Any]) -> EncryptedQueryError:

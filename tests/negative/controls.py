@@ -91,6 +91,7 @@ PROVE_ZOO = "tests/prove/test_zoo.py"
 CITUS = "tests/db/test_citus.py"
 CITUS_MODELS = "tests/unit/test_rls_citus.py"
 RLS_FILES = "tests/unit/test_rls_files.py"
+LEAKS = "tests/encrypt/test_leaks.py"
 
 
 _NOTHING_OPEN = "SELECT c.role, '', '' FROM confined c WHERE false"
@@ -1732,6 +1733,14 @@ CONTROLS = {
         _attribute("tenantguard.cli.encrypt.migrate", "failures", lambda *_: 0),
         "tests/encrypt/test_migrate.py",
         "verify_finds",
+    ),
+    "frequencies that tell values are a finding": Control(
+        _attribute("tenantguard.encrypt.leaks", "frequencies_tell", lambda *_: False),
+        LEAKS,
+        "frequent_names",
+    ),
+    "old statistics are not believed": Control(
+        _attribute("tenantguard.encrypt.statistics", "_unusable", _nothing), LEAKS, "old_statistics"
     ),
     # Flask.
     "a request without a tenant is refused": Control(

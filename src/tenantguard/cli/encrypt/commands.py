@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tenantguard.cli.encrypt.backfill import backfill, verify
+from tenantguard.cli.encrypt.leaks import leaks
 from tenantguard.cli.encrypt.migrate import contract_command, expand_command, plan_command
 from tenantguard.cli.encrypt.report import write_status
 from tenantguard.cli.encrypt.rewrite import rewrite
@@ -32,7 +33,7 @@ def encrypt() -> None:
     """Values of encrypted columns: by key, sealed anew, and sealed for the first time."""
 
 
-for _each in (rewrite, plan_command, expand_command, backfill, verify, contract_command):
+for _each in (rewrite, leaks, plan_command, expand_command, backfill, verify, contract_command):
     encrypt.add_command(_each)
 
 

@@ -1725,7 +1725,7 @@ CONTROLS = {
         "row_level_security",
     ),
     "plaintext that changes alone is sealed anew": Control(
-        _attribute("tenantguard.encrypt.schema", "_forgetting", lambda *_: ""),
+        _attribute("tenantguard.encrypt.triggers", "_forgetting", lambda *_: ""),
         "tests/encrypt/test_migrate.py",
         "applications_change",
     ),

@@ -12,9 +12,18 @@ from tenantguard.cli.outcome import FINDINGS, HOLDS, GuardedCommand, could_not_l
 
 if TYPE_CHECKING:
     from tenantguard.guard import TenantGuard
-    from tenantguard.integrations.alembic.revision import Revision
+    from tenantguard.integrations.alembic.revision import Find, Revision
 
-__all__ = ["revision"]
+__all__ = ["as_python", "config_option", "revised", "revision"]
+
+config_option = click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path),
+    default=Path("alembic.ini"),
+    show_default=True,
+    help="Alembic's file.",
+)
 
 
 @click.command(
@@ -26,14 +35,7 @@ __all__ = ["revision"]
     ],
 )
 @click.option("-m", "--message", default="tenant isolation", help="What the migration is called.")
-@click.option(
-    "--config",
-    "config_file",
-    type=click.Path(path_type=Path),
-    default=Path("alembic.ini"),
-    show_default=True,
-    help="Alembic's file.",
-)
+@config_option
 @click.option(
     "--guard",
     "guard_name",
@@ -59,26 +61,39 @@ def revision(
     `alembic -x allow_unprotected=true`.
     """
     guard = None if guard_name is None else load_guard(guard_name)
-    found = _revise(config_file, message, guard, write=not (dry_run or sql))
+    found = revised(config_file, message, guard, write=not (dry_run or sql))
     if not found.operations:
         click.echo("Nothing to do: the database has what the models ask for.")
         ctx.exit(HOLDS)
     if found.path is not None:
         click.echo(f"{found.path}: {found.operations} operations. Review it before you run it.")
         ctx.exit(HOLDS)
-    click.echo("\n".join(f"{line};" for line in found.sql) if sql else _as_python(found))
+    click.echo("\n".join(f"{line};" for line in found.sql) if sql else as_python(found))
     ctx.exit(FINDINGS)
 
 
-def _revise(config_file: Path, message: str, guard: TenantGuard | None, *, write: bool) -> Revision:
+def revised(
+    config_file: Path,
+    message: str,
+    guard: TenantGuard | None,
+    *,
+    write: bool,
+    find: Find | None = None,
+) -> Revision:
+    """Return what is missing, written into a migration if it is to be; ends with 2 without Alembic.
+
+    Raises:
+        ConfigurationError: As `tenantguard.integrations.alembic.revision.revise`.
+    """
     try:
         from tenantguard.integrations.alembic.revision import revise  # noqa: PLC0415
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "alembic":
             raise
         could_not_look("Alembic is not installed here: pip install alembic.")
-    return revise(config_file, message=message, guard=guard, write=write)
+    return revise(config_file, message=message, guard=guard, write=write, find=find)
 
 
-def _as_python(found: Revision) -> str:
+def as_python(found: Revision) -> str:
+    """Return the migration's two functions."""
     return f"def upgrade():\n{found.upgrade}\n\n\ndef downgrade():\n{found.downgrade}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tenantguard.encrypt.entering import ENCRYPTING
+from tenantguard.encrypt.triggers import trigger_statements, without_triggers
 from tenantguard.rls.encrypted import encrypted_steps
 from tenantguard.rls.names import (
     column_list,
@@ -26,11 +26,14 @@ if TYPE_CHECKING:
 
     Ask = Callable[[str], Sequence[Any]]
 
-__all__ = ["Statements", "Structure", "contract", "expand", "structure_of"]
+__all__ = ["Parts", "Statements", "Structure", "contract", "expand", "parts_of", "structure_of"]
 
 _EXCLUSIVE = "ACCESS EXCLUSIVE"
 _BESIDE = "SHARE UPDATE EXCLUSIVE"
 _WRITES = "SHARE ROW EXCLUSIVE"
+_TRIGGERS = (
+    "forget what is sealed, or plain, when a version of the application writes the other alone"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +64,27 @@ class Structure:
         valid: Names of its constraints, and whether each is validated.
         indexes: Names of its indexes, and whether each is usable.
         trigger: Whether the triggers are there, and enabled.
-        owner: The table's owner.
     """
 
     columns: dict[str, bool]
     valid: dict[str, bool]
     indexes: dict[str, bool]
     trigger: bool
-    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What an encrypted column needs beside itself.
+
+    Attributes:
+        searched: The generated columns, and what they are generated as.
+        checks: The checks of the column's format, and what each demands.
+        indexes: The indexes of generated columns, and their columns.
+    """
+
+    searched: dict[str, str]
+    checks: dict[str, str]
+    indexes: dict[str, tuple[str, ...]]
 
 
 def structure_of(ask: Ask, migration: Migration) -> Structure | None:
@@ -93,20 +109,16 @@ def structure_of(ask: Ask, migration: Migration) -> Structure | None:
         f"AND tgname IN ({plain_literal(migration.guardian)}, {plain_literal(migration.marker)}) "
         "AND tgenabled IN ('O', 'A')"
     )
-    owner = ask(
-        f"SELECT pg_catalog.pg_get_userbyid(relowner) FROM pg_catalog.pg_class WHERE oid = {found}"
-    )
     return Structure(
         columns=dict(map(tuple, columns)),
         valid=dict(map(tuple, constraints)),
         indexes=dict(map(tuple, indexes)),
         trigger=triggers[0][0],
-        owner=owner[0][0],
     )
 
 
-def expand(migration: Migration, there: Structure) -> Iterator[Statements]:
-    """Yield what is missing before values can be sealed."""
+def parts_of(migration: Migration) -> Parts:
+    """Return what an encrypted column needs beside itself."""
     steps = list(encrypted_steps(migration.entry))
     mine = [
         (step, step.wanted)
@@ -116,16 +128,27 @@ def expand(migration: Migration, there: Structure) -> Iterator[Statements]:
     searched = {
         step.name: wanted.expression for step, wanted in mine if step.kind is Kind.SEARCH_COLUMN
     }
-    yield from _columns(migration, searched, there)
-    for step, wanted in mine:
-        if step.kind is Kind.FORMAT:
-            yield from _check(migration, step.name, wanted.expression, there)
-    names = searched.keys()
-    for step in steps:
-        if isinstance(step.wanted, Key) and names & {*step.wanted.columns}:
-            yield from _index(migration, step.name, step.wanted.columns, there)
+    return Parts(
+        searched,
+        {step.name: wanted.expression for step, wanted in mine if step.kind is Kind.FORMAT},
+        {
+            step.name: tuple(step.wanted.columns)
+            for step in steps
+            if isinstance(step.wanted, Key) and searched.keys() & {*step.wanted.columns}
+        },
+    )
+
+
+def expand(migration: Migration, there: Structure) -> Iterator[Statements]:
+    """Yield what is missing before values can be sealed."""
+    parts = parts_of(migration)
+    yield from _columns(migration, parts.searched, there)
+    for name, expression in parts.checks.items():
+        yield from _check(migration, name, expression, there)
+    for name, columns in parts.indexes.items():
+        yield from _index(migration, name, columns, there)
     if not there.trigger:
-        yield _triggers(migration, there.owner)
+        yield Statements(_TRIGGERS, trigger_statements(migration), _WRITES, "an instant")
     if there.columns.get(migration.plain.name):
         yield Statements(
             "let rows be without plaintext, once the application writes none",
@@ -157,9 +180,7 @@ def contract(migration: Migration, there: Structure, *, keep: bool) -> Iterator[
     if keep:
         end = f"{alter} RENAME COLUMN {plain} TO {quote(f'{migration.plain.name}_plaintext')}"
     last = (
-        f"DROP TRIGGER IF EXISTS {quote(migration.guardian)} ON {migration.table}",
-        f"DROP TRIGGER IF EXISTS {quote(migration.marker)} ON {migration.table}",
-        f"DROP FUNCTION IF EXISTS {migration.function}()",
+        *without_triggers(migration),
         f"{alter} DROP CONSTRAINT {quote(moved)}",
         end,
     )
@@ -172,11 +193,11 @@ def _columns(
 ) -> Iterator[Statements]:
     parts, rewrites = [], False
     if migration.sealed.name not in there.columns:
-        parts.append(f"ADD COLUMN {quote(migration.sealed.name)} bytea")
+        parts.append(f"ADD COLUMN IF NOT EXISTS {quote(migration.sealed.name)} bytea")
     for name, expression in searched.items():
         if name not in there.columns:
             generated = f"GENERATED ALWAYS AS ({expression}) STORED"
-            parts.append(f"ADD COLUMN {quote(name)} bytea {generated}")
+            parts.append(f"ADD COLUMN IF NOT EXISTS {quote(name)} bytea {generated}")
             rewrites = True
     if parts:
         # In one statement, so that the table is rewritten once.
@@ -194,9 +215,12 @@ def _check(
 ) -> Iterator[Statements]:
     alter = f"ALTER TABLE {migration.table}"
     if name not in there.valid:
-        add = f"{alter} ADD CONSTRAINT {quote(name)} CHECK ({expression}) NOT VALID"
+        add = (
+            f"{alter} DROP CONSTRAINT IF EXISTS {quote(name)}",
+            f"{alter} ADD CONSTRAINT {quote(name)} CHECK ({expression}) NOT VALID",
+        )
         yield Statements(
-            f"check what is written from now on ({name})", (add,), _EXCLUSIVE, "an instant"
+            f"check what is written from now on ({name})", add, _EXCLUSIVE, "an instant"
         )
     if not there.valid.get(name):
         validate = f"{alter} VALIDATE CONSTRAINT {quote(name)}"
@@ -217,72 +241,4 @@ def _index(
     sql = (drop, create) if name in there.indexes else (create,)
     yield Statements(
         "make the search's index", sql, _BESIDE, "two scans, beside writes", alone=True
-    )
-
-
-def _forgetting(sealed: str) -> str:
-    return f"NEW.{sealed} := NULL;"
-
-
-def _moved(migration: Migration) -> str:
-    """Return the condition that a row with plaintext gets another key, if that binds values."""
-    sealed: Any = migration.sealed.type
-    if not sealed.field.bound:
-        return "false"
-    keys = (quote(column.name) for column in migration.sealed.table.primary_key)
-    changed = " OR ".join(f"NEW.{key} IS DISTINCT FROM OLD.{key}" for key in keys)
-    return f"NEW.{quote(migration.plain.name)} IS NOT NULL AND ({changed})"
-
-
-def _function(migration: Migration) -> str:
-    plain, sealed = quote(migration.plain.name), quote(migration.sealed.name)
-    changed = f"NEW.{plain}::text IS DISTINCT FROM OLD.{plain}::text"
-    mark = f"tenantguard.{migration.marker}"
-    return (
-        f"CREATE OR REPLACE FUNCTION {migration.function}() RETURNS trigger LANGUAGE plpgsql\n"
-        "    SET search_path = pg_catalog\n"
-        "    AS $tenantguard$\n"
-        f"    DECLARE written boolean := current_setting('{mark}', true) = 'on';\n"
-        "    BEGIN\n"
-        "    IF TG_NARGS = 1 THEN\n"
-        f"        PERFORM set_config('{mark}', 'on', true);\n"
-        "        RETURN NEW;\n"
-        "    END IF;\n"
-        f"    PERFORM set_config('{mark}', '', true);\n"
-        f"    IF current_setting('{ENCRYPTING}', true) = 'on' THEN RETURN NEW; END IF;\n"
-        f"    IF NEW.{sealed} IS NOT DISTINCT FROM OLD.{sealed} THEN\n"
-        f"        IF {changed} OR {_moved(migration)} THEN {_forgetting(sealed)} END IF;\n"
-        f"    ELSIF written IS NOT TRUE THEN NEW.{plain} := NULL;\n"
-        "    END IF;\n"
-        "    RETURN NEW;\n"
-        "    END $tenantguard$"
-    )
-
-
-def _triggers(migration: Migration, owner: str) -> Statements:
-    """Return what keeps the columns together while several versions of the application write.
-
-    A column's trigger fires whether or not its value changes, so the first of the two notes that a
-    statement writes the plaintext, and the second, which fires after it, for every UPDATE, knows.
-    """
-    table, function = migration.table, f"{migration.function}()"
-    marker, guardian = quote(migration.marker), quote(migration.guardian)
-    sql = (
-        _function(migration),
-        f"REVOKE ALL ON FUNCTION {function} FROM PUBLIC",
-        f"ALTER FUNCTION {function} OWNER TO {quote(owner)}",
-        _trigger(migration.marker, f"UPDATE OF {quote(migration.plain.name)}", migration, "'yes'"),
-        _trigger(migration.guardian, "UPDATE", migration),
-        f"ALTER TABLE {table} ENABLE TRIGGER {marker}, ENABLE TRIGGER {guardian}",
-    )
-    what = (
-        "forget what is sealed, or plain, when a version of the application writes the other alone"
-    )
-    return Statements(what, sql, _WRITES, "an instant")
-
-
-def _trigger(name: str, act: str, migration: Migration, argument: str = "") -> str:
-    return (
-        f"CREATE OR REPLACE TRIGGER {quote(name)} BEFORE {act} ON {migration.table}\n"
-        f"    FOR EACH ROW EXECUTE FUNCTION {migration.function}({argument})"
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tenantguard.cli.encrypt.access import access_to
-from tenantguard.cli.encrypt.changing import asking, send
+from tenantguard.cli.encrypt.changing import send
 from tenantguard.cli.encrypt.compare import (
     compared,
     failures,
@@ -16,13 +16,20 @@ from tenantguard.cli.encrypt.compare import (
     write_compared,
 )
 from tenantguard.cli.encrypt.plan import facts, write_plan
+from tenantguard.cli.encrypt.revision import (
+    contracting,
+    expanding,
+    require_together,
+    revise,
+    revision_options,
+    structure_at,
+)
 from tenantguard.cli.keys.opening import opened
 from tenantguard.cli.options import admin_option, format_option, guard_option
 from tenantguard.cli.outcome import FINDINGS, HOLDS, GuardedCommand
 from tenantguard.cli.progress import progress_bar
 from tenantguard.encrypt.migrating import Migration, migration_of
-from tenantguard.encrypt.schema import Statements, Structure, contract, expand, structure_of
-from tenantguard.errors import ConfigurationError
+from tenantguard.encrypt.schema import Statements, Structure, contract, expand
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -59,27 +66,36 @@ def plan_command(name: str, *, guard_name: str | None, admin_url: str | None, ou
     examples=[
         "tenantguard encrypt expand patients.name --dry-run",
         "tenantguard encrypt expand patients.name",
+        'tenantguard encrypt expand patients.name --revision -m "seal names"',
     ],
 )
 @_name
 @guard_option
 @admin_option
-@click.option("--dry-run", is_flag=True, help="Print the SQL; ends with 1 if anything is missing.")
+@revision_options
+@click.option("--dry-run", is_flag=True, help="Print it; ends with 1 if anything is missing.")
 @format_option
 @click.pass_context
 def expand_command(
     ctx: click.Context,
+    /,
     name: str,
     *,
     guard_name: str | None,
     admin_url: str | None,
+    as_revision: bool,
     dry_run: bool,
     output: str,
+    **written: Any,
 ) -> None:
     """Add the encrypted column, its index and check, and the trigger for older applications.
 
     The address is the tables' owner's or a superuser's. A second run does nothing.
     """
+    require_together(ctx, as_revision=as_revision)
+    if as_revision:
+        asked = {"guard_name": guard_name, "dry_run": dry_run, "output": output, **written}
+        revise(ctx, name, expanding(name), **asked)
     with opened(guard_name, admin_url) as at:
         migration = migration_of(at.guard.catalog, name)
         missing = list(expand(migration, structure(at.engine, migration)))
@@ -93,24 +109,29 @@ def expand_command(
     examples=[
         "tenantguard encrypt contract patients.name --dry-run",
         "tenantguard encrypt contract patients.name --keep",
+        'tenantguard encrypt contract patients.name --revision -m "drop plaintext"',
     ],
 )
 @_name
 @guard_option
 @admin_option
 @click.option("--keep", is_flag=True, help="Rename the column of plaintext instead of dropping it.")
-@click.option("--dry-run", is_flag=True, help="Compare, and print the SQL.")
+@revision_options
+@click.option("--dry-run", is_flag=True, help="Compare, and print it.")
 @format_option
 @click.pass_context
 def contract_command(
     ctx: click.Context,
+    /,
     name: str,
     *,
     guard_name: str | None,
     admin_url: str | None,
     keep: bool,
+    as_revision: bool,
     dry_run: bool,
     output: str,
+    **written: Any,
 ) -> None:
     """Drop the column of plaintext, once every value was compared with what is sealed.
 
@@ -118,6 +139,10 @@ def contract_command(
     address is a superuser's, or the owner's if it is granted the application's and the maintenance
     role. No application may need the plain column any more.
     """
+    require_together(ctx, as_revision=as_revision)
+    if as_revision:
+        asked = {"guard_name": guard_name, "dry_run": dry_run, "output": output, **written}
+        revise(ctx, name, contracting(ctx, name, keep=keep, output=output), **asked)
     with opened(guard_name, admin_url) as at:
         migration = migration_of(at.guard.catalog, name)
         there = structure(at.engine, migration)
@@ -142,12 +167,7 @@ def structure(engine: Engine, migration: Migration) -> Structure:
         ConfigurationError: If it does not have the table.
     """
     with engine.connect() as connection:
-        found = structure_of(asking(connection), migration)
-    if found is None:
-        raise ConfigurationError(
-            f"The database does not have table {migration.entry.fullname}. Run your migrations."
-        )
-    return found
+        return structure_at(connection, migration)
 
 
 def _change(

@@ -4,7 +4,17 @@
 the operations on `op`.
 """
 
-from tenantguard.integrations.alembic import columns, data, keys, objects, policies, privileges
+from tenantguard.integrations.alembic import (
+    columns,
+    data,
+    encrypting,
+    keys,
+    objects,
+    policies,
+    privileges,
+    requiring,
+    transactions,
+)
 from tenantguard.integrations.alembic.configure import configure
 from tenantguard.integrations.alembic.missing import missing_operations
 
@@ -12,9 +22,12 @@ __all__ = [
     "columns",
     "configure",
     "data",
+    "encrypting",
     "keys",
     "missing_operations",
     "objects",
     "policies",
     "privileges",
+    "requiring",
+    "transactions",
 ]

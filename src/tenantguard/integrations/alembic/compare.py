@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from alembic.operations.ops import AlterColumnOp, ModifyTableOps
+from alembic.operations.ops import AddColumnOp, AlterColumnOp, ModifyTableOps
 from alembic.util import CommandError
 
 from tenantguard.catalog import Kind
 from tenantguard.errors import TenantGuardError
 from tenantguard.integrations.alembic.missing import missing_operations
+from tenantguard.keytable import MIGRATING
 
 if TYPE_CHECKING:
     from alembic.autogenerate.api import AutogenContext
@@ -29,7 +30,7 @@ def compare(autogen_context: AutogenContext, upgrade_ops: UpgradeOps, guard: Ten
     """
     if autogen_context.connection is None:
         raise CommandError("tenantguard compares with a database, and Alembic has none here.")
-    _leave_tenant_columns(upgrade_ops, guard.catalog)
+    _leave_columns(upgrade_ops, guard.catalog)
     try:
         found = missing_operations(autogen_context.connection, guard, ahead=True)
     except TenantGuardError as error:
@@ -46,13 +47,18 @@ def _continue() -> Any:
     return PriorityDispatchResult.CONTINUE
 
 
-def _leave_tenant_columns(upgrade_ops: UpgradeOps, catalog: Catalog) -> None:
-    """Keep NOT NULL and the default of tenant columns, which the models need not have."""
+def _leave_columns(upgrade_ops: UpgradeOps, catalog: Catalog) -> None:
+    """Keep NOT NULL and the default of tenant columns, which the models need not have.
+
+    And let encrypted columns be NULL that are being filled; the end of that makes them NOT NULL.
+    """
     scoped = {(entry.schema, entry.name): entry for entry in catalog if entry.kind is Kind.SCOPED}
     for group in [each for each in upgrade_ops.ops if isinstance(each, ModifyTableOps)]:
         entry = scoped.get((group.schema, group.table_name))
         if entry is not None:
+            filled = _filled(entry)
             group.ops[:] = [each for each in group.ops if not _is_ours(each, entry)]
+            group.ops[:] = [each for each in group.ops if not _is_early(each, filled)]
         if group.is_empty():
             upgrade_ops.ops.remove(group)
 
@@ -66,4 +72,23 @@ def _is_ours(change: Any, entry: Entry) -> bool:
         change.modify_nullable = None
     if change.modify_server_default is None and column.server_default is None:
         change.modify_server_default = False
+    return not change.has_changes()
+
+
+def _filled(entry: Entry) -> set[str]:
+    """Return the encrypted columns of *entry*'s table that take the place of plain ones."""
+    columns = () if entry.table is None else entry.table.columns
+    return {column.name for column in columns if MIGRATING in column.info}
+
+
+def _is_early(change: Any, filled: set[str]) -> bool:
+    """Take NOT NULL of *filled* columns out of *change*; return whether nothing is left of it."""
+    if isinstance(change, AddColumnOp) and change.column.name in filled:
+        # The column can be the model's own.
+        change.column = change.column._copy()  # noqa: SLF001  (as Alembic does it)
+        change.column.nullable = True
+    if not isinstance(change, AlterColumnOp) or change.column_name not in filled:
+        return False
+    if change.modify_nullable is False:
+        change.modify_nullable = None
     return not change.has_changes()

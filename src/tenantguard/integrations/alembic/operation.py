@@ -26,6 +26,7 @@ __all__ = [
     "TenantOperation",
     "Unprotecting",
     "autocommits",
+    "flagged",
     "grantees",
     "operation",
     "send",
@@ -120,7 +121,7 @@ def send(context: MigrationContext, statement: str) -> None:
 
 def _refuse(what: str, reason: str, context: MigrationContext) -> None:
     """Raise a `CommandError`, unless *reason* or `-x allow_unprotected=true` allows *what*."""
-    if not reason.strip() and not _flagged(context):
+    if not reason.strip() and not flagged(context, FLAG):
         raise CommandError(
             f"{what} takes protection from tenants' rows, and nothing says that it may. Run it "
             f"with `alembic -x {FLAG}=true …`, or give the operation {FLAG}='the reason'."
@@ -132,12 +133,13 @@ def autocommits(connection: Connection) -> bool:
     return bool(getattr(connection.connection.dbapi_connection, "autocommit", False))
 
 
-def _flagged(context: MigrationContext) -> bool:
+def flagged(context: MigrationContext, flag: str) -> bool:
+    """Return whether Alembic was run with `-x flag=true`."""
     environment = context.environment_context
     if environment is None:
         return False
     given = environment.get_x_argument(as_dictionary=True)
-    return given.get(FLAG) == "true"
+    return given.get(flag) == "true"
 
 
 @Operations.implementation_for(TenantOperation)

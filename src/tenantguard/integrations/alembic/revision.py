@@ -16,17 +16,21 @@ from alembic.config import Config
 from alembic.util import CommandError
 
 from tenantguard.errors import ConfigurationError
+from tenantguard.integrations.alembic.from_migration import Change
 from tenantguard.integrations.alembic.missing import missing_operations
 from tenantguard.integrations.alembic_plugin import OPTION
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from alembic.operations import MigrateOperation
     from alembic.runtime.migration import MigrationContext
+    from sqlalchemy import Connection
 
     from tenantguard.guard import TenantGuard
-    from tenantguard.integrations.alembic.operation import TenantOperation
+
+    Find = Callable[[Connection, TenantGuard], Change]
+    """Returns what is missing."""
 
 __all__ = ["Revision", "revise"]
 
@@ -58,7 +62,12 @@ class _SeenError(Exception):
 
 
 def revise(
-    config_file: Path, *, message: str = "", guard: TenantGuard | None = None, write: bool = True
+    config_file: Path,
+    *,
+    message: str = "",
+    guard: TenantGuard | None = None,
+    write: bool = True,
+    find: Find | None = None,
 ) -> Revision:
     """Return what the database of `env.py` is missing; *write* it into a new migration.
 
@@ -69,6 +78,8 @@ def revise(
         message: What the migration is called.
         guard: The application's guard; without it, the one that `env.py` configures.
         write: Write the migration.
+        find: What says what is missing, given the connection of `env.py` and the guard; without it,
+            row-level security.
 
     Raises:
         ConfigurationError: If `env.py` does not call `configure`, the database is behind, Alembic
@@ -80,7 +91,7 @@ def revise(
     config = Config(str(config_file), stdout=output, cmd_opts=Namespace(x=None, autogenerate=False))
     # Alembic runs env.py for it, and compares nothing itself.
     config.set_main_option("revision_environment", "true")
-    writer = _Writer(guard, write=write)
+    writer = _Writer(guard, find or _protecting, write=write)
     try:
         made: Any = command.revision(config, message, process_revision_directives=writer)
     except _SeenError as seen:
@@ -93,8 +104,9 @@ def revise(
 class _Writer:
     """Fills the migration that Alembic is about to write."""
 
-    def __init__(self, guard: TenantGuard | None, *, write: bool) -> None:
+    def __init__(self, guard: TenantGuard | None, find: Find, *, write: bool) -> None:
         self._guard = guard
+        self._find = find
         self._write = write
         self.found = Revision(0, "", "", ())
 
@@ -107,13 +119,19 @@ class _Writer:
                 "context.configure(connection=…)."
             )
         _refuse_old(context, revision)
-        operations = missing_operations(context.connection, self._guard or configured)
-        self.found = _described(operations, context)
-        if not (operations and self._write):
+        change = self._find(context.connection, self._guard or configured)
+        self.found = _described(change, context)
+        if not (change.up and self._write):
             raise _SeenError(self.found)
         [script] = directives
-        script.upgrade_ops.ops[:] = operations
-        script.upgrade_ops.reverse_into(script.downgrade_ops)
+        script.upgrade_ops.ops[:] = change.up
+        script.downgrade_ops.ops[:] = change.down
+
+
+def _protecting(connection: Connection, guard: TenantGuard) -> Change:
+    """Return what the database is missing of row-level security, and what restores it."""
+    up = missing_operations(connection, guard)
+    return Change(up, [each.reverse() for each in up[::-1]])
 
 
 def _refuse_old(context: MigrationContext, revision: Any) -> None:
@@ -127,12 +145,12 @@ def _refuse_old(context: MigrationContext, revision: Any) -> None:
         )
 
 
-def _described(operations: list[TenantOperation], context: MigrationContext) -> Revision:
+def _described(change: Change, context: MigrationContext) -> Revision:
     return Revision(
-        len(operations),
-        _as_python(operations, context),
-        _as_python([each.reverse() for each in operations[::-1]], context),
-        tuple(line for each in operations for line in each.statements()),
+        len(change.up),
+        _as_python(change.up, context),
+        _as_python(change.down, context),
+        tuple(line for each in change.up for line in each.statements()),
     )
 
 

@@ -69,6 +69,7 @@ REPORT = "tests/report/test_formats.py"
 ACCEPTANCE = "tests/report/test_acceptance.py"
 RLS_DIFF = "tests/report/test_diff.py"
 RLS_CHECK = "tests/check/test_cli_check.py"
+ENCRYPT_REVISIONS = "tests/encrypt/test_revision.py"
 MIGRATIONS = "tests/integrations/test_alembic_operations.py"
 MIGRATED_DATA = "tests/integrations/test_alembic_data.py"
 AUTOGENERATE = "tests/integrations/test_alembic_autogenerate.py"
@@ -1741,6 +1742,26 @@ CONTROLS = {
     ),
     "old statistics are not believed": Control(
         _attribute("tenantguard.encrypt.statistics", "_unusable", _nothing), LEAKS, "old_statistics"
+    ),
+    "plaintext is compared before a migration that drops it is written": Control(
+        _attribute("tenantguard.cli.encrypt.revision", "failures", lambda *_: 0),
+        ENCRYPT_REVISIONS,
+        "not_written_unless",
+    ),
+    "a migration drops no plaintext that is not sealed": Control(
+        _attribute(f"{ALEMBIC}.requiring:RequireSealed", "statements", lambda _: ()),
+        ENCRYPT_REVISIONS,
+        "is_not_sealed",
+    ),
+    "a downgrade drops no value that is sealed alone": Control(
+        _attribute(f"{ALEMBIC}.requiring:RequirePlaintext", "statements", lambda _: ()),
+        ENCRYPT_REVISIONS,
+        "does_not_lose",
+    ),
+    "a migration's steps are transactions of their own": Control(
+        _attribute(f"{ALEMBIC}.transactions", "_commit", _nothing),
+        ENCRYPT_REVISIONS,
+        "holds_the_lock",
     ),
     # Flask.
     "a request without a tenant is refused": Control(

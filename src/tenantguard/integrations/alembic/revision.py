@@ -88,7 +88,9 @@ def revise(
     if not config_file.is_file():
         raise ConfigurationError(f"There is no {config_file}. Name Alembic's file with --config.")
     output = StringIO()
-    config = Config(str(config_file), stdout=output, cmd_opts=Namespace(x=None, autogenerate=False))
+    config = Config(
+        str(config_file), stdout=output, cmd_opts=Namespace(x=None, autogenerate=False, quiet=True)
+    )
     # Alembic runs env.py for it, and compares nothing itself.
     config.set_main_option("revision_environment", "true")
     writer = _Writer(guard, find or _protecting, write=write)

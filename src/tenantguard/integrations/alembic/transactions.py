@@ -48,13 +48,17 @@ class OwnTransaction:
 @contextmanager
 def _own(context: MigrationContext, lock_timeout: str) -> Iterator[None]:
     _require_own(context)
-    # It commits, and begins anew behind it.
-    with context.autocommit_block():
-        pass
+    _commit(context)
     send(context, _SET.format(_KEPT, "pg_catalog.current_setting('lock_timeout')"))
     send(context, _SET.format("'lock_timeout'", plain_literal(lock_timeout)))
     yield
     send(context, _SET.format("'lock_timeout'", f"pg_catalog.current_setting({_KEPT})"))
+
+
+def _commit(context: MigrationContext) -> None:
+    # Such a block commits what was before it, and begins anew behind it.
+    with context.autocommit_block():
+        pass
 
 
 def _require_own(context: MigrationContext) -> None:

@@ -158,7 +158,7 @@ def working(guard: TenantGuard, admin: Engine, job: Job, rows: int) -> Callable[
         access = access_to(guard, admin)
         unit = Unit(job, str(TENANT), rows)
         done = work(access, [unit], pace=Pace(SIZE), progress=lambda *_: None, create=True)
-        assert done.values.total() == rows, (done.values, done.failed, done.shut, done.locked)
+        assert done.values.total() == rows, (done.values, done.failed, done.shut, done.left)
 
     return run
 

@@ -22,6 +22,7 @@ from sqlalchemy import (
     String,
     TypeDecorator,
     create_engine,
+    insert,
     or_,
     select,
     text,
@@ -35,8 +36,9 @@ import tenantguard
 from tenantguard import TenantGuard, keystore, rls, tenant_context
 from tenantguard.crypto.keyfile import make_key_file
 from tenantguard.encrypt.backfilling import writer
-from tenantguard.encrypt.batches import Batch
+from tenantguard.encrypt.batches import Batch, Change, Row
 from tenantguard.encrypt.entering import Access
+from tenantguard.errors import KeyUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -365,6 +367,73 @@ def test_an_older_application_writes_during_the_backfill(moving: Moving, expande
     assert expanded.json("verify", NAME)["rows"] == {"same": MANY + 2}
     found = dict(map(tuple, moving.run("SELECT id, name FROM patients")))
     assert {at: found[at] for at in written} == written
+
+
+def test_a_row_that_stays_locked_is_told_by_the_same_run(
+    moving: Moving, expanded: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where another came in meanwhile, so that as many were sealed as there were to be."""
+    late = insert(OldPatient).values(tenant_id=A, **{**VALUES, "name": "late"})
+    coming, read = [late], Batch.read
+
+    def while_others_write(*args: Any, **kwargs: Any) -> Any:
+        while coming:
+            old_writes(moving, coming.pop())
+        return read(*args, **kwargs)
+
+    monkeypatch.setattr(Batch, "read", while_others_write)
+    with moving.admin.begin() as connection:
+        connection.execute(text("SELECT FROM patients WHERE name = 'patient 7' FOR UPDATE"))
+        document = expanded.json("backfill", NAME, "--tenant", str(A), code=1)
+        assert (document["done"], document["locked"]) == (MANY, 1)
+        result = expanded("backfill", NAME, "--tenant", str(A))
+    assert result.exit_code == 1
+    assert "✗ 1 rows are left: others kept them locked, or wrote them meanwhile." in result.stdout
+    assert expanded.json("backfill", NAME, "--tenant", str(A))["done"] == 1
+
+
+def test_keys_that_go_during_a_run_are_told(
+    moving: Moving, expanded: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the rows that were locked are tried again without keys, the run does not end with 0."""
+    keys_of, asked = Access.keys_of, []
+
+    def once(access: Access, entry: Any, tenant: str, **options: Any) -> Any:
+        asked.append(tenant)
+        if len(asked) > 1:
+            raise KeyUnavailableError("The keys are gone.")
+        return keys_of(access, entry, tenant, **options)
+
+    monkeypatch.setattr(Access, "keys_of", once)
+    monkeypatch.setattr("tenantguard.encrypt.passes.is_fresh", lambda _: False)
+    with moving.admin.begin() as connection:
+        connection.execute(text("SELECT FROM patients WHERE name = 'patient 7' FOR UPDATE"))
+        document = expanded.json("backfill", NAME, "--tenant", str(A), code=1)
+    assert (document["done"], document["tenants_without_usable_keys"]) == (MANY - 1, 1)
+
+
+def test_plaintext_is_not_sent_back(expanded: Command) -> None:
+    """What the server has it sends, and is never sent: neither in a statement nor beside it."""
+    sent: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, values: Any, *_: Any) -> None:
+        sent.append(f"{statement} {values!r}")
+
+    sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", note)
+    try:
+        assert expanded.json("backfill", NAME, "--batch", "50")["done"] == MANY + 2
+    finally:
+        sqlalchemy.event.remove(sqlalchemy.Engine, "before_cursor_execute", note)
+    assert sum('SET "name_sealed"' in each for each in sent) == MANY // 50 + 2
+    assert not [each for each in sent if re.search(r"patient \d|without the rest|Zoë", each)]
+
+
+@pytest.mark.parametrize(
+    "held", [Row(("1",), ["canary"]), Change(("1",), ["canary"], ["canary"], 1)]
+)
+def test_what_holds_values_does_not_show_them(held: Row | Change) -> None:
+    """No log and no traceback with local variables repeats a value."""
+    assert "canary" not in f"{held} {held!r}"
 
 
 def test_a_value_that_cannot_be_read_is_not_shown(moving: Moving, expanded: Command) -> None:

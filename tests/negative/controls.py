@@ -292,6 +292,21 @@ def _unsigned_floor() -> None:
         _attribute(f"tenantguard.rls.{module}", "verified_call", _nothing)()
 
 
+def _sends_plaintext_back() -> None:
+    """Compare the plaintext when it is written, as what is sealed is compared."""
+    from dataclasses import replace  # noqa: PLC0415
+
+    from tenantguard.encrypt.backfilling import Backfilling  # noqa: PLC0415
+
+    cells: Any = Backfilling.cells
+
+    def compared(self: Any) -> Any:
+        plain, *others = cells.fget(self)
+        return [replace(plain, type="text"), *others]
+
+    Backfilling.cells = property(compared)  # type: ignore[method-assign, assignment]
+
+
 def _callers_path() -> None:
     from dataclasses import replace  # noqa: PLC0415
 
@@ -1734,6 +1749,14 @@ CONTROLS = {
         _attribute("tenantguard.cli.encrypt.migrate", "failures", lambda *_: 0),
         "tests/encrypt/test_migrate.py",
         "verify_finds",
+    ),
+    "rows that stay locked are told": Control(
+        _attribute("tenantguard.encrypt.batches:Batch", "count", lambda *_: 0),
+        "tests/encrypt/test_migrate.py",
+        "stays_locked",
+    ),
+    "plaintext is not sent back": Control(
+        _sends_plaintext_back, "tests/encrypt/test_migrate.py", "not_sent_back"
     ),
     "frequencies that tell values are a finding": Control(
         _attribute("tenantguard.encrypt.leaks", "frequencies_tell", lambda *_: False),

@@ -9,7 +9,7 @@ longer asked for: the next run goes on where the last one stopped.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from sqlalchemy.exc import DataError
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tenantguard.crypto.tenant_keys import TenantKeys
     from tenantguard.encrypt.entering import Run
 
-__all__ = ["Batch", "Cell", "Change", "Job", "Work", "name_sql"]
+__all__ = ["Batch", "Cell", "Change", "Job", "Row", "Work", "name_sql"]
 
 _ALIAS = "t"
 _UNREADABLE = (TypeError, ValueError, LookupError, ArithmeticError)
@@ -85,8 +85,24 @@ class Job(Protocol):
         """
 
 
-class Change(NamedTuple):
-    """What is written into a row."""
+@dataclass(frozen=True, slots=True, repr=False)
+class Row:
+    """A row's primary key, and the cells that were read of it."""
+
+    key: tuple[str, ...]
+    cells: Sequence[Any]
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Change:
+    """What is written into a row.
+
+    Attributes:
+        key: Its primary key.
+        read: The cells that were read.
+        written: What is written.
+        values: How many values are made anew.
+    """
 
     key: tuple[str, ...]
     read: Sequence[Any]
@@ -112,8 +128,8 @@ class Batch:
         after: Sequence[str] | None,
         *,
         locked: bool = True,
-    ) -> list[tuple[tuple[str, ...], Sequence[Any]]]:
-        """Return key and cells of the next rows of *tenant*.
+    ) -> list[Row]:
+        """Return the next rows of *tenant*.
 
         If they are to be *locked*, rows that others have locked are left out.
         """
@@ -135,7 +151,7 @@ class Batch:
             [*(None for _ in self._key), *(cell.value for cell in self.job.cells)],
         )
         width = len(self._key)
-        return [(tuple(row[:width]), [_plain(each) for each in row[width:]]) for row in rows]
+        return [Row(tuple(row[:width]), [_plain(each) for each in row[width:]]) for row in rows]
 
     def write(self, run: Run, tenant: str, changes: Sequence[Change]) -> int:
         """Write *changes* into those rows that still hold what was read; return how many do."""

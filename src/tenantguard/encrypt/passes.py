@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy.exc import DBAPIError
 
@@ -15,10 +15,10 @@ from tenantguard.errors import LOCK_NOT_AVAILABLE, EncryptionError, sqlstate
 from tenantguard.keystore import is_fresh
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from tenantguard.crypto.tenant_keys import TenantKeys
-    from tenantguard.encrypt.batches import Job, Work
+    from tenantguard.encrypt.batches import Job, Row, Work
     from tenantguard.encrypt.entering import Access
 
 __all__ = ["Passed", "Passes", "Unit"]
@@ -47,11 +47,14 @@ class Passed:
         last: The key of its last row; None if no row comes after it.
         values: How many values were written.
         failed: How many rows could not be done, by the class of the error.
+        left: How many rows are still to be done, also those that others have locked; counted after
+            the last batch.
     """
 
     last: tuple[str, ...] | None = None
     values: int = 0
     failed: Counter[str] = field(default_factory=Counter)
+    left: int | None = None
 
 
 class Passes:
@@ -59,7 +62,6 @@ class Passes:
 
     Attributes:
         unit: What is done.
-        values: How many values were written.
         failed: How many rows could not be done, by the class of the error.
         hands: How many workers are, or will be, on their first pass.
     """
@@ -68,7 +70,6 @@ class Passes:
         self, access: Access, unit: Unit, *, size: int, hands: int, create: bool = False
     ) -> None:
         self.unit = unit
-        self.values = 0
         self.failed: Counter[str] = Counter()
         self.hands = hands
         self._access = access
@@ -83,15 +84,9 @@ class Passes:
         """The table's name."""
         return self.unit.job.entry.fullname
 
-    @property
-    def complete(self) -> bool:
-        """Whether as many values were written as there were to be."""
-        return self.values >= self.unit.values
-
-    def add(self, values: int, failed: Counter[str]) -> bool:
-        """Note what a first pass has done; return whether it was the last of them."""
+    def add(self, failed: Counter[str]) -> bool:
+        """Note what a first pass could not do; return whether it was the last of them."""
         with self._lock:
-            self.values += values
             self.failed += failed
             self.hands -= 1
             return not self.hands
@@ -134,29 +129,29 @@ class Passes:
             return error
 
     def _run(self, work: Work, after: tuple[str, ...] | None) -> Passed:
-        failed: Counter[str] = Counter()
-        with self._access.transaction(self.unit.tenant) as run:
-            read = self._batch.read(run, self.unit.tenant, work.wanted, after)
-            if not read:
-                return Passed()
-            made = [_change(work, *each, failed) for each in read]
+        failed, tenant, left = Counter[str](), self.unit.tenant, None
+        with self._access.transaction(tenant) as run:
+            read = self._batch.read(run, tenant, work.wanted, after)
+            made = [_change(work, each, failed) for each in read]
             changes = [each for each in made if each is not None]
-            written = self._batch.write(run, self.unit.tenant, changes) if changes else 0
+            written = self._batch.write(run, tenant, changes) if changes else 0
+            whole = len(read) == self._batch.size
+            if not whole:
+                # Here, because a transaction of its own is worth a batch where tenants are small.
+                left = self._batch.count(run, tenant, work.wanted)
         # What was not written any more is another's.
         values = sum(each.values for each in changes) if written == len(changes) else written
-        return Passed(read[-1][0] if len(read) == self._batch.size else None, values, failed)
+        return Passed(read[-1].key if whole else None, values, failed, left)
 
 
-def _change(
-    work: Work, key: tuple[str, ...], cells: Sequence[Any], failed: Counter[str]
-) -> Change | None:
+def _change(work: Work, row: Row, failed: Counter[str]) -> Change | None:
     try:
-        values, written = work.made(key, cells)
+        values, written = work.made(row.key, row.cells)
     except EncryptionError as error:
         # The other rows are not worse for it.
         failed[type(error).__name__] += 1
         return None
-    return Change(key, cells, written, values)
+    return Change(row.key, row.cells, written, values)
 
 
 def _again(attempt: Callable[[], _T]) -> _T:

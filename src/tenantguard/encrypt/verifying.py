@@ -99,10 +99,10 @@ def _of_tenant(access: Access, batch: Batch, work: Work, tenant: str) -> Iterato
     while True:
         with access.transaction(tenant) as run:
             rows = batch.read(run, tenant, work.wanted, after, locked=False)
-        yield [work.made(*row)[1][0] for row in rows]
+        yield [work.made(row.key, row.cells)[1][0] for row in rows]
         if len(rows) < batch.size:
             return
-        after = rows[-1][0]
+        after = rows[-1].key
 
 
 def _judged(values: Values, key: tuple[str, ...], plain: Any, sealed: bytes | None) -> str:

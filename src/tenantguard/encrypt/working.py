@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Event, Lock
 from typing import TYPE_CHECKING
 
-from tenantguard.encrypt.passes import Passes
+from tenantguard.encrypt.passes import Passed, Passes
 from tenantguard.errors import EncryptionError
 
 if TYPE_CHECKING:
@@ -50,18 +51,18 @@ class Done:
         values: How many values were written, by table.
         failed: How many rows could not be done, by table and the class of the error.
         shut: How many tenants' keys could not be had, likewise.
-        locked: How many rows others kept locked until the end.
+        left: How many rows are still to be done: others kept them locked, or wrote them meanwhile.
     """
 
     values: Counter[str] = field(default_factory=Counter)
     failed: Counter[tuple[str, str]] = field(default_factory=Counter)
     shut: Counter[tuple[str, str]] = field(default_factory=Counter)
-    locked: int = 0
+    left: int = 0
 
     @property
     def complete(self) -> bool:
         """Whether nothing was left."""
-        return not (self.failed or self.shut or self.locked)
+        return not (self.failed or self.shut or self.left)
 
 
 def work(
@@ -129,47 +130,46 @@ class _Crew:
             raise
 
     def _unit(self, passes: Passes) -> None:
+        failed, left = Counter[str](), None
+        # What is left then is counted, or meets the same error, at the end.
+        with suppress(EncryptionError):
+            _, failed, left = self._pass(passes)
+        if not passes.add(failed) or self._stop.is_set():
+            return
         try:
-            values, failed = self._pass(passes)
-            if passes.add(values, failed):
-                self._finish(passes)
+            self._finish(passes, left)
         except EncryptionError as error:
-            if passes.add(0, Counter()):
-                with self._lock:
-                    self._done.shut[passes.table, type(error).__name__] += 1
+            with self._lock:
+                self._done.shut[passes.table, type(error).__name__] += 1
 
-    def _finish(self, passes: Passes) -> None:
-        """Go through the rows again, for those that were locked; then count what is left."""
+    def _finish(self, passes: Passes, left: int | None) -> None:
+        """Go through the rows again while there are any left; then note how many are, and why."""
         failed = passes.failed
+        left = passes.left() if left is None else left
         for _ in range(1, _PASSES):
-            if passes.complete or self._stop.is_set():
+            if not left or self._stop.is_set():
                 break
-            changed, failed = self._pass(passes)
-            passes.values += changed
+            changed, failed, left = self._pass(passes)
             if not changed:
                 break
-        locked = 0
-        if not passes.complete and not self._stop.is_set():
-            locked = max(0, passes.left() - failed.total())
         with self._lock:
-            self._done.locked += locked
+            self._done.left += max(0, (left or 0) - failed.total())
             for reason, number in failed.items():
                 self._done.failed[passes.table, reason] += number
 
-    def _pass(self, passes: Passes) -> tuple[int, Counter[str]]:
-        """Go through the rows once; return how many values were written, and what failed."""
+    def _pass(self, passes: Passes) -> tuple[int, Counter[str], int | None]:
+        """Go through the rows once; return values written, what failed, and the rows left."""
         values, failed = 0, Counter[str]()
-        after: tuple[str, ...] | None = None
+        passed = Passed()
         while not self._stop.is_set():
-            passed = passes.batch(after)
+            passed = passes.batch(passed.last)
             values += passed.values
             failed += passed.failed
             self._note(passes.table, passed.values)
             if passed.last is None:
                 break
-            after = passed.last
             self._stop.wait(self._pace.pause)
-        return values, failed
+        return values, failed, passed.left
 
     def _note(self, table: str, values: int) -> None:
         with self._lock:

@@ -70,7 +70,7 @@ def _document(work: Work, done: Done, *, dry_run: bool) -> dict[str, Any]:
             for (table, reason), number in sorted(done.failed.items())
         ],
         "tenants_without_usable_keys": work.shut + done.shut.total(),
-        "locked": done.locked,
+        "locked": done.left,
         "seconds": round(work.seconds, 3),
     }
 
@@ -91,5 +91,8 @@ def _lines(work: Work, done: Done, *, dry_run: bool) -> Iterator[str]:
     shut = work.shut + done.shut.total()
     if shut:
         yield f"✗ {shut:,} tenants were left: {_MENDS['KeyUnavailableError']}"
-    if done.locked:
-        yield f"✗ {done.locked:,} rows stayed locked by others. Run the command again."
+    if done.left:
+        yield (
+            f"✗ {done.left:,} rows are left: others kept them locked, or wrote them meanwhile. Run "
+            "the command again; pg_stat_activity shows which transactions stay open."
+        )

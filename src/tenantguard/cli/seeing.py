@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from tenantguard.doctor import Absence, Subject
 from tenantguard.doctor.eyes import Eyes
 from tenantguard.errors import ConfigurationError, sqlstate
+from tenantguard.keytable import KEY_TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -59,8 +60,8 @@ def seen_whole(
     else:
         return
     raise ConfigurationError(
-        "The database lacks a table or column of the models. Run your migrations, then "
-        "`tenantguard rls apply`."
+        f"The database lacks a table or column of the models, or {KEY_TABLE}. Run your "
+        "migrations, then `tenantguard rls apply`."
     )
 
 

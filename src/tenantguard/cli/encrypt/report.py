@@ -12,7 +12,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from tenantguard.cli.encrypt.standing import Standing
-from tenantguard.cli.keys.rows import printable
+from tenantguard.cli.terminal import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from tenantguard.cli.keys.rows import key_target, printable
+from tenantguard.cli.keys.rows import key_target
+from tenantguard.cli.terminal import printable
 from tenantguard.crypto.format import keyset_context
 from tenantguard.crypto.keyring import provider_of
 from tenantguard.errors import KeyUnavailableError, UnknownTenantError

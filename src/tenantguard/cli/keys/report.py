@@ -12,7 +12,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from tenantguard.cli.keys.judging import FOREIGN, LOST
-from tenantguard.cli.keys.rows import printable
+from tenantguard.cli.terminal import printable
 from tenantguard.keytable import PURPOSES
 
 if TYPE_CHECKING:

@@ -8,12 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy.exc import DBAPIError
-
 from tenantguard.cli.keys.question import asked_tables, key_question
-from tenantguard.cli.seeing import open_eyes
-from tenantguard.errors import ConfigurationError, sqlstate
-from tenantguard.keytable import KEY_TABLE, PURPOSES
+from tenantguard.cli.seeing import seen_whole
+from tenantguard.errors import ConfigurationError
+from tenantguard.keytable import PURPOSES
 from tenantguard.rls.names import target_of
 
 if TYPE_CHECKING:
@@ -27,13 +25,9 @@ __all__ = [
     "Keyset",
     "Tenant",
     "key_target",
-    "printable",
     "read_tenants",
     "require_encryption",
 ]
-
-_NOT_MIGRATED = ("42P01", "42703")
-"""SQLSTATE of a table or a column that is not there."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -95,28 +89,13 @@ def read_tenants(guard: TenantGuard, engine: Engine, *, wrapped: bool = False) -
         CouldNotLookError: If the database cannot be reached, or policies hide rows.
     """
     guard.catalog.check()
-    eyes = open_eyes(guard, engine, asked_tables(guard.catalog))
-    try:
-        with eyes.transaction() as run:
-            rows = run(key_question(guard.catalog, wrapped=wrapped))
-    except DBAPIError as error:
-        if sqlstate(error) not in _NOT_MIGRATED:
-            raise
-        raise ConfigurationError(
-            f"The database lacks the registry, {KEY_TABLE}, or a table or column that the models "
-            "encrypt. Run your migrations, then `tenantguard rls apply`."
-        ) from None
-    return _gathered(rows)
+    with seen_whole(guard, engine, asked_tables(guard.catalog)) as run:
+        return _gathered(run(key_question(guard.catalog, wrapped=wrapped)))
 
 
 def key_target(guard: TenantGuard) -> tuple[str, str]:
     """Return schema and name of the table of keys."""
     return target_of(guard.catalog.entry(guard.catalog.key_table))
-
-
-def printable(text: str) -> str:
-    """Return *text* without characters that a terminal obeys; rows are what somebody wrote."""
-    return "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in text)
 
 
 def _gathered(rows: Iterable[Any]) -> list[Tenant]:

@@ -35,9 +35,6 @@ __all__ = ["export", "import_"]
 
 _BATCH = 200
 
-_DESTROYED = "EXISTS (SELECT FROM {table} d WHERE d.tenant_id = v.tenant AND d.state = 'destroyed')"
-"""The condition that a tenant's keys were destroyed."""
-
 
 @dataclass(slots=True)
 class _Imported:
@@ -138,10 +135,18 @@ def import_(
 
 class _Import:
     def __init__(self, own: Opened, *, dry_run: bool) -> None:
-        self._own = own
         self._table = KeyTable(own)
         self._dry_run = dry_run
         self._result = _Imported()
+        catalog = own.guard.catalog
+        self._tenant = catalog.key_table.c.tenant_id
+        registry, key = qualified(target_of(catalog.registry)), catalog.registry_key()[1]
+        # Of the rows v of both statements below.
+        self._registered = f"EXISTS (SELECT FROM {registry} r WHERE r.{quote(key.name)} = v.tenant)"
+        self._destroyed = (
+            f"EXISTS (SELECT FROM {self._table.name} d "
+            "WHERE d.tenant_id = v.tenant AND d.state = 'destroyed')"
+        )
 
     def run(self, rows: list[ExportedRow], *, shown: bool) -> _Imported:
         with progress_bar("adding keysets", shown=shown) as progress:
@@ -179,34 +184,27 @@ class _Import:
             setattr(self._result, name, getattr(self._result, name) + 1)
 
     def _insert(self, rows: list[ExportedRow]) -> str:
-        catalog = self._own.guard.catalog
-        registry, key = qualified(target_of(catalog.registry)), catalog.registry_key()[1]
         values = ", ".join(f"({', '.join(self._values(row))})" for row in rows)
         return (
             f"INSERT INTO {self._table.name} AS k (tenant_id, purpose, generation, kek_uri, state, "
             "wrapped, check_value, created_at, rotated_at, shredded_at) "
             f"SELECT v.* FROM (VALUES {values}) v (tenant) "
-            f"WHERE NOT {_DESTROYED.format(table=self._table.name)} "
-            f"AND EXISTS (SELECT FROM {registry} r WHERE r.{quote(key.name)} = v.tenant) "
+            f"WHERE NOT {self._destroyed} AND {self._registered} "
             "ON CONFLICT DO NOTHING RETURNING k.tenant_id::text, k.purpose"
         )
 
     def _question(self, rows: list[ExportedRow]) -> str:
         """Return the question what stands in the place of each row that is in the registry."""
-        catalog = self._own.guard.catalog
-        registry, key = qualified(target_of(catalog.registry)), catalog.registry_key()[1]
         values = ", ".join(f"({self._id(row)}, {sql_literal(row.purpose)})" for row in rows)
         return (
-            f"SELECT v.tenant::text, v.purpose, {_DESTROYED.format(table=self._table.name)}, "
-            "k.state, pg_catalog.encode(k.wrapped, 'hex') "
-            f"FROM (VALUES {values}) v (tenant, purpose) "
-            f"JOIN {registry} r ON r.{quote(key.name)} = v.tenant "
-            f"LEFT JOIN {self._table.name} k ON k.tenant_id = v.tenant AND k.purpose = v.purpose"
+            f"SELECT v.tenant::text, v.purpose, {self._destroyed}, k.state, "
+            f"pg_catalog.encode(k.wrapped, 'hex') FROM (VALUES {values}) v (tenant, purpose) "
+            f"LEFT JOIN {self._table.name} k ON k.tenant_id = v.tenant AND k.purpose = v.purpose "
+            f"WHERE {self._registered}"
         )
 
     def _id(self, row: ExportedRow) -> str:
-        column = self._own.guard.catalog.key_table.c.tenant_id
-        return bound_tenant(column, sql_literal(row.tenant))
+        return bound_tenant(self._tenant, sql_literal(row.tenant))
 
     def _values(self, row: ExportedRow) -> Iterator[str]:
         yield self._id(row)

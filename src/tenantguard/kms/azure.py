@@ -85,8 +85,8 @@ class AzureManagedHsm:
         Raises:
             ConfigurationError: If urllib3 is not installed.
         """
-        http = JsonService(_NAME, self._hsm, extra="azure", timeout=self._timeout)
-        return EnvelopeKek(_Service(http, self._path, self._headers))
+        http = JsonService(_NAME, self._hsm, self._headers, extra="azure", timeout=self._timeout)
+        return EnvelopeKek(_Service(http, self._path))
 
     def _headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {token_from('AzureManagedHsm(token=…)', self._token)}"}
@@ -98,10 +98,9 @@ class _Service:
     Of the API: https://learn.microsoft.com/en-us/rest/api/keyvault/keys/wrap-key/wrap-key.
     """
 
-    def __init__(self, http: JsonService, path: str, headers: Callable[[], dict[str, str]]) -> None:
+    def __init__(self, http: JsonService, path: str) -> None:
         self._http = http
         self._path = path
-        self._headers = headers
 
     def wrap(self, key: bytes, digest: str) -> bytes:  # noqa: ARG002  (the envelope binds it)
         return self._answer("wrapkey", key)
@@ -113,7 +112,7 @@ class _Service:
         value = urlsafe_b64encode(content).rstrip(b"=").decode()
         path = f"{self._path}/{verb}?{_VERSION}"
         document = {"alg": _ALGORITHM, "value": value}
-        status, answer = self._http.post(path, self._headers(), document)
+        status, answer = self._http.post(path, document)
         # The answer names the key, which has to be ours.
         if status == _OK and str(at(answer, "kid")).endswith(self._path):
             found = _decoded(at(answer, "value"))

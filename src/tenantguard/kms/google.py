@@ -85,8 +85,8 @@ class GoogleKms:
         Raises:
             ConfigurationError: If urllib3 is not installed.
         """
-        http = JsonService(_NAME, self._address, extra="gcp", timeout=self._timeout)
-        return EnvelopeKek(_Service(http, f"/v1/{self._key}", self._headers))
+        http = JsonService(_NAME, self._address, self._headers, extra="gcp", timeout=self._timeout)
+        return EnvelopeKek(_Service(http, f"/v1/{self._key}"))
 
     def _headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {token_from('GoogleKms(token=…)', self._token)}"}
@@ -98,10 +98,9 @@ class _Service:
     Of the API: https://cloud.google.com/kms/docs/reference/rest/v1/projects.locations.keyRings.cryptoKeys.
     """
 
-    def __init__(self, http: JsonService, path: str, headers: Callable[[], dict[str, str]]) -> None:
+    def __init__(self, http: JsonService, path: str) -> None:
         self._http = http
         self._path = path
-        self._headers = headers
 
     def wrap(self, key: bytes, digest: str) -> bytes:
         answer = self._answer("encrypt", "plaintext", key, digest)
@@ -120,7 +119,7 @@ class _Service:
             "additionalAuthenticatedData": b64encode(bound).decode(),
             "additionalAuthenticatedDataCrc32c": str(crc32c(bound)),
         }
-        status, answer = self._http.post(f"{self._path}:{verb}", self._headers(), document)
+        status, answer = self._http.post(f"{self._path}:{verb}", document)
         if status == _OK:
             return answer
         code = str(at(at(answer, "error"), "status"))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tenantguard.errors import ConfigurationError, KeyUnavailableError
 from tenantguard.kms.asking import asked, given, package, unreachable
 from tenantguard.kms.processes import PerProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["JsonService", "at", "require_address", "token_from"]
 
@@ -25,6 +28,7 @@ class JsonService:
     Args:
         name: The service's, for messages.
         address: Where it is; checked by `require_address`.
+        headers: Returns what proves who asks; called for each question.
         extra: Which of tenantguard's extras brings what is needed.
         timeout: How long connecting and the answer may take together, in seconds.
         ca_file: The certificates that its own is verified by; by default the system's.
@@ -34,23 +38,31 @@ class JsonService:
     """
 
     def __init__(
-        self, name: str, address: str, *, extra: str, timeout: float, ca_file: str | None = None
+        self,
+        name: str,
+        address: str,
+        headers: Callable[[], dict[str, str]],
+        *,
+        extra: str,
+        timeout: float,
+        ca_file: str | None = None,
     ) -> None:
         self.name = name
         self._address = address
+        self._headers = headers
         library = package("urllib3", extra)
         self._errors: Any = library.exceptions
         limit = library.Timeout(total=timeout)
         make = partial(library.PoolManager, timeout=limit, retries=False, ca_certs=ca_file)
         self._pool: PerProcess[Any] = PerProcess(make)
 
-    def post(self, path: str, headers: dict[str, str], document: Any) -> tuple[int, Any]:
+    def post(self, path: str, document: Any) -> tuple[int, Any]:
         """Return the status and the document that *path* answers; None if that is no JSON.
 
         Raises:
             KeyUnavailableError: If there is no answer.
         """
-        errors = self._errors
+        headers, errors = self._headers(), self._errors
         lost = (errors.NewConnectionError, errors.ProtocolError)
         try:
             answer = asked(partial(self._send, path, headers, document), lost)

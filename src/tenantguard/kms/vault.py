@@ -100,9 +100,14 @@ class VaultTransit:
             ConfigurationError: If urllib3 is not installed.
         """
         http = JsonService(
-            _NAME, self._address, extra="vault", timeout=self._timeout, ca_file=self._ca_file
+            _NAME,
+            self._address,
+            self._headers,
+            extra="vault",
+            timeout=self._timeout,
+            ca_file=self._ca_file,
         )
-        return EnvelopeKek(_Service(http, f"/v1/{self._mount}", self._key, self._headers))
+        return EnvelopeKek(_Service(http, f"/v1/{self._mount}", self._key))
 
     def _headers(self) -> dict[str, str]:
         token = token_from("VaultTransit(token=…)", self._token)
@@ -116,13 +121,10 @@ class _Service:
     Of the transit API: https://developer.hashicorp.com/vault/api-docs/secret/transit.
     """
 
-    def __init__(
-        self, http: JsonService, path: str, key: str, headers: Callable[[], dict[str, str]]
-    ) -> None:
+    def __init__(self, http: JsonService, path: str, key: str) -> None:
         self._http = http
         self._path = path
         self._key = key
-        self._headers = headers
 
     def wrap(self, key: bytes, digest: str) -> bytes:
         wrapped = self._answer("encrypt", digest, "ciphertext", plaintext=_base64(key)).encode()
@@ -143,7 +145,7 @@ class _Service:
     def _answer(self, verb: str, digest: str, wanted: str, **document: str) -> str:
         document["associated_data"] = _base64(digest.encode())
         path = f"{self._path}/{verb}/{self._key}"
-        status, answer = self._http.post(path, self._headers(), document)
+        status, answer = self._http.post(path, document)
         if status != _OK:
             raise _refusal(status, answer)
         value = at(at(answer, "data"), wanted)

@@ -35,6 +35,9 @@ __all__ = ["export", "import_"]
 
 _BATCH = 200
 
+_DESTROYED = "EXISTS (SELECT FROM {table} d WHERE d.tenant_id = v.tenant AND d.state = 'destroyed')"
+"""The condition that a tenant's keys were destroyed."""
+
 
 @dataclass(slots=True)
 class _Imported:
@@ -143,10 +146,7 @@ class _Import:
         registry, key = qualified(target_of(catalog.registry)), catalog.registry_key()[1]
         # Of the rows v of both statements below.
         self._registered = f"EXISTS (SELECT FROM {registry} r WHERE r.{quote(key.name)} = v.tenant)"
-        self._destroyed = (
-            f"EXISTS (SELECT FROM {self._table.name} d "
-            "WHERE d.tenant_id = v.tenant AND d.state = 'destroyed')"
-        )
+        self._destroyed = _DESTROYED.format(table=self._table.name)
 
     def run(self, rows: list[ExportedRow], *, shown: bool) -> _Imported:
         with progress_bar("adding keysets", shown=shown) as progress:

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from itertools import count
 from typing import TYPE_CHECKING
 
+import masking
 import pytest
 from _pytest.runner import runtestprotocol
 from drivers import ASYNC, DRIVERS, close_loop, in_greenlet
@@ -141,6 +142,14 @@ def world(admin_url: URL) -> Iterator[World]:
 def vault(admin_url: URL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vault]:
     """The test application with encrypted columns, its database and two tenants."""
     built = build_vault(admin_url, tmp_path_factory.mktemp("keys"))
+    yield built
+    built.dispose()
+
+
+@pytest.fixture(scope="module")
+def masked(admin_url: URL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vault]:
+    """An application with columns whose reading is restricted, its database and two tenants."""
+    built = build_vault(admin_url, tmp_path_factory.mktemp("keys"), base=masking.Base)
     yield built
     built.dispose()
 

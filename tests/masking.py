@@ -1,4 +1,4 @@
-"""An application with columns whose reading is restricted, and its database with two tenants."""
+"""An application with columns whose reading is restricted."""
 
 from __future__ import annotations
 
@@ -7,18 +7,14 @@ from dataclasses import dataclass, fields
 from datetime import date, datetime, time  # noqa: TC003
 from decimal import Decimal  # noqa: TC003
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from locks import unique_roles
-from sqlalchemy import URL, ForeignKey, create_engine, insert
+from sqlalchemy import ForeignKey
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
-from vault import ENVIRONMENT, A, B, Vault
 
 from tenantguard import (
     Exact,
-    KeyFile,
     Last,
-    TenantGuard,
     encrypted_bool,
     encrypted_bytes,
     encrypted_date,
@@ -33,12 +29,7 @@ from tenantguard import (
     encrypted_str,
     encrypted_time,
     encrypted_uuid,
-    rls,
 )
-from tenantguard.crypto.keyfile import make_key_file
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 CARE = {"treatment"}
 """What most columns of the application are read for."""
@@ -108,23 +99,3 @@ class Draft:
     @classmethod
     def of(cls, patient: Patient) -> Draft:
         return cls(**{each.name: getattr(patient, each.name) for each in fields(cls)})
-
-
-def build_masked(admin_url: URL, directory: Path) -> Vault:
-    """Make the database, its roles and policies, and a guard."""
-    key_file = directory / "key.json"
-    make_key_file(key_file, environment=ENVIRONMENT)
-    admin, roles = create_engine(admin_url), unique_roles()
-    keys = KeyFile(key_file, environment=ENVIRONMENT)
-    guard = TenantGuard(Base.metadata, tenants="practices", roles=roles, keys=keys)
-    Base.metadata.create_all(admin)
-    with admin.begin() as connection:
-        connection.execute(insert(Practice), [{"id": A}, {"id": B}])
-    rls.apply(admin, guard.catalog, roles, create_roles=True)
-    return Vault(admin, guard, admin_url.set(username=roles.application), key_file)
-
-
-def another_guard(vault: Vault) -> TenantGuard:
-    """A guard for the same database, as another process would have it: it has no keys yet."""
-    keys = KeyFile(vault.key_file, environment=ENVIRONMENT)
-    return TenantGuard(Base.metadata, tenants="practices", roles=vault.guard.roles, keys=keys)

@@ -1,31 +1,19 @@
-"""An application whose values are bound to their row, and its database with two tenants."""
+"""An application whose values are bound to their row."""
 
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from locks import unique_roles
-from sqlalchemy import URL, ForeignKey, String, create_engine, insert
+from sqlalchemy import ForeignKey, String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
-from vault import ENVIRONMENT, A, B, Vault
 
 from tenantguard import (
     Exact,
-    KeyFile,
-    Roles,
-    TenantGuard,
     encrypted_int,
     encrypted_json,
     encrypted_str,
-    rls,
 )
-from tenantguard.crypto.keyfile import make_key_file
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-__all__ = ["A", "Account", "B", "Base", "Doctor", "Letter", "Page", "Person", "Shelf", "build"]
 
 
 class Base(DeclarativeBase):
@@ -97,20 +85,3 @@ class Doctor(Person):
     practice_id: Mapped[uuid.UUID] = mapped_column("tenant_id", ForeignKey("practices.id"))
     licence: Mapped[str | None] = encrypted_str(bind="row")
     __mapper_args__ = {"polymorphic_identity": "doctor"}  # noqa: RUF012
-
-
-def build(admin_url: URL, directory: Path) -> Vault:
-    key_file = directory / "key.json"
-    make_key_file(key_file, environment=ENVIRONMENT)
-    admin = create_engine(admin_url)
-    guard = make_guard(unique_roles(), key_file)
-    Base.metadata.create_all(admin)
-    with admin.begin() as connection:
-        connection.execute(insert(Practice), [{"id": A}, {"id": B}])
-    rls.apply(admin, guard.catalog, guard.roles, create_roles=True)
-    return Vault(admin, guard, admin_url.set(username=guard.roles.application), key_file)
-
-
-def make_guard(roles: Roles, key_file: Path) -> TenantGuard:
-    keys = KeyFile(key_file, environment=ENVIRONMENT)
-    return TenantGuard(Base.metadata, tenants="practices", roles=roles, keys=keys)

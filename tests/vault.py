@@ -116,12 +116,14 @@ class Vault:
         guard: The guard whose roles and policies the database has.
         app_url: The address of the application's login.
         key_file: The key-encryption key's file.
+        base: What the application's models are declared on.
     """
 
     admin: Engine
     guard: TenantGuard
     app_url: URL
     key_file: Path
+    base: type[DeclarativeBase] = Base
     _engines: list[Engine] = field(default_factory=list)
 
     def engine(self, driver: str = "psycopg", **options: Any) -> Engine:
@@ -134,7 +136,7 @@ class Vault:
 
     def another_guard(self) -> TenantGuard:
         """A guard for the same database, as another process would have it."""
-        return make_guard(self.guard.roles, self.key_file)
+        return make_guard(self.guard.roles, self.key_file, base=self.base)
 
     def protected_by(self, guard: TenantGuard, driver: str = "psycopg", **options: Any) -> Engine:
         engine = engine_of(self.app_url, driver, **options)
@@ -159,20 +161,28 @@ class Vault:
         self.admin.dispose()
 
 
-def make_guard(roles: Roles, key_file: Path, **options: Any) -> TenantGuard:
+def make_guard(
+    roles: Roles, key_file: Path, *, base: type[DeclarativeBase] = Base, **options: Any
+) -> TenantGuard:
     keys = KeyFile(key_file, environment=ENVIRONMENT)
-    return TenantGuard(Base.metadata, tenants="practices", roles=roles, keys=keys, **options)
+    return TenantGuard(base.metadata, tenants="practices", roles=roles, keys=keys, **options)
 
 
-def build_vault(admin_url: URL, directory: Path, *, roles: Roles | None = None) -> Vault:
+def build_vault(
+    admin_url: URL,
+    directory: Path,
+    *,
+    roles: Roles | None = None,
+    base: type[DeclarativeBase] = Base,
+) -> Vault:
     key_file = directory / "key.json"
     if not key_file.exists():
         make_key_file(key_file, environment=ENVIRONMENT)
     admin = create_engine(admin_url)
     roles = roles or unique_roles()
-    guard = make_guard(roles, key_file)
-    Base.metadata.create_all(admin)
+    guard = make_guard(roles, key_file, base=base)
+    base.metadata.create_all(admin)
     with admin.begin() as connection:
-        connection.execute(insert(Practice), [{"id": A}, {"id": B}])
+        connection.execute(insert(base.metadata.tables["practices"]), [{"id": A}, {"id": B}])
     rls.apply(admin, guard.catalog, roles, create_roles=True)
-    return Vault(admin, guard, admin_url.set(username=roles.application), key_file)
+    return Vault(admin, guard, admin_url.set(username=roles.application), key_file, base)

@@ -9,63 +9,87 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
+import pytest
 from drivers import address
+from rowbound import Base, Letter, Practice
 from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
-from vault import Patient, Practice
+from vault import build_vault
 
 from tenantguard import keystore, tenant_context
 
 if TYPE_CHECKING:
-    import pytest
-    from sqlalchemy import Engine
+    from collections.abc import Iterable, Iterator
+
+    from sqlalchemy import URL, Engine
     from vault import Vault
 
 VALUES = int(os.environ.get("TENANTGUARD_RACE_VALUES", "20000"))
-"""How many values; 400,000 is the long run."""
+"""How many values at the most; 400,000 is the long run."""
 
 TENANTS, THREADS, TASKS, BATCH = 8, 4, 8, 25
+COLUMNS = 3
+"""Two that are bound to their row, the first of which is searched; and one that is not."""
+
+TURNS = VALUES // (COLUMNS * BATCH * (THREADS + TASKS))
+"""How often each thread and each task writes a batch as one of the tenants, and reads it."""
+
+SEALED: Any = select(Letter.subject, Letter.body, Letter.loose)
+
+
+@pytest.fixture(scope="module")
+def bound(admin_url: URL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vault]:
+    built = build_vault(admin_url, tmp_path_factory.mktemp("keys"), base=Base)
+    yield built
+    built.dispose()
 
 
 def _batch(tenant: UUID) -> list[dict[str, Any]]:
-    return [{"name": f"{tenant} {number}", "notes": str(tenant)} for number in range(BATCH)]
+    """Return rows whose subjects no other batch has, of any tenant."""
+    ids = [uuid4() for _ in range(BATCH)]
+    return [{"id": id_, "subject": f"{id_}", "body": f"{tenant}", "loose": "x"} for id_ in ids]
 
 
-def _check(tenant: UUID, found: list[Any]) -> None:
-    assert len(found) == BATCH
-    assert all(name.startswith(str(tenant)) and notes == str(tenant) for name, notes in found)
+def _listing(rows: list[dict[str, Any]]) -> Any:
+    return SEALED.where(Letter.id.in_([row["id"] for row in rows]))
 
 
-def _work_in_threads(engine: Engine, tenants: list[UUID], batches: int, seed: int) -> None:
+def _searching(rows: list[dict[str, Any]]) -> Any:
+    return SEALED.where(Letter.subject == rows[0]["subject"])
+
+
+def _check(rows: list[dict[str, Any]], listed: Iterable[Any], found: Iterable[Any]) -> None:
+    values = [(row["subject"], row["body"], row["loose"]) for row in rows]
+    assert sorted(map(tuple, listed)) == sorted(values)
+    assert list(map(tuple, found)) == values[:1]
+
+
+def _work_in_threads(engine: Engine, tenants: list[UUID], seed: int) -> None:
     choose = random.Random(seed)
-    query = select(Patient.name, Patient.notes).order_by(Patient.id.desc()).limit(BATCH)
-    for _ in range(batches):
+    for _ in range(TURNS):
         tenant = choose.choice(tenants)
+        rows = _batch(tenant)
         with tenant_context(tenant), Session(engine) as session:
-            rows = session.execute(insert(Patient).returning(Patient.id), _batch(tenant))
-            newest = max(row[0] for row in rows)
-            _check(tenant, list(session.execute(query.where(Patient.id <= newest))))
+            session.execute(insert(Letter), rows)
+            _check(rows, session.execute(_listing(rows)), session.execute(_searching(rows)))
             session.commit()
 
 
-async def _work_in_tasks(vault: Vault, tenants: list[UUID], batches: int) -> None:
+async def _work_in_tasks(vault: Vault, tenants: list[UUID]) -> None:
     engine = create_async_engine(address(vault.app_url, "asyncpg"))
     vault.another_guard().protect(engine)
-    query = select(Patient.name, Patient.notes).order_by(Patient.id.desc()).limit(BATCH)
 
     async def work(seed: int) -> None:
         choose = random.Random(seed)
-        for _ in range(batches):
+        for _ in range(TURNS):
             tenant = choose.choice(tenants)
+            rows = _batch(tenant)
             with tenant_context(tenant):
                 async with AsyncSession(engine) as session:
-                    rows = await session.execute(
-                        insert(Patient).returning(Patient.id), _batch(tenant)
-                    )
-                    newest = max(row[0] for row in rows)
-                    found = await session.execute(query.where(Patient.id <= newest))
-                    _check(tenant, list(found))
+                    await session.execute(insert(Letter), rows)
+                    listed = await session.execute(_listing(rows))
+                    _check(rows, listed, await session.execute(_searching(rows)))
                     await session.commit()
 
     await asyncio.gather(*(work(seed) for seed in range(TASKS)))
@@ -76,33 +100,29 @@ def _keys_by_tenant(vault: Vault) -> list[Any]:
     """Return each tenant's number of values, and of key ids that they begin with."""
     return vault.run(
         "SELECT tenant_id, count(*), array_agg(DISTINCT key) FROM ("
-        "SELECT tenant_id, substring(name, 21, 5) AS key FROM patients UNION ALL "
-        "SELECT tenant_id, substring(notes, 5, 5) FROM patients) AS v GROUP BY tenant_id"
+        "SELECT tenant_id, substring(subject, 21, 5) AS key FROM letters UNION ALL "
+        "SELECT tenant_id, substring(body, 5, 5) FROM letters UNION ALL "
+        "SELECT tenant_id, substring(loose, 5, 5) FROM letters) AS v GROUP BY tenant_id"
     )
 
 
 def test_no_value_is_sealed_with_another_tenants_key(
-    vault: Vault, monkeypatch: pytest.MonkeyPatch
+    bound: Vault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Threads, tasks and tenants at once, while the cache of keys forgets all the time."""
     monkeypatch.setattr(keystore, "_SECONDS", 0.02)
     monkeypatch.setattr(keystore, "_TENANTS", TENANTS // 2)
     tenants = [uuid4() for _ in range(TENANTS)]
-    with vault.admin.begin() as connection:
+    with bound.admin.begin() as connection:
         connection.execute(insert(Practice), [{"id": tenant} for tenant in tenants])
-    engine = vault.fresh_engine(pool_size=THREADS)
-    # Two values a row; half of the rows by threads, half by tasks.
-    batches = VALUES // 2 // BATCH // 2
+    engine = bound.fresh_engine(pool_size=THREADS)
     with ThreadPoolExecutor(THREADS) as pool:
-        running = [
-            pool.submit(_work_in_threads, engine, tenants, batches // THREADS, seed)
-            for seed in range(THREADS)
-        ]
-        asyncio.run(_work_in_tasks(vault, tenants, batches // TASKS))
+        running = [pool.submit(_work_in_threads, engine, tenants, seed) for seed in range(THREADS)]
+        asyncio.run(_work_in_tasks(bound, tenants))
         for each in running:
             each.result()
-    found = _keys_by_tenant(vault)
-    assert sum(count for _, count, _ in found) == VALUES
+    found = _keys_by_tenant(bound)
+    assert sum(count for _, count, _ in found) == TURNS * (THREADS + TASKS) * BATCH * COLUMNS
     assert {UUID(str(tenant)) for tenant, _, _ in found} == set(tenants)
     keys = [set(map(bytes, used)) for _, _, used in found]
     assert all(len(used) == 1 for used in keys)

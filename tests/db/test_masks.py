@@ -18,7 +18,7 @@ from uuid import UUID
 
 import pytest
 from drivers import DRIVERS
-from masking import Draft, Jaw, Patient, Visit, build_masked
+from masking import Draft, Jaw, Patient, Visit
 from sqlalchemy import Engine, bindparam, func, insert, select, text, union_all, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import DBAPIError
@@ -41,7 +41,6 @@ from tenantguard.crypto.tenant_keys import TenantKeys
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from sqlalchemy import URL
     from vault import Vault
 
 every_driver = pytest.mark.parametrize("driver", DRIVERS)
@@ -66,13 +65,6 @@ RESTRICTED: dict[str, Any] = {
     "teeth": ["canary", 48],
     "report": "Canary report",
 }
-
-
-@pytest.fixture(scope="module")
-def masked(admin_url: URL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vault]:
-    built = build_masked(admin_url, tmp_path_factory.mktemp("keys"))
-    yield built
-    built.dispose()
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from drivers import DRIVERS
-from rowbound import A, Account, B, Doctor, Letter, Page, Person, Shelf, build
+from rowbound import Account, Base, Doctor, Letter, Page, Person, Shelf
 from sqlalchemy import (
     bindparam,
     delete,
@@ -40,6 +40,7 @@ from sqlalchemy.orm import (
     undefer,
     with_polymorphic,
 )
+from vault import A, B, build_vault
 
 from tenantguard import (
     EncryptedQueryError,
@@ -69,7 +70,7 @@ SUBJECTS = ["Anna", "Ben"]
 @pytest.fixture(scope="module")
 def bound(admin_url: URL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vault]:
     """Two tenants with equal rows; the second's values stand in each other's rows."""
-    built = build(admin_url, tmp_path_factory.mktemp("keys"))
+    built = build_vault(admin_url, tmp_path_factory.mktemp("keys"), base=Base)
     for tenant, offset in ((A, 0), (B, 10)):
         with tenant_context(tenant), Session(built.engine()) as session:
             for number, subject in enumerate(SUBJECTS, 1):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from drivers import DRIVERS
-from masking import Patient, another_guard, build_masked
+from masking import Patient
 from sqlalchemy import Engine, insert, select, update
 from sqlalchemy.orm import Session
 from vault import A
@@ -29,7 +29,6 @@ from tenantguard.columns import guarded
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sqlalchemy import URL
     from vault import Vault
 
 every_driver = pytest.mark.parametrize("driver", DRIVERS)
@@ -46,17 +45,10 @@ DAMAGES = {
 }
 
 
-@pytest.fixture(scope="module")
-def masked(admin_url: URL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vault]:
-    built = build_masked(admin_url, tmp_path_factory.mktemp("keys"))
-    yield built
-    built.dispose()
-
-
 @pytest.fixture
 def engine(masked: Vault, driver: str) -> Iterator[Engine]:
     """An engine of each driver, with a guard of its own, and three patients."""
-    guard = another_guard(masked)
+    guard = masked.another_guard()
     made = masked.protected_by(guard, driver)
     with tenant_context(A), made.begin() as connection:
         rows = [{"id": n, "name": "x", "letter": f"l{n}", "report": f"r{n}"} for n in (1, 2, 3)]
@@ -169,7 +161,7 @@ def test_a_shredded_tenants_list_has_placeholders(
     )
     with (
         tenant_context(tenant),
-        masked.protected_by(another_guard(masked)).connect() as connection,
+        masked.protected_by(masked.another_guard()).connect() as connection,
     ):
         found: Any = connection.scalars(select(Patient.letter)).one()
         assert isinstance(found, Unreadable)
@@ -186,7 +178,7 @@ def test_what_ails_the_application_is_raised(
     masked.run("DELETE FROM tenantguard_keys WHERE tenant_id = :t", t=tenant)
     with (
         tenant_context(tenant),
-        masked.protected_by(another_guard(masked)).connect() as connection,
+        masked.protected_by(masked.another_guard()).connect() as connection,
         pytest.raises(KeyUnavailableError),
     ):
         connection.execute(select(Patient.letter)).all()
@@ -201,7 +193,7 @@ def test_values_are_counted_and_warned_of_once_a_minute(
     masked: Vault, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The guard counts each; the log has one line a minute for a column and a kind of error."""
-    guard = another_guard(masked)
+    guard = masked.another_guard()
     now = 0.0
     monkeypatch.setattr(guarded, "monotonic", lambda: now)
     with tenant_context(A), masked.protected_by(guard).connect() as connection:

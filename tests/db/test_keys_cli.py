@@ -72,20 +72,6 @@ def test_init_overwrites_nothing(tmp_path: Path) -> None:
     assert path.read_bytes() == b"older"
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("init", "list", "create", "rewrap", "rotate"),
-        *("retire", "destroy", "check", "export", "import"),
-    ],
-)
-def test_help_has_examples(name: str) -> None:
-    """Every command's help shows how it is typed."""
-    result = CliRunner().invoke(main, ["keys", name, "--help"])
-    assert result.exit_code == 0
-    assert f"$ tenantguard keys {name}" in result.stdout
-
-
 # -- create ---------------------------------------------------------------------------------------
 
 

@@ -276,17 +276,6 @@ def test_bad_address_is_one_line_without_it(
     assert "hunter2" not in result.output
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [("tables",), ("rls", "sql"), ("rls", "apply"), ("rls", "roles"), ("migrate", "sql")],
-)
-def test_help_has_examples(arguments: tuple[str, ...]) -> None:
-    """Every command's help shows how it is typed."""
-    result = run(*arguments, "--help")
-    assert result.exit_code == 0
-    assert f"$ tenantguard {' '.join(arguments)}" in result.stdout
-
-
 def test_help_and_version_do_not_load_the_demo() -> None:
     """The demonstration and its extra are not needed for anything else."""
     code = (

@@ -94,11 +94,16 @@ class Bound:
         return field
 
 
+def row_key(key: list[Any]) -> RowKey:
+    """Return the primary key of a table whose rows have a *key* of such types."""
+    columns = [Column(f"k{n}", TYPES[type_], primary_key=True) for n, (type_, _) in enumerate(key)]
+    return RowKey(Table("t", MetaData(), *columns), "name")
+
+
 def packed(key: list[Any]) -> bytes:
     """Return the bytes that the installed version makes of *key*."""
-    columns = [Column(f"k{n}", TYPES[type_], primary_key=True) for n, (type_, _) in enumerate(key)]
     values = [UUID(value) if type_ == "uuid" else value for type_, value in key]
-    return RowKey(Table("t", MetaData(), *columns), "name").pack(values)
+    return row_key(key).pack(values)
 
 
 def authenticated(tenant: str, table: str, column: str, row: bytes, stored: bytes) -> bytes:

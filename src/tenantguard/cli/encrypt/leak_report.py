@@ -12,7 +12,7 @@ from rich.text import Text
 
 from tenantguard.cli.encrypt.leak_findings import findings, name_of, notes
 from tenantguard.cli.encrypt.report import write_findings
-from tenantguard.cli.keys.rows import printable
+from tenantguard.cli.terminal import printable
 from tenantguard.encrypt.leaks import Groups
 from tenantguard.encrypt.statistics import CHANGED
 from tenantguard.encrypt.telling import FEW, MANY, RARE, SKEWED, Telling

@@ -1,9 +1,10 @@
-"""Fixtures for the commands for keys: a vault with two tenants, logins, and time that passes."""
+"""Fixtures for tests of keys: tenants, the commands on a vault, logins, and time that passes."""
 
 from __future__ import annotations
 
 from time import monotonic
 from typing import TYPE_CHECKING
+from uuid import UUID, uuid4
 
 import pytest
 from key_commands import Keys, Process, serve
@@ -16,6 +17,17 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL
     from vault import Vault
+
+
+@pytest.fixture
+def tenant(vault: Vault) -> Iterator[UUID]:
+    """A tenant of its own, without keys yet; nothing of it is left."""
+    made = uuid4()
+    vault.run("INSERT INTO practices (id) VALUES (:id)", id=made)
+    yield made
+    vault.run("DELETE FROM patients WHERE tenant_id = :id", id=made)
+    vault.run("DELETE FROM tenantguard_keys WHERE tenant_id = :id", id=made)
+    vault.run("DELETE FROM practices WHERE id = :id", id=made)
 
 
 @pytest.fixture

@@ -50,17 +50,6 @@ NAMES = select(Patient.name).order_by(Patient.id)
 PLAIN = select(Patient.city).order_by(Patient.id)
 
 
-@pytest.fixture
-def tenant(vault: Vault) -> Iterator[UUID]:
-    """A tenant of its own, without keys yet; nothing of it is left."""
-    made = uuid4()
-    vault.run("INSERT INTO practices (id) VALUES (:id)", id=made)
-    yield made
-    vault.run("DELETE FROM patients WHERE tenant_id = :id", id=made)
-    vault.run(f"DELETE FROM {KEYS} WHERE tenant_id = :id", id=made)
-    vault.run("DELETE FROM practices WHERE id = :id", id=made)
-
-
 @contextmanager
 def process(vault: Vault, driver: str, **options: Any) -> Iterator[Engine]:
     """An engine of another process: its guard has no keys in its cache."""

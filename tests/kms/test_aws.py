@@ -5,8 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import sys
-import traceback
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -14,6 +13,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 from serving import closed_address, serving
+from wrapping import BOUND, KEYSET, refusal_by
 
 from tenantguard import ConfigurationError, KeyUnavailableError
 from tenantguard.kms import AwsKms
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from serving import Asked
 
 SECRET = "a-secret-access-key"
-KEYSET, BOUND = b"a keyset, in the clear", b"production, tenant 4711, data"
 
 
 @cache
@@ -63,15 +62,7 @@ def keys(moto: str, arn: str) -> AwsKms:
     return AwsKms(arn, environment="test", client=client_of(moto))
 
 
-def refused_by(keys: AwsKms, because: str, sealed: bytes | None = None) -> KeyUnavailableError:
-    """Return the refusal to seal, or to open *sealed*; it shows nothing that is secret."""
-    with pytest.raises(KeyUnavailableError, match=because) as refusal:
-        keys.kek.encrypt(KEYSET, BOUND) if sealed is None else keys.kek.decrypt(sealed, BOUND)
-    shown = "".join(traceback.format_exception(refusal.value)) + repr((keys, keys.kek))
-    for secret in (SECRET, "an-access-key", "4711", "in the clear", "111122223333"):
-        assert secret not in shown
-    assert refusal.value.__context__ is None
-    return refusal.value
+refused_by = partial(refusal_by, secrets=(SECRET, "an-access-key", "111122223333"))
 
 
 # -- what KMS does ----------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from threading import Event
 from typing import TYPE_CHECKING, Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 from drivers import ASYNC, DRIVERS, address
@@ -46,17 +46,6 @@ def service(engine_of_keys: Transit) -> Iterator[Service]:
     """Another address each time, with the same keys."""
     with serving(engine_of_keys) as running:
         yield running
-
-
-@pytest.fixture
-def tenant(vault: Vault) -> Iterator[UUID]:
-    """A tenant of its own, without keys yet; nothing of it is left."""
-    made = uuid4()
-    vault.run("INSERT INTO practices (id) VALUES (:id)", id=made)
-    yield made
-    vault.run("DELETE FROM patients WHERE tenant_id = :id", id=made)
-    vault.run(f"DELETE FROM {KEYS} WHERE tenant_id = :id", id=made)
-    vault.run("DELETE FROM practices WHERE id = :id", id=made)
 
 
 def guarded(vault: Vault, service: Service, **options: Any) -> TenantGuard:

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
-import warnings
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from threading import Event, Lock, Thread
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from wrapping import BOUND, KEYSET, in_child
 
 from tenantguard import KeyUnavailableError
 from tenantguard.kms.envelope import EnvelopeKek, digest_of
 from tenantguard.kms.processes import PerProcess
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-KEYSET, BOUND = b"a keyset, in the clear", b"production, tenant 4711, data"
 
 
 class Shelf:
@@ -187,19 +181,6 @@ def test_what_nobody_expected_is_raised_too() -> None:
         kek.decrypt(sealed, BOUND)
     shelf.unwrap = unwrap  # type: ignore[method-assign]
     assert kek.decrypt(sealed, BOUND) == KEYSET
-
-
-def in_child(work: Callable[[], object]) -> int:
-    """Run *work* in a forked process; return its exit code, 0 if *work* is right."""
-    with warnings.catch_warnings():
-        # Python warns of threads; that they are not in the child is what is tested.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        child = os.fork()
-    if not child:
-        with suppress(BaseException):
-            os._exit(0 if work() else 1)
-        os._exit(2)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def test_a_forked_process_asks_for_itself() -> None:

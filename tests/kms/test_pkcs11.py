@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-import traceback
-import warnings
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pkcs11
 import pytest
+from wrapping import BOUND, KEYSET, in_child, refusal_by
 
 from tenantguard import ConfigurationError, KeyUnavailableError
 from tenantguard.kms import Pkcs11
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 softhsm = pytest.mark.softhsm
 PIN, OTHER_PIN = "1234-a-pin", "4321-another"
-KEYSET, BOUND = b"a keyset, in the clear", b"production, tenant 4711, data"
 PLACES = (
     "/usr/lib/softhsm/libsofthsm2.so",
     "/usr/lib64/softhsm/libsofthsm2.so",
@@ -77,14 +74,7 @@ def token_key(library: str, key: str = "kek", token: str = "tenants", **options:
     return Pkcs11(library, token, key, **options)
 
 
-def refused_by(keys: Pkcs11, because: str, sealed: bytes | None = None) -> None:
-    """See *keys* refuse to seal, or to open *sealed*, and show nothing that is secret."""
-    with pytest.raises(KeyUnavailableError, match=because) as refusal:
-        keys.kek.encrypt(KEYSET, BOUND) if sealed is None else keys.kek.decrypt(sealed, BOUND)
-    shown = "".join(traceback.format_exception(refusal.value)) + repr((keys, keys.kek))
-    for secret in (PIN, OTHER_PIN, "4711", "in the clear"):
-        assert secret not in shown
-    assert refusal.value.__context__ is None
+refused_by = partial(refusal_by, secrets=(PIN, OTHER_PIN))
 
 
 # -- what a token does ------------------------------------------------------------------------
@@ -163,17 +153,6 @@ def test_a_forked_process_logs_in_for_itself(keys: Pkcs11, configured: str) -> N
 
     assert in_child(opens) == 0
     assert opens()
-
-
-def in_child(work: Callable[[], bool]) -> int:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        child = os.fork()
-    if not child:
-        with suppress(BaseException):
-            os._exit(0 if work() else 1)
-        os._exit(2)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 # -- what can be wrong ------------------------------------------------------------------------

@@ -6,8 +6,8 @@ import datetime as dt
 import ipaddress
 import ssl
 import sys
-import traceback
 from base64 import b64decode
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from serving import Service, closed_address, serving
 from transit import KEY, TOKEN, Transit
+from wrapping import BOUND, KEYSET, refusal_by
 
 from tenantguard import ConfigurationError, KeyUnavailableError
 from tenantguard.kms import VaultTransit
@@ -24,8 +25,6 @@ from tenantguard.kms import VaultTransit
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-KEYSET, BOUND = b"a keyset, in the clear", b"production, tenant 4711, data"
 
 
 @pytest.fixture
@@ -48,14 +47,7 @@ def keys(service: Service) -> VaultTransit:
     return vault(service.address)
 
 
-def refused_by(keys: VaultTransit, because: str, sealed: bytes | None = None) -> None:
-    """See *keys* refuse to seal, or to open *sealed*, and show nothing that is secret."""
-    with pytest.raises(KeyUnavailableError, match=because) as refusal:
-        keys.kek.encrypt(KEYSET, BOUND) if sealed is None else keys.kek.decrypt(sealed, BOUND)
-    shown = "".join(traceback.format_exception(refusal.value)) + repr((keys, keys.kek))
-    for secret in (TOKEN, "4711", "in the clear"):
-        assert secret not in shown
-    assert refusal.value.__context__ is None
+refused_by = partial(refusal_by, secrets=(TOKEN,))
 
 
 # -- what Vault does --------------------------------------------------------------------------

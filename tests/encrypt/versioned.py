@@ -174,8 +174,8 @@ def build_world(admin: Engine, roles: Roles, key_file: Path, environment: str) -
     owner = create_engine(admin.url, connect_args={"options": f"-c role={roles.owner}"})
     keys = KeyFile(key_file, environment=environment)
     guards = {
-        name: TenantGuard(base.metadata, tenants="practices", roles=roles, keys=keys)
-        for name, base in {"old": _old(), "both": _both(), "sealed": _sealed()}.items()
+        name: TenantGuard(made.metadata, tenants="practices", roles=roles, keys=keys)
+        for name, made in {"old": _old(), "both": _both(), "sealed": _sealed()}.items()
     }
     world = World(admin, owner, roles, guards)
     rls_roles = (roles.owner, roles.application, roles.maintenance, roles.support, roles.backup)
@@ -193,43 +193,45 @@ def build_world(admin: Engine, roles: Roles, key_file: Path, environment: str) -
 
 
 def _old() -> Any:
-    base = _base()
+    base_ = base()
 
-    class Patient(base):  # type: ignore[valid-type, misc]
+    class Patient(base_):  # type: ignore[valid-type, misc]
         __tablename__ = TABLE
         id: Mapped[int] = mapped_column(primary_key=True)
         tenant_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("practices.id"), index=True)
         plain: Mapped[str] = mapped_column(PLAIN)
 
-    return base
+    return base_
 
 
 def _both() -> Any:
-    base = _base()
+    base_ = base()
 
-    class Patient(base):  # type: ignore[valid-type, misc]
+    class Patient(base_):  # type: ignore[valid-type, misc]
         __tablename__ = TABLE
         id: Mapped[int] = mapped_column(primary_key=True)
         tenant_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("practices.id"), index=True)
         plain: Mapped[str | None] = mapped_column(PLAIN)
         sealed: Mapped[str] = encrypted_str(name=SEALED, search=Exact(), migrating=PLAIN)
 
-    return base
+    return base_
 
 
 def _sealed() -> Any:
-    base = _base()
+    base_ = base()
 
-    class Patient(base):  # type: ignore[valid-type, misc]
+    class Patient(base_):  # type: ignore[valid-type, misc]
         __tablename__ = TABLE
         id: Mapped[int] = mapped_column(primary_key=True)
         tenant_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("practices.id"), index=True)
         sealed: Mapped[str] = encrypted_str(name=SEALED, search=Exact())
 
-    return base
+    return base_
 
 
-def _base() -> Any:
+def base() -> Any:
+    """Return a declarative base with the registry of tenants."""
+
     class Base(DeclarativeBase):
         pass
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tenantguard.encrypt.partitions import Partition, partitioned_index, partitions_of
+from tenantguard.encrypt.statements import BESIDE, EXCLUSIVE, WRITES, Statements
 from tenantguard.encrypt.triggers import trigger_statements, without_triggers
 from tenantguard.rls.encrypted import encrypted_steps
 from tenantguard.rls.names import (
@@ -28,31 +30,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Parts", "Statements", "Structure", "contract", "expand", "parts_of", "structure_of"]
 
-_EXCLUSIVE = "ACCESS EXCLUSIVE"
-_BESIDE = "SHARE UPDATE EXCLUSIVE"
-_WRITES = "SHARE ROW EXCLUSIVE"
 _TRIGGERS = (
     "forget what is sealed, or plain, when a version of the application writes the other alone"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Statements:
-    """What is sent together.
-
-    Attributes:
-        what: What it does.
-        sql: The statements; one transaction, unless *alone*.
-        lock: The lock that they take on the table.
-        duration: How long they keep it.
-        alone: Whether they cannot run in a transaction.
-    """
-
-    what: str
-    sql: tuple[str, ...]
-    lock: str
-    duration: str
-    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +44,14 @@ class Structure:
         valid: Names of its constraints, and whether each is validated.
         indexes: Names of its indexes, and whether each is usable.
         trigger: Whether the triggers are there, and enabled.
+        partitions: The table and its partitions, if it has any.
     """
 
     columns: dict[str, bool]
     valid: dict[str, bool]
     indexes: dict[str, bool]
     trigger: bool
+    partitions: tuple[Partition, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +96,7 @@ def structure_of(ask: Ask, migration: Migration) -> Structure | None:
         valid=dict(map(tuple, constraints)),
         indexes=dict(map(tuple, indexes)),
         trigger=triggers[0][0],
+        partitions=partitions_of(ask, migration.table),
     )
 
 
@@ -148,12 +131,12 @@ def expand(migration: Migration, there: Structure) -> Iterator[Statements]:
     for name, columns in parts.indexes.items():
         yield from _index(migration, name, columns, there)
     if not there.trigger:
-        yield Statements(_TRIGGERS, trigger_statements(migration), _WRITES, "an instant")
+        yield Statements(_TRIGGERS, trigger_statements(migration), WRITES, "an instant")
     if there.columns.get(migration.plain.name):
         yield Statements(
             "let rows be without plaintext, once the application writes none",
             (f"ALTER TABLE {migration.table} ALTER {quote(migration.plain.name)} DROP NOT NULL",),
-            _EXCLUSIVE,
+            EXCLUSIVE,
             "an instant",
         )
 
@@ -175,7 +158,7 @@ def contract(migration: Migration, there: Structure, *, keep: bool) -> Iterator[
         yield from _check(migration, filled, f"{sealed} IS NOT NULL", there)
         # A valid check spares SET NOT NULL its own look at all rows.
         now = (f"{alter} ALTER {sealed} SET NOT NULL", f"{alter} DROP CONSTRAINT {quote(filled)}")
-        yield Statements("demand a sealed value in every row", now, _EXCLUSIVE, "an instant")
+        yield Statements("demand a sealed value in every row", now, EXCLUSIVE, "an instant")
     end = f"{alter} DROP COLUMN {plain}"
     if keep:
         end = f"{alter} RENAME COLUMN {plain} TO {quote(f'{migration.plain.name}_plaintext')}"
@@ -185,7 +168,7 @@ def contract(migration: Migration, there: Structure, *, keep: bool) -> Iterator[
         end,
     )
     what = "rename" if keep else "drop"
-    yield Statements(f"{what} the column of plaintext", last, _EXCLUSIVE, "an instant")
+    yield Statements(f"{what} the column of plaintext", last, EXCLUSIVE, "an instant")
 
 
 def _columns(
@@ -205,7 +188,7 @@ def _columns(
             "add the encrypted column"
             + (", and generate its index: this REWRITES the table" if rewrites else ""),
             (f"ALTER TABLE {migration.table} {', '.join(parts)}",),
-            _EXCLUSIVE,
+            EXCLUSIVE,
             "while the table is rewritten" if rewrites else "an instant",
         )
 
@@ -220,17 +203,20 @@ def _check(
             f"{alter} ADD CONSTRAINT {quote(name)} CHECK ({expression}) NOT VALID",
         )
         yield Statements(
-            f"check what is written from now on ({name})", add, _EXCLUSIVE, "an instant"
+            f"check what is written from now on ({name})", add, EXCLUSIVE, "an instant"
         )
     if not there.valid.get(name):
         validate = f"{alter} VALIDATE CONSTRAINT {quote(name)}"
-        yield Statements("check what is there", (validate,), _BESIDE, "one scan, beside writes")
+        yield Statements("check what is there", (validate,), BESIDE, "one scan, beside writes")
 
 
 def _index(
     migration: Migration, name: str, columns: Sequence[str], there: Structure
 ) -> Iterator[Statements]:
     if there.indexes.get(name):
+        return
+    if there.partitions:
+        yield from partitioned_index(there.partitions, name, columns)
         return
     schema = target_of(migration.entry)[0]
     create = (
@@ -239,6 +225,4 @@ def _index(
     # An interrupted CREATE INDEX CONCURRENTLY leaves an index that serves nobody.
     drop = f"DROP INDEX CONCURRENTLY IF EXISTS {qualified((schema, name))}"
     sql = (drop, create) if name in there.indexes else (create,)
-    yield Statements(
-        "make the search's index", sql, _BESIDE, "two scans, beside writes", alone=True
-    )
+    yield Statements("make the search's index", sql, BESIDE, "two scans, beside writes", alone=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tenantguard.encrypt.schema import expand, parts_of
@@ -13,6 +13,7 @@ from tenantguard.integrations.alembic.encrypting import (
     RunSql,
     ValidateOrDropCheck,
 )
+from tenantguard.integrations.alembic.partitioned import CreatePartitionedIndex
 from tenantguard.integrations.alembic.requiring import (
     UNCOMPARED,
     RequirePlaintext,
@@ -46,7 +47,11 @@ class Change:
 
 def expanding(migration: Migration, there: Structure) -> Change:
     """Return what is missing before values can be sealed, and what takes just that away again."""
-    up = [step for each in expand(migration, there) for step in _steps(migration, each)]
+    # The partitions of the database that is asked are not those of another.
+    rest = replace(there, indexes=_of_all(migration)) if there.partitions else there
+    up = [step for each in expand(migration, rest) for step in _steps(migration, each)]
+    if there.partitions:
+        up += _indexed(migration, there)
     return Change(up, list(_retracting(migration, there)))
 
 
@@ -98,6 +103,23 @@ def _steps(migration: Migration, statements: Statements) -> Iterator[OwnStep]:
     yield OwnStep("drop what an earlier run has left of the search's index", _INSTANT, left)
     # The last of them makes it; one before it drops what this database has.
     yield OwnStep(statements.what, lock, list(_sql(statements.sql[-1:])), alone=True)
+
+
+def _of_all(migration: Migration) -> dict[str, bool]:
+    return dict.fromkeys(parts_of(migration).indexes, True)
+
+
+def _indexed(migration: Migration, there: Structure) -> Iterator[OwnStep]:
+    schema, table = target_of(migration.entry)
+    for name, columns in parts_of(migration).indexes.items():
+        if not there.indexes.get(name):
+            make = CreatePartitionedIndex(table, name, columns, schema=schema)
+            yield OwnStep(
+                "make the search's index on each partition, and attach it to the table's",
+                "SHARE UPDATE EXCLUSIVE on one partition at a time, two scans, beside writes",
+                [make],
+                several=True,
+            )
 
 
 def _sql(statements: tuple[str, ...]) -> Iterator[RunSql]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from alembic.autogenerate.api import AutogenContext
     from alembic.runtime.migration import MigrationContext
 
-__all__ = ["OwnStep", "OwnTransaction", "RefuseDowngrade"]
+__all__ = ["OwnStep", "OwnTransaction", "RefuseDowngrade", "own_transaction"]
 
 _WIDTH = 92
 _SET = "SELECT pg_catalog.set_config({}, {}, true)"
@@ -42,11 +42,12 @@ class OwnTransaction:
         Raises:
             CommandError: If `env.py` runs migrations inside of a transaction that is not Alembic's.
         """
-        return _own(operations.migration_context, lock_timeout)
+        return own_transaction(operations.migration_context, lock_timeout)
 
 
 @contextmanager
-def _own(context: MigrationContext, lock_timeout: str) -> Iterator[None]:
+def own_transaction(context: MigrationContext, lock_timeout: str = LOCK_TIMEOUT) -> Iterator[None]:
+    """Commit, and run the block in a new transaction that waits *lock_timeout* for a lock."""
     _require_own(context)
     _commit(context)
     send(context, _SET.format(_KEPT, "pg_catalog.current_setting('lock_timeout')"))
@@ -79,6 +80,7 @@ class OwnStep(TenantOperation):
         lock: The lock that it takes on the table, and for how long.
         operations: They, in order.
         alone: Whether PostgreSQL refuses them in a transaction.
+        several: Whether the operations begin and end transactions themselves.
     """
 
     verb: ClassVar[str] = "own_transaction"
@@ -87,6 +89,7 @@ class OwnStep(TenantOperation):
     lock: str
     operations: Sequence[TenantOperation]
     alone: bool = field(default=False, kw_only=True)
+    several: bool = field(default=False, kw_only=True)
 
     def statements(self) -> Iterator[str]:
         """Yield the statements of all."""
@@ -115,7 +118,8 @@ def _render_step(autogen_context: AutogenContext, step: OwnStep) -> str:
         block = f"{prefix}get_context().autocommit_block()"
     lines = [line for text in (f"{step.what}.", f"Lock: {step.lock}.") for line in _wrapped(text)]
     body = "\n".join(render_op_text(autogen_context, each) for each in step.operations)
-    return "\n".join([*(f"# {line}" for line in lines), f"with {block}:", indent(body, "    ")])
+    steps = [body] if step.several else [f"with {block}:", indent(body, "    ")]
+    return "\n".join([*(f"# {line}" for line in lines), *steps])
 
 
 @renderers.dispatch_for(RefuseDowngrade)

@@ -1776,6 +1776,11 @@ CONTROLS = {
         ENCRYPT_REVISIONS,
         "is_not_sealed",
     ),
+    "a migration drops no column that no trigger has watched": Control(
+        _attribute(f"{ALEMBIC}.requiring:_WithTriggers", "_without_triggers", lambda *_: ""),
+        ENCRYPT_REVISIONS,
+        "no_trigger_has",
+    ),
     "a downgrade drops no value that is sealed alone": Control(
         _attribute(f"{ALEMBIC}.requiring:RequirePlaintext", "statements", lambda _: ()),
         ENCRYPT_REVISIONS,

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from sealing import exact, field_of, new_keys, padded_field, repeatable
-from test_kinds import ALL, SEVERITY, VALUES, Severity, each_kind
+from test_kinds import ALL, PAIR, SEVERITY, VALUES, Severity, each_kind
 
 from tenantguard.columns import kinds
 from tenantguard.columns.search import Exact, Last, Prefix
@@ -63,6 +63,7 @@ EXAMPLES: dict[kinds.Kind, Any] = {
     kinds.JSON: {"a": [1]},
     kinds.DICT: {"a": [1]},
     kinds.LIST: [{"a": 1}],
+    PAIR: ("x", Decimal("1.10")),
     SEVERITY: Severity.MILD,
 }
 BOUND = header_of(0, padded=False, bound=True)

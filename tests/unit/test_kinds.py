@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from sealing import repeatable
 
 from tenantguard.columns import kinds
+from tenantguard.columns.compound_kind import compound_of
 from tenantguard.columns.kind import Tag, UnknownMember
 from tenantguard.columns.kinds import Kind
 from tenantguard.errors import ConfigurationError
@@ -31,7 +32,8 @@ class Severity(StrEnum):
 
 
 SEVERITY = kinds.member_of(Severity)
-ALL = [*(kind for kind in vars(kinds).values() if isinstance(kind, Kind)), SEVERITY]
+PAIR = compound_of(("name", "paid"), (None, None), (kinds.STR, kinds.DECIMAL))
+ALL = [*(kind for kind in vars(kinds).values() if isinstance(kind, Kind)), SEVERITY, PAIR]
 names = [kind.name for kind in ALL]
 each_kind = pytest.mark.parametrize("kind", ALL, ids=names)
 
@@ -79,9 +81,10 @@ VALUES: dict[Kind, st.SearchStrategy[Any]] = {
     kinds.DICT: st.dictionaries(texts, documents, max_size=4),
     kinds.LIST: st.lists(documents, max_size=4),
     SEVERITY: st.sampled_from(Severity),
+    PAIR: st.tuples(texts, decimals),
 }
 DOCUMENTS = (kinds.JSON, kinds.DICT, kinds.LIST)
-UNLIKE = (kinds.DECIMAL, kinds.FLOAT, kinds.TIME, *DOCUMENTS)
+UNLIKE = (kinds.DECIMAL, kinds.FLOAT, kinds.TIME, PAIR, *DOCUMENTS)
 LESS = settings(repeatable, max_examples=100)
 
 
@@ -242,7 +245,7 @@ def test_what_is_no_enumeration_is_refused(enum: Any) -> None:
 def test_every_type_has_a_tag_of_its_own() -> None:
     """No two types begin with the same byte."""
     tags = [tag for tag in vars(Tag).values() if isinstance(tag, bytes)]
-    assert sorted(tags) == [bytes([each]) for each in range(1, 17)]
+    assert sorted(tags) == [bytes([each]) for each in range(1, 18)]
 
 
 @each_kind
@@ -328,6 +331,12 @@ REFUSED = [
     (kinds.LIST, {"a": 1}),
     (kinds.LIST, (1, 2)),
     (kinds.LIST, Unending()),
+    (PAIR, "ab"),
+    (PAIR, ("a",)),
+    (PAIR, ("a", Decimal(1), "b")),
+    (PAIR, (Decimal(1), "a")),
+    (PAIR, ("a", None)),
+    (PAIR, ["a", Decimal(1)]),
 ]
 
 

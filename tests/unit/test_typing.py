@@ -6,6 +6,7 @@ if it was not reported, the unused comment would be. At run time the same is ask
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date, datetime, time
 from decimal import Decimal
 from enum import Enum
@@ -23,6 +24,7 @@ from tenantguard import (
     Prefix,
     encrypted_bool,
     encrypted_bytes,
+    encrypted_compound,
     encrypted_date,
     encrypted_datetime,
     encrypted_decimal,
@@ -87,6 +89,9 @@ class Right(Base):
     optional_text: Mapped[str | None] = encrypted_str()
     optional_number: Mapped[int | None] = encrypted_int()
     optional_document: Mapped[list[int] | None] = encrypted_json()
+    both: Mapped[tuple[str, date] | None] = encrypted_compound(
+        "text", "day", normalize={"text": "email"}, search=Exact(tenant_column="practice_id")
+    )
 
 
 class Wrong(Base):
@@ -108,6 +113,7 @@ class Wrong(Base):
     severity: Mapped[Colour] = encrypted_enum(Severity)  # type: ignore[arg-type]
     extras: Mapped[list[Any]] = encrypted_dict()  # type: ignore[assignment]
     tags: Mapped[dict[str, Any]] = encrypted_list()  # type: ignore[assignment]
+    both: Mapped[str] = encrypted_compound("text", "day")  # type: ignore[assignment]
 
 
 def wrong_options() -> None:
@@ -125,6 +131,10 @@ def wrong_options() -> None:
     encrypted_list(search=Exact())  # type: ignore[call-arg]
     encrypted_enum()  # type: ignore[call-arg]
     encrypted_enum(str)  # type: ignore[type-var]
+    encrypted_compound("text", 1)  # type: ignore[arg-type]
+    encrypted_compound("text", "day", normalize="email")  # type: ignore[arg-type]
+    encrypted_compound("text", "day", search=[Exact()])  # type: ignore[arg-type]
+    encrypted_compound("text", "day", unique=True)  # type: ignore[call-arg]
 
 
 def attributes(row: Right) -> None:
@@ -147,6 +157,7 @@ def attributes(row: Right) -> None:
     assert_type(row.optional_text, str | None)
     assert_type(row.optional_number, int | None)
     assert_type(row.optional_document, list[int] | None)
+    assert_type(row.both, tuple[str, date] | None)
     if TYPE_CHECKING:
         assert_type(searched(Right.phone, "last4"), Searched[str | None])
         assert_type(searched(aliased(Right).text, "a"), Searched[str])
@@ -158,6 +169,8 @@ def attributes(row: Right) -> None:
         searched(Right.phone, "last4").like("12%")  # type: ignore[attr-defined]
         searched("phone", "last4")  # type: ignore[arg-type]
         assert_type(Right.text, InstrumentedAttribute[str])
+        assert_type(Right.both == ("a", row.day), ColumnElement[bool])
+        select(Right).where(Right.both.in_([("a", row.day)]))
         row.text = 1  # type: ignore[assignment]
         row.number = None  # type: ignore[assignment]
         row.severity = "MILD"  # type: ignore[assignment]
@@ -168,21 +181,29 @@ FACTORIES = {
     name: getattr(tenantguard, name) for name in dir(tenantguard) if name[:10] == "encrypted_"
 }
 
+GIVEN: dict[str, Any] = {"encrypted_enum": (Severity,), "encrypted_compound": ("text", "day")}
+UNTOLD = {"encrypted_enum": Severity, "encrypted_json": object}
+"""The types of values of functions whose annotation leaves them to the attribute's."""
+
 
 def test_functions_return_the_type_of_their_values() -> None:
     """The annotation that checkers see is the type that the column takes, for each function."""
-    assert len(FACTORIES) == 14
+    assert len(FACTORIES) == 15
     types = (date, datetime, time, Decimal, UUID, MappedColumn)
     for name, factory in FACTORIES.items():
-        column = factory(Severity) if name == "encrypted_enum" else factory()
-        localns = {**{each.__name__: each for each in types}, "Searches": Searches}
+        column = factory(*GIVEN.get(name, ()))
+        localns = {
+            **{each.__name__: each for each in types},
+            "Searches": Searches,
+            "Mapping": Mapping,
+        }
         annotated = get_type_hints(factory, localns=localns)["return"]
         (given,) = annotated.__args__
         assert annotated.__origin__ is MappedColumn
         assert isinstance(column.column.type, Encrypted)
         python_type = column.column.type.python_type
         if given is Any or isinstance(given, TypeVar):
-            assert python_type is (object if given is Any else Severity), name
+            assert python_type is UNTOLD[name], name
         else:
             assert (get_origin(given) or given) is python_type, name
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from tenantguard.columns import kinds
+from tenantguard.columns.compound_kind import compound_of
 from tenantguard.columns.field import Field
 from tenantguard.columns.search import Exact, Last, Prefix
 from tenantguard.crypto.format import keyset_context
@@ -45,7 +46,15 @@ KINDS: dict[str, Kind] = {
     "enum": kinds.member_of(Severity),
     "dict": kinds.DICT,
     "list": kinds.LIST,
+    "compound": compound_of(
+        ("name", "born", "insured"),
+        ("nfc-casefold", None, "digits-v1"),
+        (kinds.STR, kinds.DATE, kinds.STR),
+    ),
+    "compound as it is": compound_of(("first", "last"), (None, None), (kinds.STR, kinds.DECIMAL)),
 }
+_PARTS = {"compound": ("str", "date", "str"), "compound as it is": ("str", "decimal")}
+"""The kinds of the parts; of a compound the parts' texts are a list in JSON."""
 
 _READ: dict[str, Callable[[Any], Any]] = {
     "str": str,
@@ -76,10 +85,14 @@ _WRITTEN: dict[str, Callable[[Any], str]] = {
 
 
 def read(kind: str, text: str) -> Any:
+    if kind in _PARTS:
+        return tuple(map(read, _PARTS[kind], json.loads(text)))
     return _READ[kind](text)
 
 
 def written(kind: str, value: Any) -> str:
+    if kind in _PARTS:
+        return json.dumps(list(map(written, _PARTS[kind], value)), ensure_ascii=False)
     return _WRITTEN.get(kind, str)(value)
 
 

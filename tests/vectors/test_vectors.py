@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import unicodedata
 from typing import TYPE_CHECKING
 
 import pytest
@@ -36,6 +37,7 @@ FROZEN = {
     "v1/keys.json": "c797ade39fdcb688d58c2f56e5daed722aaedf120a87faaa573e2fc7058ba613",
     "v1/rows.json": "ff82be378729b5a5da61304af643c03e9e7ccc01f0c04b5a79eccb879604fd5c",
     "v1/values.json": "7f0024a973e4b7a73c1b05aceb8148993dbc420d5d455cc4424a50ffa7f64f23",
+    "v1/values-compounds.json": "bd09d919e5a7c15f32b32a3aff2371e1ecdb5935b6d065adda49bf5de61ef37a",
     "v1/values-further.json": "8445f74d9c136981e7a968079804bb5adba6dd39976c08ea585cd9832059b03e",
 }
 VERSIONS = {name: load(name) for name in ("v1",)}
@@ -96,7 +98,8 @@ def test_every_type_tag_and_normaliser_has_a_known_answer() -> None:
     tags = {tag for tag in vars(Tag).values() if isinstance(tag, bytes)}
     assert {bytes.fromhex(vector.packed)[:1] for vector in every} == tags
     types = {kind for kind in vars(kinds).values() if isinstance(kind, kinds.Kind)}
-    assert {KINDS[vector.kind] for vector in every} == {*types, KINDS["enum"]}
+    made = {KINDS[each] for each in ("enum", "compound", "compound as it is")}
+    assert {KINDS[vector.kind] for vector in every} == types | made
     searched = {vector.search for vector in every if vector.kind == "str"}
     assert searched >= {None, "exact", PARTS, *normalize._NORMALIZERS}
     padded = {(vector.search, vector.padding) for vector in every}
@@ -267,3 +270,15 @@ def test_blind_indexes_can_be_computed_without_this_library(version: str) -> Non
         message = joined(b"tenantguard index", *rule) + joined(b"\x01" + vector.given[-2:].encode())
         digest = hmac.digest(by_hand[vector.tenant].hmac, message, "sha256")
         assert digest[:16].hex() == vector.index
+    for vector in vectors_of(version, "compound", "exact"):
+        name, born, insured = json.loads(vector.given)
+        named = unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
+        digits = "".join(str(int(each)) for each in insured if each.isdecimal())
+        parts = b"\x01" + named.encode(), b"\x05" + born.encode(), b"\x01" + digits.encode()
+        folds = (b"compound", b"nfc-casefold-v1", b"exact-v1", b"digits-v1")
+        place = vector.table.encode(), vector.column.encode()
+        message = joined(b"tenantguard index", *place, *folds) + joined(b"\x11" + joined(*parts))
+        digest = hmac.digest(by_hand[vector.tenant].hmac, message, "sha256")
+        assert digest[:16].hex() == vector.index
+        raw = b"\x01" + name.encode(), b"\x05" + born.encode(), b"\x01" + insured.encode()
+        assert vector.packed == (b"\x11" + joined(*raw)).hex()

@@ -89,6 +89,13 @@ VALUES: dict[str, tuple[str, ...]] = {
     "enum": ("MILD", "SO_BAD", "GRÖSSE"),
     "dict": ("{}", r'{"b": [1, {"a": null}], "a": "\u00e4"}'),
     "list": ("[]", r'[1, {"b": null, "a": "\u00e4"}, "x"]'),
+    "compound": (
+        '["", "2000-02-29", ""]',
+        '["Müller", "1980-01-02", "A 12-3"]',
+        '["MU\u0308LLER", "1980-01-02", "123"]',
+        '["Stra\u00dfe", "9999-12-31", "\u0663\u0660"]',
+    ),
+    "compound as it is": ('["", "0"]', '["ab", "1.10"]', '["ab", "1.1"]', '["a", "-9.99E-999"]'),
 }
 PARTS = "exact+last4:digits-v1+prefix3:nfc-casefold-v1"
 SHORT = ("", "Mu\u0308ller", "Straße 12", "+49 (0)30 / 123-456", "x" * 14, "x" * 15)

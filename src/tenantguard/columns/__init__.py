@@ -4,6 +4,8 @@ Values are sealed in the execution context, after the transaction has begun and 
 are there, and opened when a row is fetched.
 """
 
+from tenantguard.columns import compound_objects  # noqa: F401  (it listens)
+from tenantguard.columns.compound import encrypted_compound
 from tenantguard.columns.factories import (
     encrypted_bool,
     encrypted_bytes,
@@ -34,6 +36,7 @@ __all__ = [
     "Unreadable",
     "encrypted_bool",
     "encrypted_bytes",
+    "encrypted_compound",
     "encrypted_date",
     "encrypted_datetime",
     "encrypted_decimal",

@@ -40,7 +40,7 @@ class BlindIndex:
     def __init__(self, search: Search, kind: Kind, position: int) -> None:
         self.search = search
         self.name = name_of(search)
-        self.rule = rule_of(search)
+        self.rule = kind.rule or rule_of(search)
         self.offset = INDEX_OFFSET + INDEX_SIZE * position
         self.prefix = b""
         self.of, self.sought = _computed(search, kind)

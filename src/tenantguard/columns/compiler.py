@@ -14,6 +14,16 @@ from sqlalchemy import Table
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.selectable import ScalarSelect, TextualSelect, _CompoundSelectKeyword
 
+from tenantguard.columns.compound_writes import (
+    Parts,
+    follow_excluded,
+    follow_inserted,
+    follow_updated,
+    inserted_parts,
+    refuse_aliased,
+    refuse_selected,
+    updated_parts,
+)
 from tenantguard.columns.expressions import inner, is_encrypted, refusal
 from tenantguard.columns.row_binding import refuse_text, rowless
 from tenantguard.columns.row_keys import RowKey
@@ -73,6 +83,7 @@ class EncryptionCompiler:
         self._selected: object = None
         self.seals = self.searches = self.opens = False
         self._rows: dict[str, tuple[Any, tuple[str, ...]]] = {}
+        self._parts: dict[str, tuple[Any, tuple[str | None, ...]]] = {}
         super().__init__(*args, **kwargs)
         self._note_uses()
         self._note_rows()
@@ -92,15 +103,19 @@ class EncryptionCompiler:
         )
 
     def _note_rows(self) -> None:
-        """Let each value that is bound to its row be sealed for the row that was found for it."""
-        if not self._rows:
+        """Let each value be sealed for the row, and of the parts, that were found for it."""
+        if not self._rows and not self._parts:
             return
         compiled = cast("SQLCompiler", self)
         processors: dict[str, Any] = compiled._bind_processors  # type: ignore[assignment]  # noqa: SLF001
+        rows: dict[str, RowBinds] = {}
         for name, (column, keys) in self._rows.items():
             key = RowKey(column.table, column.name)
             row = RowBinds(key, tuple((each, processors.get(each)) for each in keys))
+            rows[name] = row
             processors[name] = row.noting(column.type.field)
+        for name, (column, parts) in self._parts.items():
+            processors[name] = Parts(column.type, parts, rows.get(name)).noting()
 
     # -- reads --------------------------------------------------------------------------------
 
@@ -194,9 +209,12 @@ class EncryptionCompiler:
         statement = self._written(statement, kwargs)
         rendered = cast("str", super().visit_insert(statement, *args, **kwargs))  # type: ignore[misc]
         table = statement.table
-        if isinstance(table, Table) and bound_columns(table):
+        if isinstance(table, Table) and any(map(is_encrypted, table.columns)):
             in_cte, state = "visiting_cte" in kwargs, statement._compile_state_factory()  # noqa: SLF001
-            self._note_places(inserted_rows(cast("Any", self), table, state, in_cte=in_cte))
+            if getattr(state.statement, "select", None) is None:
+                self._note_parts(inserted_parts(cast("Any", self), table, state, in_cte=in_cte))
+            if bound_columns(table):
+                self._note_places(inserted_rows(cast("Any", self), table, state, in_cte=in_cte))
         return rendered
 
     def visit_update(self, statement: Any, *args: Any, **kwargs: Any) -> str:
@@ -204,10 +222,16 @@ class EncryptionCompiler:
         statement = self._written(statement, kwargs)
         rendered = cast("str", super().visit_update(statement, *args, **kwargs))  # type: ignore[misc]
         table = statement.table
-        if isinstance(table, Table) and bound_columns(table):
-            state = statement._compile_state_factory()  # noqa: SLF001
-            self._note_places(updated_row(cast("Any", self), table, state))
+        if isinstance(table, Table) and any(map(is_encrypted, table.columns)):
+            in_cte, state = "visiting_cte" in kwargs, statement._compile_state_factory()  # noqa: SLF001
+            self._note_parts(updated_parts(cast("Any", self), table, state, in_cte=in_cte))
+            if bound_columns(table):
+                self._note_places(updated_row(cast("Any", self), table, state))
         return rendered
+
+    def _note_parts(self, found: Iterable[tuple[str, Any, tuple[str | None, ...]]]) -> None:
+        """Note of which parameters the compounds that were *found* are made."""
+        self._parts.update((name, (column, parts)) for name, column, parts in found)
 
     def _note_places(self, found: Iterable[tuple[str, Any, tuple[str, ...]]]) -> None:
         """Note in which row the parameters that were *found* are."""
@@ -225,6 +249,7 @@ class EncryptionCompiler:
         pairs = list(values.items()) if hasattr(values, "items") else list(values)
         # set_=insert.excluded names the generated columns too, which follow by themselves.
         pairs = [(key, value) for key, value in pairs if not is_search_column(value)]
+        pairs = follow_excluded(table, pairs)
         refuse_unknown(table, dict(pairs))
         same_row = is_same_row(table, on_conflict.inferred_target_elements or ())
         refuse_parameters(table, dict(pairs))
@@ -244,6 +269,7 @@ class EncryptionCompiler:
         if not isinstance(table, Table):
             if statement.is_update:
                 refuse_alias(table)
+                refuse_aliased(table)
             return statement
         takes_values = getattr(statement, "select", None) is None and not statement.is_update
         if takes_values and not any(map(is_encrypted, table.c)):
@@ -255,9 +281,13 @@ class EncryptionCompiler:
             names = state.statement._select_names  # noqa: SLF001
             for name, column in zip(names, source.selected_columns, strict=True):
                 check_selected(table, name, inner(column))
+            refuse_selected(table)
             return compiled_as(statement, state)
         if statement.is_update:
             refuse_moved(table, set_columns(cast("Any", self), table, state._dict_parameters))  # noqa: SLF001
+            follow_updated(cast("Any", self), table, state)
+        else:
+            follow_inserted(cast("Any", self), table, state)
         if state._multi_parameters:  # noqa: SLF001
             state._multi_parameters = [values_of(table, row) for row in state._multi_parameters]  # noqa: SLF001
             state._dict_parameters = state._multi_parameters[0]  # noqa: SLF001

@@ -126,18 +126,18 @@ class Field:
         """What a parameter is called that the column is compared with."""
         return self.name.rpartition(".")[2]
 
-    def copy(self) -> Field:
-        """Return the same field for another table."""
+    def copy(self, kind: Kind | None = None, reveal: Collection[str] | None = None) -> Field:
+        """Return the same field for another table, of another *kind* or for fewer readers."""
         bind = "row" if self.bound else "column"
         accepts = "column" if self.accepts_unbound else None
         return Field(
-            self.kind,
+            kind or self.kind,
             search=self.search,
             label=self.label,
             padding=self.padding,
             bind=bind,
             accepts=accepts,
-            reveal=self.reading.purposes,
+            reveal=self.reading.purposes if reveal is None else reveal,
             on_error=self.reading.on_error,
         )
 

@@ -20,7 +20,7 @@ class Tag:
     STR, BYTES, INT, DECIMAL, DATE = b"\x01", b"\x02", b"\x03", b"\x04", b"\x05"
     AWARE, NAIVE, BOOL, UUID, JSON = b"\x06", b"\x07", b"\x08", b"\x09", b"\x0a"
     FLOAT, AWARE_TIME, NAIVE_TIME = b"\x0b", b"\x0c", b"\x0d"
-    MEMBER, DICT, LIST = b"\x0e", b"\x0f", b"\x10"
+    MEMBER, DICT, LIST, COMPOUND = b"\x0e", b"\x0f", b"\x10", b"\x11"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,6 +34,8 @@ class Kind:
         unpack: Returns the value of such bytes; raises ValueError for others.
         equal: Like *pack*, but the same bytes for values that are equal; None cannot be searched.
         few: Whether there are so few values that a blind index would tell them.
+        rule: What tells the blind indexes of *equal* from those of other rules; empty if the search
+            says it.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Kind:
     unpack: Callable[[bytes], Any]
     equal: Callable[[Any], bytes] | None
     few: bool = False
+    rule: tuple[str, ...] = ()
 
 
 class UnknownMember(ValueError):  # noqa: N818  (it never leaves the package)

@@ -45,6 +45,7 @@ __all__ = [
     "changed_columns",
     "inserted_rows",
     "is_same_row",
+    "parameter_of",
     "refuse_alias",
     "refuse_moved",
     "refuse_parameters",
@@ -98,10 +99,10 @@ def inserted_rows(compiler: SQLCompiler, table: Table, state: Any, *, in_cte: bo
         # a CTE it has none that tell the statement.
         suffixes = (f"_m{number}", "")[: 1 + (number == 0)] if several else ("",)
         suffixes = () if in_cte else suffixes
-        key = [_name_of(compiler, row, column, suffixes) for column in table.primary_key]
+        key = [parameter_of(compiler, row, column, suffixes) for column in table.primary_key]
         names = tuple(name for name in key if name is not None)
         for column in bound_columns(table):
-            name = _name_of(compiler, row, column, suffixes)
+            name = parameter_of(compiler, row, column, suffixes)
             if name is not None and len(names) == len(key):
                 yield name, column, names
 
@@ -113,7 +114,7 @@ def updated_row(compiler: SQLCompiler, table: Table, state: Any) -> Placed:
     names = tuple(name for name in key if name is not None)
     for column in bound_columns(table):
         row = state._dict_parameters or {}  # noqa: SLF001
-        name = _name_of(compiler, row, column, ("",))
+        name = parameter_of(compiler, row, column, ("",))
         if name is not None and len(names) == len(key):
             yield name, column, names
 
@@ -188,7 +189,7 @@ def is_same_row(table: Table, elements: Iterable[Any]) -> bool:
     return {column.name for column in table.primary_key} <= names
 
 
-def _name_of(
+def parameter_of(
     compiler: SQLCompiler, row: Any, column: Column[Any], suffixes: Iterable[str]
 ) -> str | None:
     """Return the name of the parameter that gives *column* its value; None if there is none."""

@@ -1,0 +1,113 @@
+"""Objects of a session whose compounds follow: what is flushed has all parts, or none.
+
+Of a row whose parts change in part only, the others are read and locked first: two transactions
+that change one part each would else leave a compound that fits neither.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from sqlalchemy import Table, event, inspect
+from sqlalchemy.orm import Mapper, object_session
+from sqlalchemy.orm.attributes import flag_modified
+
+from tenantguard.columns.compound import EncryptedCompound, parts_of
+from tenantguard.errors import ConfigurationError, EncryptedQueryError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Column, Connection
+
+__all__: list[str] = []
+
+
+@event.listens_for(Mapper, "mapper_configured")
+def _watch(mapper: Mapper[Any], _class: type[Any]) -> None:
+    compounds = [
+        _Compound(mapper, each)
+        for each in mapper.columns
+        if isinstance(each.type, EncryptedCompound) and isinstance(each.table, Table)
+    ]
+    if compounds:
+        follower = _Follower(compounds)
+        event.listen(mapper, "before_insert", follower.inserting)
+        event.listen(mapper, "before_update", follower.updating)
+
+
+class _Compound:
+    """A compound of a mapped class: the attribute *own*, which follows *parts*."""
+
+    def __init__(self, mapper: Mapper[Any], compound: Column[Any]) -> None:
+        self.name = cast("EncryptedCompound", compound.type).field.name
+        self.table = compound.table
+        self.own = mapper.get_property_by_column(compound).key
+        self.parts = [_attribute(mapper, compound, part) for part in parts_of(compound)]
+
+    def check(self, row: Any) -> None:
+        """Refuse another value than the parts'."""
+        parts = tuple(getattr(row, each) for each in self.parts)
+        if getattr(row, self.own) != (None if any(part is None for part in parts) else parts):
+            raise EncryptedQueryError(
+                f"Column {self.name} follows the attributes {', '.join(self.parts)}, and was "
+                "given another value. Set those, and leave this one to the library."
+            )
+
+    def forget(self, row: Any) -> None:
+        """Let the compound be loaded when it is asked for again, and not be written as it is."""
+        state = inspect(row)
+        if self.own in state.dict:
+            # Session.expire() takes no object that is about to be inserted.
+            state._expire_attributes(state.dict, [self.own])  # noqa: SLF001
+
+
+class _Follower:
+    """Keeps the compounds of one mapped class."""
+
+    def __init__(self, compounds: list[_Compound]) -> None:
+        self.compounds = compounds
+
+    def inserting(self, _mapper: Mapper[Any], _connection: Connection, row: Any) -> None:
+        for compound in self.compounds:
+            # None is what a dataclass begins with.
+            if inspect(row).dict.get(compound.own) is not None:
+                compound.check(row)
+            compound.forget(row)
+
+    def updating(self, _mapper: Mapper[Any], _connection: Connection, row: Any) -> None:
+        """Let an UPDATE of some of the parts have all of them."""
+        for compound in self.compounds:
+            if _changes(row, compound.own):
+                compound.check(row)
+                compound.forget(row)
+        changed = {part for each in self.compounds for part in each.parts if _changes(row, part)}
+        if changed:
+            self._complete(row, changed)
+
+    def _complete(self, row: Any, changed: set[str]) -> None:
+        written = set(changed)
+        # A part that comes to be written may be of another compound too.
+        for _ in self.compounds:
+            for compound in self.compounds:
+                if written.intersection(compound.parts):
+                    written.update(compound.parts)
+                    compound.forget(row)
+        others, session = sorted(written - changed), object_session(row)
+        if others and session is not None:
+            tables = {each.table for each in self.compounds if written.issuperset(each.parts)}
+            # By name: an outer join, of a class with subclasses, cannot be locked as a whole.
+            session.refresh(row, others, with_for_update={"of": [*tables]})
+        for each in others:
+            flag_modified(row, each)
+
+
+def _changes(row: Any, attribute: str) -> bool:
+    return bool(inspect(row).attrs[attribute].history.has_changes())
+
+
+def _attribute(mapper: Mapper[Any], compound: Column[Any], part: Column[Any]) -> str:
+    if not mapper.columns.contains_column(part):
+        raise ConfigurationError(
+            f"Column {compound} follows {part}, which class {mapper.class_.__name__} does not map. "
+            "Map both of them, or neither."
+        )
+    return mapper.get_property_by_column(part).key

@@ -482,6 +482,8 @@ FIELD_COMPILER = "tenantguard.columns.compiler:EncryptionCompiler"
 FIELD_TYPES = "tenantguard.columns.types"
 FIELD_ATTACKS = "tests/db/test_encrypted_attacks.py"
 FIELD_SEARCHES = "tests/db/test_encrypted_searches.py"
+COMPOUND = "tests/db/test_compound.py"
+COMPOUND_WRITES = "tenantguard.columns.compound_writes"
 MODULE = "tenantguard.scoping.compiler"
 SAVED = "tenantguard.scoping.writes:Writes"
 PINNED = "tenantguard.scoping.sessions:_Pinned"
@@ -1122,6 +1124,26 @@ CONTROLS = {
         _attribute("tenantguard.columns.types:SearchValue", "same_as", lambda *_: True),
         FIELD_SEARCHES,
         "two_searches",
+    ),
+    "a compound is not left behind": Control(
+        _attribute(COMPOUND_WRITES, "_follows", lambda *_: False),
+        COMPOUND,
+        "compound_behind and bulk",
+    ),
+    "in ON CONFLICT a compound follows what was proposed": Control(
+        _attribute(COMPOUND_WRITES, "_are_excluded", lambda _, values: bool(values)),
+        COMPOUND,
+        "compound_behind and exchanged",
+    ),
+    "a compound is made of what is sent": Control(
+        _attribute(COMPOUND_WRITES, "_is_sent_as_given", lambda *_: True),
+        COMPOUND,
+        "computes and converted",
+    ),
+    "a compound hides what its parts hide": Control(
+        _attribute("tenantguard.columns.compound_parts", "_check_as_hidden", _nothing),
+        "tests/unit/test_compound_kind.py",
+        "gives_away",
     ),
     "values are sealed": Control(
         _attribute(FIELD_TYPES, "_noting", lambda *_: None), FIELD_WRITES, "every_insert_seals"

@@ -91,13 +91,8 @@ def _equal(kind: Kind, fold: str | None) -> Callable[[Any], bytes]:
 def _packed(packs: list[Callable[[Any], bytes]], value: Any) -> bytes:
     if not isinstance(value, tuple) or len(value) != len(packs):
         raise TypeError
-    return Tag.COMPOUND + b"".join(
-        _with_length(pack(part)) for pack, part in zip(packs, value, strict=True)
-    )
-
-
-def _with_length(packed: bytes) -> bytes:
-    return len(packed).to_bytes(_LENGTH, "big") + packed
+    packed = [pack(part) for pack, part in zip(packs, value, strict=True)]
+    return Tag.COMPOUND + b"".join([len(each).to_bytes(_LENGTH, "big") + each for each in packed])
 
 
 def _unpacked(kinds: tuple[Kind, ...], packed: bytes) -> tuple[Any, ...]:

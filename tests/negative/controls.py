@@ -405,12 +405,14 @@ def _without_index(self: Any, context: Any) -> bytes:
 def _opening_first(field: Any, open_value: Any, dialect: Any) -> Callable[[Any], Any]:
     """Show what *field* would show, once the value was opened."""
     from tenantguard.columns.masks import showing  # noqa: PLC0415
+    from tenantguard.context import active_tenant  # noqa: PLC0415
 
     shown = showing(field, open_value, dialect)
 
     def show(stored: Any) -> Any:
+        active: Any = active_tenant()
         if stored is not None:
-            field.open(ANY, stored)
+            active.keys.open(field.attached, stored)
         return shown(stored)
 
     return show

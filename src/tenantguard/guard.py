@@ -7,6 +7,7 @@ from collections import Counter
 from contextlib import contextmanager
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, cast
+from weakref import WeakSet
 
 from sqlalchemy import Engine, event
 from sqlalchemy.orm import Session
@@ -46,6 +47,7 @@ from tenantguard.errors import (
     UnknownTenantError,
     UnsafeRoleError,
 )
+from tenantguard.following import GuardedKeys
 from tenantguard.identity import IdentityQuery, TenantQuery, declare_lookup, declare_tenant_lookup
 from tenantguard.jobs.guarded import GuardedJobs
 from tenantguard.keystore import Keystore
@@ -79,7 +81,7 @@ _LOG = logging.getLogger("tenantguard")
 _GUARDED = "_tenantguard"
 
 
-class TenantGuard(GuardedJobs, GuardedReading):
+class TenantGuard(GuardedJobs, GuardedKeys, GuardedReading):
     """The tenant isolation of one application.
 
     Args:
@@ -149,6 +151,7 @@ class TenantGuard(GuardedJobs, GuardedReading):
         self.counts: Counter[str] = Counter()
         self._lock = Lock()
         self._listeners, self._unopened = [], Unopened()
+        self._keystores = WeakSet()
         self._registry = Registry(suspends=suspended is not None)
         self._suspended = suspended
         self.keys = keys
@@ -318,7 +321,7 @@ class TenantGuard(GuardedJobs, GuardedReading):
                 "keys=KeyFile(FILE, environment=NAME)."
             )
         _ = self.keys.kek, self.keys.uri
-        return Keystore(self.keys, catalog=self.catalog, tenant=self._tenant_text)
+        return self._noted(Keystore(self.keys, catalog=self.catalog, tenant=self._tenant_text))
 
     def _count(self, name: str) -> None:
         with self._lock:
@@ -354,6 +357,10 @@ class TenantGuard(GuardedJobs, GuardedReading):
         """Return whether *engine* has this guard's locks."""
         return all(getattr(each.dialect, _GUARDED, None) is self for each in engines_of(engine))
 
+    def _works_with(self, engine: Engine) -> bool:
+        system = getattr(self._system_engine, "sync_engine", self._system_engine)
+        return engine is system or hasattr(engine.dialect, _GUARDED)
+
     def _protect_engine(self, engine: Engine, *, show_parameters: bool) -> None:
         owner = getattr(engine.dialect, _GUARDED, None)
         if owner is self:
@@ -362,7 +369,7 @@ class TenantGuard(GuardedJobs, GuardedReading):
             raise ConfigurationError(
                 "Another TenantGuard protects this engine already. One engine has one guard."
             )
-        if engine is getattr(self._system_engine, "sync_engine", self._system_engine):
+        if self._works_with(engine):
             raise ConfigurationError(
                 "The system engine cannot be protected: it exists to act without a tenant."
             )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from functools import partial
+from math import inf
 from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -47,12 +48,20 @@ KNOWN_EVERYWHERE = _SECONDS + 60.0
 _TENANTS = 10_000
 _PATIENCE = "5s"
 """How long to wait for another transaction that makes the same tenant's keys."""
+_NOW_SEEN = "pg_catalog.current_setting('transaction_isolation') = 'read committed'"
+_SINCE = "pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - {})"
 _AGE = (
-    "CASE WHEN pg_catalog.current_setting('transaction_isolation') = 'read committed' THEN 0 ELSE "
-    "pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - "
-    "pg_catalog.transaction_timestamp()) END"
+    "CASE WHEN pg_catalog.pg_is_in_recovery() THEN "
+    f"CASE WHEN {_NOW_SEEN} THEN greatest(0, coalesce("
+    f"{_SINCE.format('pg_catalog.pg_last_xact_replay_timestamp()')}, 'Infinity')) "
+    "ELSE 'Infinity' END "
+    f"WHEN {_NOW_SEEN} THEN 0 ELSE {_SINCE.format('pg_catalog.transaction_timestamp()')} END"
 )
-"""How old what the transaction sees is, in seconds."""
+"""How old what the transaction sees is at the most, in seconds.
+
+A standby has all that was committed before what it has replayed last. How far it was when an older
+snapshot was taken, it does not say.
+"""
 _ITS_OWN = ("08", "25", "40", "53", "57", "58")
 """Classes of SQLSTATE that say something of the transaction or the server, not of the keys."""
 
@@ -75,6 +84,7 @@ class Keystore:
         self._tenant = tenant
         self._cache: OrderedDict[str, TenantKeys] = OrderedDict()
         self._lock = Lock()
+        self._forgotten = self._changed = -inf
         _open.add(self)
 
     def __repr__(self) -> str:
@@ -126,21 +136,31 @@ class Keystore:
         return keys if keys is not None and is_fresh(keys) else None
 
     def _read(self, run: Ask, tenant: str, *, create: bool) -> TenantKeys:
+        began = monotonic()
         rows = _asked(run, self._query(tenant))
         if create and not rows:
             self._make(run, tenant)
+            began = monotonic()
             rows = _asked(run, self._query(tenant))
         keys = self._unwrapped(tenant, rows)
         if rows and all(row[5] for row in rows):
             # Of a row that a transaction sees as it was when it began, that is how old it is.
-            keys.expires = monotonic() + _SECONDS - max(row[6] for row in rows)
-            with self._lock:
-                self._cache[tenant] = keys
-                # Who is active stays: read again, its keys are the newest.
-                self._cache.move_to_end(tenant)
-                if len(self._cache) > _TENANTS:
-                    self._cache.popitem(last=False)
+            self._remember(tenant, keys, began, max(row[6] for row in rows))
         return keys
+
+    def _remember(self, tenant: str, keys: TenantKeys, began: float, age: float) -> None:
+        """Keep *keys*, of rows so old when reading *began*, unless all were forgotten since."""
+        with self._lock:
+            # In this order, for forget() waits for nobody: what it has put away is kept by nobody.
+            cache = self._cache
+            if began <= self._forgotten or began - age <= self._changed:
+                return
+            keys.expires = began + _SECONDS - age
+            cache[tenant] = keys
+            # Who is active stays: read again, its keys are the newest.
+            cache.move_to_end(tenant)
+            if len(cache) > _TENANTS:
+                cache.popitem(last=False)
 
     def _query(self, tenant: str) -> str:
         # A row as young as this transaction may be its own, which a rollback takes away.
@@ -211,11 +231,20 @@ class Keystore:
     def _context(self, tenant: str, purpose: str) -> bytes:
         return keyset_context(self._provider.environment, tenant.encode(), purpose)
 
-    def forget(self) -> None:
-        """Forget all keys: in a forked process, and when the database may be another."""
-        # Another thread of the parent may have held the lock.
-        self._lock = Lock()
+    def forget(self, *, changed: bool = False) -> None:
+        """Forget all keys, those too that are being read: the database may be another.
+
+        If they were *changed*, what a transaction or a standby sees that is older is not kept.
+        """
+        self._forgotten = monotonic()
+        if changed:
+            self._changed = self._forgotten
+        # Last: what comes into the cache has been compared with both.
         self._cache = OrderedDict()
+
+    def unlock(self) -> None:
+        """Have a lock of its own, in a forked process: a thread of the parent may have held it."""
+        self._lock = Lock()
 
 
 def is_fresh(keys: TenantKeys) -> bool:
@@ -228,6 +257,7 @@ _open: WeakSet[Keystore] = WeakSet()
 
 def _forget_all() -> None:
     for keystore in _open:
+        keystore.unlock()
         keystore.forget()
 
 

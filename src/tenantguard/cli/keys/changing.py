@@ -27,6 +27,7 @@ from tenantguard.errors import (
     UnknownTenantError,
     sqlstate,
 )
+from tenantguard.following import telling
 from tenantguard.rls.names import qualified
 
 if TYPE_CHECKING:
@@ -108,6 +109,13 @@ class KeyTable:
                 return connection.exec_driver_sql(statement, execution_options=_OPTIONS)
 
             run(self._begin)
+            yield run
+
+    @contextmanager
+    def changing(self) -> Iterator[Callable[[str], Any]]:
+        """Do the same, and tell the processes that follow changes of keys when it commits."""
+        with self.transaction() as run:
+            run(telling(self._own.guard.catalog))
             yield run
 
     def ask(self, question: str) -> Sequence[Any]:
@@ -226,7 +234,7 @@ class KeyTable:
         return made
 
     def _write(self, changes: list[Change], also: str, result: Changed) -> None:
-        with self.transaction() as run:
+        with self.changing() as run:
             changed = run(update_sql(self._own.guard.catalog, changes, also)).rowcount
         result.done += changed
         result.overtaken += len(changes) - changed

@@ -153,7 +153,7 @@ class _Tenant:
 
     def destroy(self, reason: str, last: date | None) -> Receipt:
         """Destroy the keysets in one transaction, if they are not; return the receipt."""
-        with self._table.transaction() as run:
+        with self._table.changing() as run:
             live = run(
                 "SELECT k.purpose, pg_catalog.encode(pg_catalog.sha256(k.wrapped), 'hex') "
                 f"FROM {self._table.name} k WHERE {self._own_rows} AND {LIVE} "

@@ -173,7 +173,7 @@ class _Import:
         return True
 
     def _add(self, rows: list[ExportedRow]) -> None:
-        with self._table.transaction() as run:
+        with self._table.changing() as run:
             added = {tuple(row) for row in run(self._insert(rows))}
             stored = {tuple(row[:2]): tuple(row[2:]) for row in run(self._question(rows))}
             if self._dry_run:

@@ -11,19 +11,31 @@ import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from sqlalchemy import URL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from entries import Site
+    from sqlalchemy import Engine
+
+    from tenantguard import TenantGuard
 
 _PROGRAM = "pgbouncer"
 _UNPRIVILEGED = "nobody"
 _START_SECONDS = 10.0
 _SERVER_CONNECTIONS = 3
+
+
+class Site(Protocol):
+    """A guarded database: its guard, and a superuser's engine."""
+
+    @property
+    def guard(self) -> TenantGuard: ...
+
+    @property
+    def admin(self) -> Engine: ...
 
 
 @contextmanager

@@ -84,7 +84,8 @@ class Keystore:
         self._tenant = tenant
         self._cache: OrderedDict[str, TenantKeys] = OrderedDict()
         self._lock = Lock()
-        self._forgotten = self._changed = -inf
+        self._generation = 0
+        self._changed = -inf
         _open.add(self)
 
     def __repr__(self) -> str:
@@ -136,24 +137,26 @@ class Keystore:
         return keys if keys is not None and is_fresh(keys) else None
 
     def _read(self, run: Ask, tenant: str, *, create: bool) -> TenantKeys:
-        began = monotonic()
+        began = self._generation, monotonic()
         rows = _asked(run, self._query(tenant))
         if create and not rows:
             self._make(run, tenant)
-            began = monotonic()
+            began = self._generation, monotonic()
             rows = _asked(run, self._query(tenant))
         keys = self._unwrapped(tenant, rows)
         if rows and all(row[5] for row in rows):
             # Of a row that a transaction sees as it was when it began, that is how old it is.
-            self._remember(tenant, keys, began, max(row[6] for row in rows))
+            self._remember(tenant, keys, *began, age=max(row[6] for row in rows))
         return keys
 
-    def _remember(self, tenant: str, keys: TenantKeys, began: float, age: float) -> None:
+    def _remember(
+        self, tenant: str, keys: TenantKeys, generation: int, began: float, *, age: float
+    ) -> None:
         """Keep *keys*, of rows so old when reading *began*, unless all were forgotten since."""
         with self._lock:
             # In this order, for forget() waits for nobody: what it has put away is kept by nobody.
             cache = self._cache
-            if began <= self._forgotten or began - age <= self._changed:
+            if generation != self._generation or began - age <= self._changed:
                 return
             keys.expires = began + _SECONDS - age
             cache[tenant] = keys
@@ -236,9 +239,9 @@ class Keystore:
 
         If they were *changed*, what a transaction or a standby sees that is older is not kept.
         """
-        self._forgotten = monotonic()
+        self._generation += 1
         if changed:
-            self._changed = self._forgotten
+            self._changed = monotonic()
         # Last: what comes into the cache has been compared with both.
         self._cache = OrderedDict()
 

@@ -350,10 +350,14 @@ def during_the_read(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) 
     monkeypatch.setattr(keystore, "ask", ask)
 
 
+@pytest.mark.parametrize("told", [True, False])
 def test_keys_read_just_before_are_not_kept(
-    rotating: Keys, monkeypatch: pytest.MonkeyPatch
+    rotating: Keys, monkeypatch: pytest.MonkeyPatch, *, told: bool
 ) -> None:
-    """Told of a change while it reads, a process does not keep what it has read."""
+    """Having to forget while it reads, a process does not keep what it has read.
+
+    It may be told of a change, or have lost a connection.
+    """
     process = Process(rotating)
     # The first connection forgets keys by itself.
     process.tenant = B
@@ -362,7 +366,10 @@ def test_keys_read_just_before_are_not_kept(
 
     def change() -> None:
         destroy(rotating)
-        process.guard._forget_keys()
+        if told:
+            process.guard._forget_keys()
+        else:
+            process.keystore.forget()
 
     during_the_read(monkeypatch, change)
     with process.guard.tenant_context(A), Session(process.engine) as session:

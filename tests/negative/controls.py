@@ -48,6 +48,8 @@ FIELD_WRITES = "tests/db/test_encrypted_writes.py"
 FIELD_QUERIES = "tests/db/test_encrypted_queries.py"
 FIELD_REFUSALS = "tests/db/test_encrypted_refusals.py"
 FIELD_KEYS = "tests/db/test_encrypted_keys.py"
+FOLLOWING = "tests/db/test_following_keys.py"
+KEY_FOLLOWER = "tenantguard.following.follower:KeyFollower"
 MASKS = "tests/db/test_masks.py"
 SEARCHABLE = "tests/db/test_rls_searchable.py"
 ROW_BINDING = "tests/db/test_row_binding.py"
@@ -433,6 +435,29 @@ def _keys_query(settled: str, state: str) -> Callable[[Any, str], str]:
         return f"SELECT {columns} FROM {self._table} WHERE tenant_id = '{tenant}'"
 
     return query
+
+
+def _forgets_unnoted(self: Any, *, changed: bool = False) -> None:
+    """Forget keys, but not those that are being read."""
+    from time import monotonic  # noqa: PLC0415
+
+    self._changed = monotonic() if changed else self._changed
+    self._cache = type(self._cache)()
+
+
+def _forgets_as_ever(self: Any, **_: Any) -> None:
+    """Forget keys, but not those that an older snapshot has."""
+    self._generation += 1
+    self._cache = type(self._cache)()
+
+
+def _follows_on(self: Any) -> None:
+    """Follow without having forgotten what was missed."""
+    from tenantguard.following.listener import listening  # noqa: PLC0415
+
+    with listening(self._engine, self._channel, self._sockets[0]) as listener:
+        self._following.set()
+        self._serve(listener)
 
 
 def _context_without(part: str) -> Callable[[str, bytes, str], bytes]:
@@ -1347,6 +1372,27 @@ CONTROLS = {
     ),
     "a forked child forgets": Control(
         _attribute("tenantguard.keystore:Keystore", "forget", _nothing), FIELD_KEYS, "forked"
+    ),
+    "changes of keys are told": Control(
+        _attribute("tenantguard.cli.keys.changing", "telling", lambda _: "SELECT 1"),
+        FOLLOWING,
+        "commands_tell and destroy",
+    ),
+    "keys that are being read are forgotten too": Control(
+        _attribute("tenantguard.keystore:Keystore", "forget", _forgets_unnoted),
+        FOLLOWING,
+        "read_just_before",
+    ),
+    "keys of an older snapshot are not kept": Control(
+        _attribute("tenantguard.keystore:Keystore", "forget", _forgets_as_ever),
+        FOLLOWING,
+        "older_snapshot",
+    ),
+    "who follows again forgets": Control(
+        _attribute(KEY_FOLLOWER, "_follow", _follows_on), FOLLOWING, "lost_connection"
+    ),
+    "a forked process does not follow": Control(
+        _attribute(KEY_FOLLOWER, "lose_thread", _nothing), FOLLOWING, "forked"
     ),
     "what PostgreSQL says of keys is not shown": Control(
         _attribute("tenantguard.keystore", "_asked", lambda run, query: run(query)),

@@ -433,8 +433,11 @@ def test_pooler_is_said_and_not_tried_again(
 
 
 @pytest.mark.pgbouncer
-def test_pgbouncer_is_noticed(rotating: Keys, caplog: pytest.LogCaptureFixture) -> None:
+def test_pgbouncer_is_noticed(
+    rotating: Keys, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """In transaction mode no notification passes, and the log says so."""
+    monkeypatch.setattr(listener, "_DELIVERY", 0.2)
     vault = rotating.vault
     with pgbouncer(vault) as pooled:
         url = vault.app_url.set(host=pooled.host, port=pooled.port, query=pooled.query)

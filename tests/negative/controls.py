@@ -1283,6 +1283,11 @@ CONTROLS = {
         FIELD_ATTACKS,
         "unknown_name",
     ),
+    "a key is known by its name in the database": Control(
+        _attribute("tenantguard.columns.row_writes", "means", lambda key, own: key == own.key),
+        "tests/unit/test_row_bound.py",
+        "both_their_names",
+    ),
     "keys over ciphertext are refused": Control(
         _attribute("tenantguard.catalog", "check_encrypted", _nothing),
         FIELD_ATTACKS,

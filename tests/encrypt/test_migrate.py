@@ -463,8 +463,8 @@ def test_the_class_in_the_docs_writes_reads_and_finds_both(
     with tenant_context(A), Session(made) as session:
         session.add(patient(tenant_id=A, name="Ada"))
         session.commit()
-        [ada] = session.scalars(select(patient).where(patient.named("Ada")))
-        [third] = session.scalars(select(patient).where(patient.named("patient 3")))
+        [ada] = session.scalars(select(patient).where(patient.name == "Ada"))
+        [third] = session.scalars(select(patient).where(patient.name == "patient 3"))
         assert (ada.plain_name, ada.sealed_name) == ("Ada", "Ada")
         assert (third.name, third.sealed_name) == ("patient 3", None)
         third.name = ada.name = "Eve"

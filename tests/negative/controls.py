@@ -53,6 +53,7 @@ KEY_FOLLOWER = "tenantguard.following.follower:KeyFollower"
 MASKS = "tests/db/test_masks.py"
 SEARCHABLE = "tests/db/test_rls_searchable.py"
 ROW_BINDING = "tests/db/test_row_binding.py"
+BOTH = "tests/encrypt/test_both.py"
 KEY_TABLE = "tests/db/test_rls_keys.py"
 KEY_FILE = "tests/unit/test_keyfile.py"
 KEY_SERVICES = "tests/kms/test_in_database.py"
@@ -1819,6 +1820,26 @@ CONTROLS = {
         _attribute("tenantguard.encrypt.triggers", "_forgetting", lambda *_: ""),
         "tests/encrypt/test_migrate.py",
         "applications_change",
+    ),
+    "plaintext is written with its sealed value": Control(
+        _attribute("tenantguard.columns.pair_writes", "refuse_plaintext_alone", _nothing),
+        BOTH,
+        "plaintext_alone and update",
+    ),
+    "plaintext has a value to seal beside it": Control(
+        _attribute("tenantguard.columns.pair_writes:PairBinds", "check", _nothing),
+        BOTH,
+        "plaintext_alone and constructor",
+    ),
+    "plaintext that is not sealed yet is masked": Control(
+        _attribute("tenantguard.columns.both", "may_read", lambda *_: True),
+        BOTH,
+        "mask_is_not_replaced",
+    ),
+    "a flush writes both columns of a migration": Control(
+        _attribute("tenantguard.columns.both:Both", "_write_both", _nothing),
+        BOTH,
+        "writes_both_or_nothing",
     ),
     "plaintext is compared before it is dropped": Control(
         _attribute("tenantguard.cli.encrypt.migrate", "failures", lambda *_: 0),

@@ -22,6 +22,7 @@ from tenantguard import (
     Exact,
     Last,
     Prefix,
+    both,
     encrypted_bool,
     encrypted_bytes,
     encrypted_compound,
@@ -116,6 +117,20 @@ class Wrong(Base):
     both: Mapped[str] = encrypted_compound("text", "day")  # type: ignore[assignment]
 
 
+class Migrating(Base):
+    """Attributes of two columns."""
+
+    __tablename__ = "migrating"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    plain_text: Mapped[str | None] = mapped_column("text")
+    sealed_text: Mapped[str | None] = encrypted_str(name="text_sealed", migrating="text")
+    text: Mapped[str | None] = both(sealed_text, plain_text)
+    plain_day: Mapped[date] = mapped_column("day")
+    sealed_day: Mapped[date] = encrypted_date(name="day_sealed", migrating="day")
+    day: Mapped[date] = both("sealed_day", "plain_day")
+    number: Mapped[int] = both(sealed_text, plain_text)  # type: ignore[arg-type]
+
+
 def wrong_options() -> None:
     """Options that a type checker reports, and that are refused at run time too."""
     encrypted_str(server_default="x")  # type: ignore[call-arg]
@@ -177,6 +192,20 @@ def attributes(row: Right) -> None:
         row.tags = {}  # type: ignore[assignment]
 
 
+def migrating(row: Migrating) -> None:
+    """What a checker takes attributes of two columns for."""
+    assert_type(row.text, str | None)
+    assert_type(row.day, date)
+    if TYPE_CHECKING:
+        assert_type(Migrating.text, InstrumentedAttribute[str | None])
+        assert_type(aliased(Migrating).day == date(2026, 1, 2), ColumnElement[bool])
+        select(Migrating).where(Migrating.day.in_([date(2026, 1, 2)]))
+        row.text = 1  # type: ignore[assignment]
+        row.day = None  # type: ignore[assignment]
+        both(Migrating.sealed_text, 1)  # type: ignore[call-overload]
+        both(Migrating.sealed_text, Migrating.plain_text, search=Exact())  # type: ignore[call-overload]
+
+
 FACTORIES = {
     name: getattr(tenantguard, name) for name in dir(tenantguard) if name[:10] == "encrypted_"
 }
@@ -217,6 +246,13 @@ def test_what_checkers_report_is_refused_or_harmless() -> None:
     assert select(Right.text).selected_columns.keys() == ["text"]
     with pytest.raises(TypeError, match="takes no server_default="):
         wrong_options()
+
+
+def test_rows_have_the_attributes_of_two_columns() -> None:
+    """As checkers see them."""
+    row = Migrating(text="a", day=date(2026, 1, 2))
+    migrating(row)
+    assert (row.text, row.day) == ("a", date(2026, 1, 2))
 
 
 def test_rows_have_the_attributes_that_checkers_see() -> None:

@@ -5,6 +5,7 @@ are there, and opened when a row is fetched.
 """
 
 from tenantguard.columns import compound_objects  # noqa: F401  (it listens)
+from tenantguard.columns.both import both
 from tenantguard.columns.compound import encrypted_compound
 from tenantguard.columns.factories import (
     encrypted_bool,
@@ -34,6 +35,7 @@ __all__ = [
     "Prefix",
     "RevealEvent",
     "Unreadable",
+    "both",
     "encrypted_bool",
     "encrypted_bytes",
     "encrypted_compound",

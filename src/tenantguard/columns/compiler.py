@@ -25,6 +25,14 @@ from tenantguard.columns.compound_writes import (
     updated_parts,
 )
 from tenantguard.columns.expressions import inner, is_encrypted, refusal
+from tenantguard.columns.pair import refuse_pairs, selected_pair
+from tenantguard.columns.pair_writes import (
+    inserted_pairs,
+    refuse_half,
+    refuse_half_of_alias,
+    refuse_plaintext_alone,
+    updated_pairs,
+)
 from tenantguard.columns.row_binding import refuse_text, rowless
 from tenantguard.columns.row_keys import RowKey
 from tenantguard.columns.row_writes import (
@@ -57,6 +65,8 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.compiler import SQLCompiler
     from sqlalchemy.sql.elements import BindParameter
 
+    from tenantguard.columns.pair_writes import PairBinds
+
 __all__ = ["EncryptionCompiler", "encryption_compiler"]
 
 _HOOKS = (
@@ -84,7 +94,9 @@ class EncryptionCompiler:
         self.seals = self.searches = self.opens = False
         self._rows: dict[str, tuple[Any, tuple[str, ...]]] = {}
         self._parts: dict[str, tuple[Any, tuple[str | None, ...]]] = {}
+        self.pairs: list[PairBinds] = []
         super().__init__(*args, **kwargs)
+        self.pair = selected_pair(cast("SQLCompiler", self).statement)
         self._note_uses()
         self._note_rows()
 
@@ -138,6 +150,8 @@ class EncryptionCompiler:
 
     def visit_grouping(self, grouping: Any, *args: Any, **kwargs: Any) -> str:
         """Render parentheses; a sub-query that gives a value only where a column may stand."""
+        if isinstance(grouping, ScalarSelect):
+            refuse_pairs([grouping.element])
         if isinstance(grouping, ScalarSelect) and not self._may_stand(grouping):
             for column in grouping.element.selected_columns:
                 if isinstance(column.type, Encrypted):
@@ -184,6 +198,7 @@ class EncryptionCompiler:
     def visit_compound_select(self, compound: Any, *args: Any, **kwargs: Any) -> str:
         """Render UNION and its like, which compare rows; UNION ALL does not."""
         refuse_text(compound)
+        refuse_pairs(compound.selects)
         refuse_mixture([list(each._all_selected_columns) for each in compound.selects])  # noqa: SLF001
         if compound.keyword is not _CompoundSelectKeyword.UNION_ALL:
             for select in compound.selects:
@@ -215,6 +230,7 @@ class EncryptionCompiler:
                 self._note_parts(inserted_parts(cast("Any", self), table, state, in_cte=in_cte))
             if bound_columns(table):
                 self._note_places(inserted_rows(cast("Any", self), table, state, in_cte=in_cte))
+            self.pairs += inserted_pairs(cast("Any", self), table, state, in_cte=in_cte)
         return rendered
 
     def visit_update(self, statement: Any, *args: Any, **kwargs: Any) -> str:
@@ -227,6 +243,7 @@ class EncryptionCompiler:
             self._note_parts(updated_parts(cast("Any", self), table, state, in_cte=in_cte))
             if bound_columns(table):
                 self._note_places(updated_row(cast("Any", self), table, state))
+            self.pairs += updated_pairs(cast("Any", self), table, state)
         return rendered
 
     def _note_parts(self, found: Iterable[tuple[str, Any, tuple[str | None, ...]]]) -> None:
@@ -253,6 +270,7 @@ class EncryptionCompiler:
         refuse_unknown(table, dict(pairs))
         same_row = is_same_row(table, on_conflict.inferred_target_elements or ())
         refuse_parameters(table, dict(pairs))
+        refuse_plaintext_alone(table, dict(pairs), dict(pairs))
         refuse_moved(table, changed_columns(table, dict(pairs), same_row=same_row))
         pairs = list(values_of(table, dict(pairs), same_row=same_row).items())
         on_conflict = copy_with(on_conflict, update_values_to_set=pairs)
@@ -270,6 +288,7 @@ class EncryptionCompiler:
             if statement.is_update:
                 refuse_alias(table)
                 refuse_aliased(table)
+                refuse_half_of_alias(cast("Any", self), statement)
             return statement
         takes_values = getattr(statement, "select", None) is None and not statement.is_update
         if takes_values and not any(map(is_encrypted, table.c)):
@@ -282,7 +301,9 @@ class EncryptionCompiler:
             for name, column in zip(names, source.selected_columns, strict=True):
                 check_selected(table, name, inner(column))
             refuse_selected(table)
+            refuse_plaintext_alone(table, names)
             return compiled_as(statement, state)
+        refuse_half(cast("Any", self), table, state)
         if statement.is_update:
             refuse_moved(table, set_columns(cast("Any", self), table, state._dict_parameters))  # noqa: SLF001
             follow_updated(cast("Any", self), table, state)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from tenantguard.columns.compiler import EncryptionCompiler, encryption_compiler
 from tenantguard.columns.field import Unsealed
+from tenantguard.columns.pair import two_columns
 from tenantguard.columns.types import SEALS
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["attach_encryption"]
 
 
+_BY_SESSION = "_result_disable_adapt_to_context"
+
+
 class Sealing:
     """Mixed in before a dialect's own execution context by `attach_encryption`."""
 
@@ -36,6 +40,7 @@ class Sealing:
         if isinstance(compiled, EncryptionCompiler) and (
             compiled.seals or compiled.searches or compiled.opens
         ):
+            _check_pairs(compiled, context)
             keys = self.keys(context.root_connection, compiled.seals)
             if compiled.seals or compiled.searches:
                 given = context.compiled_parameters
@@ -44,6 +49,16 @@ class Sealing:
                     for row, values in zip(context.parameters, given, strict=True)
                 ]
         super().pre_exec()  # type: ignore[misc]  # DefaultExecutionContext comes next in the MRO
+
+
+def _check_pairs(compiled: EncryptionCompiler, context: DefaultExecutionContext) -> None:
+    """Refuse what writes plaintext alone, or reads two columns as one where nobody puts them so."""
+    for pair in compiled.pairs:
+        for given in context.compiled_parameters:
+            pair.check(given)
+    # What a session gives along when it makes values of a SELECT's rows.
+    if compiled.pair is not None and _BY_SESSION not in context.execution_options:
+        raise two_columns(compiled.pair)
 
 
 def _sealed(row: Any, keys: TenantKeys, given: Mapping[str, Any]) -> Any:

@@ -43,6 +43,7 @@ __all__ = [
     "RowBinds",
     "bound_columns",
     "changed_columns",
+    "inserted",
     "inserted_rows",
     "is_same_row",
     "parameter_of",
@@ -90,15 +91,20 @@ def bound_columns(table: Any) -> list[Column[Any]]:
     return [each for each in table.columns if is_encrypted(each) and each.type.field.bound]
 
 
-def inserted_rows(compiler: SQLCompiler, table: Table, state: Any, *, in_cte: bool) -> Placed:
-    """Yield each parameter of a bound value in an INSERT, and those of its row's primary key."""
+def inserted(state: Any, *, in_cte: bool) -> Iterator[tuple[Any, tuple[str, ...]]]:
+    """Yield each row of an INSERT, and what its parameters' names end with."""
     several = state._multi_parameters  # noqa: SLF001
     rows = several or [state._dict_parameters or {}]  # noqa: SLF001
     for number, row in enumerate(rows):
         # The names that SQLAlchemy gives, a default's of the first row being the column's own; in
         # a CTE it has none that tell the statement.
         suffixes = (f"_m{number}", "")[: 1 + (number == 0)] if several else ("",)
-        suffixes = () if in_cte else suffixes
+        yield row, (() if in_cte else suffixes)
+
+
+def inserted_rows(compiler: SQLCompiler, table: Table, state: Any, *, in_cte: bool) -> Placed:
+    """Yield each parameter of a bound value in an INSERT, and those of its row's primary key."""
+    for row, suffixes in inserted(state, in_cte=in_cte):
         key = [parameter_of(compiler, row, column, suffixes) for column in table.primary_key]
         names = tuple(name for name in key if name is not None)
         for column in bound_columns(table):

@@ -1,0 +1,131 @@
+"""Refusing plaintext in a column that an encrypted one takes the place of, unless both are written.
+
+The statement says which columns it writes: when it is compiled. That the encrypted one is given a
+value where the other is, each execution shows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Table
+from sqlalchemy.sql.elements import Null
+
+from tenantguard.columns.expressions import means
+from tenantguard.columns.row_writes import inserted, parameter_of
+from tenantguard.errors import EncryptedQueryError
+from tenantguard.keytable import MIGRATING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from sqlalchemy import Column
+    from sqlalchemy.sql.compiler import SQLCompiler
+
+__all__ = [
+    "PairBinds",
+    "inserted_pairs",
+    "refuse_half",
+    "refuse_half_of_alias",
+    "refuse_plaintext_alone",
+    "updated_pairs",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class PairBinds:
+    """The parameters of one row that are written into a column of plaintext and its encrypted one.
+
+    Attributes:
+        plain: The parameter of the plaintext.
+        sealed: The parameter of the encrypted column.
+        columns: The two columns, encrypted one first.
+    """
+
+    plain: str
+    sealed: str
+    columns: tuple[Column[Any], Column[Any]]
+
+    def check(self, given: Mapping[str, Any]) -> None:
+        """Refuse *given*, the values of one execution, if they are plaintext and nothing to seal.
+
+        Raises:
+            EncryptedQueryError: If so.
+        """
+        if given.get(self.sealed) is None and given.get(self.plain) is not None:
+            raise _alone(*self.columns)
+
+
+def refuse_plaintext_alone(
+    table: Table, keys: Iterable[Any], row: Mapping[Any, Any] | None = None
+) -> None:
+    """Refuse to write a column of plaintext without the encrypted one that takes its place.
+
+    Args:
+        table: The table that is written.
+        keys: The columns, or names of columns, that the statement writes.
+        row: What it gives them, as far as it says so.
+
+    Raises:
+        EncryptedQueryError: If it would store plaintext alone, and forget what is sealed.
+    """
+    names = [*keys]
+    for sealed, plain in _pairs(table):
+        if any(means(key, plain) for key in names):
+            given = [(row or {}).get(key) for key in names if means(key, sealed)]
+            if not given or isinstance(given[0], Null):
+                raise _alone(sealed, plain)
+
+
+def refuse_half(compiler: SQLCompiler, table: Table, state: Any) -> None:
+    """Refuse what *state*, of an INSERT or UPDATE, writes into *table*, if plaintext alone."""
+    row = state._dict_parameters or {}  # noqa: SLF001
+    refuse_plaintext_alone(table, [*row, *(compiler.column_keys or ())], row)
+
+
+def refuse_half_of_alias(compiler: SQLCompiler, statement: Any) -> None:
+    """Refuse *statement*, an UPDATE of an alias, if it writes plaintext alone."""
+    table = getattr(statement.table, "element", None)
+    if isinstance(table, Table):
+        refuse_half(compiler, table, statement._compile_state_factory(statement, compiler))  # noqa: SLF001
+
+
+def inserted_pairs(
+    compiler: SQLCompiler, table: Table, state: Any, *, in_cte: bool
+) -> Iterator[PairBinds]:
+    """Yield the parameters of each pair of columns in each row of an INSERT."""
+    for row, suffixes in inserted(state, in_cte=in_cte):
+        yield from _binds(compiler, table, row, suffixes)
+
+
+def updated_pairs(compiler: SQLCompiler, table: Table, state: Any) -> Iterator[PairBinds]:
+    """Yield the parameters of each pair of columns in an UPDATE."""
+    yield from _binds(compiler, table, state._dict_parameters or {}, ("",))  # noqa: SLF001
+
+
+def _pairs(table: Any) -> Iterator[tuple[Column[Any], Column[Any]]]:
+    """Yield each encrypted column of *table* with the column of plaintext that it replaces."""
+    by_name = {column.name: column for column in table.columns}
+    for column in table.columns:
+        plain = by_name.get(column.info.get(MIGRATING))
+        if plain is not None:
+            yield column, plain
+
+
+def _binds(
+    compiler: SQLCompiler, table: Table, row: Any, suffixes: tuple[str, ...]
+) -> Iterator[PairBinds]:
+    for columns in _pairs(table):
+        sealed, plain = (parameter_of(compiler, row, column, suffixes) for column in columns)
+        if sealed is not None and plain is not None:
+            yield PairBinds(plain, sealed, columns)
+
+
+def _alone(sealed: Column[Any], plain: Column[Any]) -> EncryptedQueryError:
+    return EncryptedQueryError(
+        f"Column {plain.table.fullname}.{plain.name} was about to be written without "
+        f"{sealed.name}, which takes its place: plaintext would be stored alone, and what is "
+        "sealed be forgotten. Write the attribute that both() declares, of the mapped class and by "
+        "a session; Core statements, and set_=, name both columns."
+    )

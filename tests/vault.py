@@ -66,10 +66,11 @@ class Patient(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     tenant_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("practices.id"), index=True)
     city: Mapped[str] = mapped_column(default="")
+    # Either form of search columns: generated, and kept by a trigger.
     name: Mapped[str] = encrypted_str(search=Exact(normalize="nfc-casefold"))
     phone: Mapped[str | None] = encrypted_str(search=Exact(normalize="digits"))
-    email: Mapped[str | None] = encrypted_str(search=Exact(normalize="email"))
-    born: Mapped[date | None] = encrypted_date(search=Exact())
+    email: Mapped[str | None] = encrypted_str(search=Exact(normalize="email", kept_by="trigger"))
+    born: Mapped[date | None] = encrypted_date(search=Exact(kept_by="trigger"))
     insured: Mapped[uuid.UUID | None] = encrypted_uuid(search=Exact())
     fee: Mapped[Decimal | None] = encrypted_decimal(search=Exact())
     number: Mapped[int | None] = encrypted_int(search=Exact())
@@ -88,7 +89,7 @@ class Patient(Base):
     policy: Mapped[str | None] = encrypted_str(
         search=[
             Exact(normalize="digits"),
-            Last(4, normalize="digits"),
+            Last(4, normalize="digits", kept_by="trigger"),
             Prefix(3, normalize="nfc-casefold"),
         ],
         padding=16,
@@ -103,7 +104,7 @@ class Visit(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     tenant_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("practices.id"), index=True)
     patient_id: Mapped[int] = mapped_column(ForeignKey("patients.id"))
-    reason: Mapped[str] = encrypted_str(search=Exact())
+    reason: Mapped[str] = encrypted_str(search=Exact(kept_by="trigger"))
     patient: Mapped[Patient] = relationship(back_populates="visits")
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ENCRYPTED",
+    "KEPT",
     "KEY_TABLE",
     "MIGRATING",
     "PURPOSES",
@@ -49,7 +50,11 @@ ENCRYPTED = "tenantguard.encrypted"
 """Key in `Column.info` of an encrypted column: its label, table and column."""
 
 SEARCHES = "tenantguard.searches"
-"""Key in `Column.info` of the generated column that is searched: the encrypted column's name."""
+"""Key in `Column.info` of the column that is searched: the encrypted column's name."""
+
+KEPT = "tenantguard.kept"
+"""Key in `Column.info` of a search column that a trigger keeps, not generated: the first byte that
+it holds of the encrypted column, and how many. In `info` of its check: the search column's name."""
 
 MIGRATING = "tenantguard.migrating"
 """Key in `Column.info` of an encrypted column: the column whose plaintext comes into it."""

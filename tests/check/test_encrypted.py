@@ -9,6 +9,7 @@ from locks import World
 from planting import Plant, planted
 
 from tenantguard.check import encrypted, examine, server
+from tenantguard.rls.kept import keeper
 
 if TYPE_CHECKING:
     from vault import Vault
@@ -21,9 +22,23 @@ DROP_CHECK = (
     "AND pg_get_constraintdef(oid) LIKE '%{column},%' "
     "LOOP EXECUTE format('ALTER TABLE patients DROP CONSTRAINT %I', name); END LOOP; END $$; "
 )
+TRIGGER = keeper("visits", "reason")
 NOT_VALID = (
     "UPDATE pg_constraint SET convalidated = false "
-    "WHERE conrelid = '{table}'::regclass AND contype = 'c'"
+    "WHERE conrelid = '{table}'::regclass AND contype = 'c' AND conname LIKE '%{end}'"
+)
+
+FOR_SOME = (
+    f"CREATE OR REPLACE TRIGGER {TRIGGER} BEFORE INSERT OR UPDATE OF reason ON visits "
+    f"FOR EACH ROW EXECUTE FUNCTION {TRIGGER}()"
+)
+CONDITIONAL = (
+    f"CREATE OR REPLACE TRIGGER {TRIGGER} BEFORE INSERT OR UPDATE ON visits "
+    f"FOR EACH ROW WHEN (NEW.id > 0) EXECUTE FUNCTION {TRIGGER}()"
+)
+OTHER_BODY = (
+    f"CREATE OR REPLACE FUNCTION {TRIGGER}() RETURNS trigger LANGUAGE plpgsql "
+    "SET search_path = pg_catalog AS 'BEGIN RETURN NEW; END'"
 )
 
 PLANTS = (
@@ -76,11 +91,61 @@ PLANTS = (
     ),
     Plant(
         "format-check-missing",
-        NOT_VALID.replace("{table}", "visits"),
+        NOT_VALID.replace("{table}", "visits").replace("{end}", "sealed"),
         "public.visits",
         "ALTER TABLE visits ADD CHECK (id > 0) NOT VALID",
         "not validated",
         "reason",
+    ),
+    Plant(
+        "format-check-missing",
+        NOT_VALID.replace("{table}", "visits").replace("{end}", "kept"),
+        "public.visits",
+        "ALTER TABLE visits ADD CHECK (reason_bidx IS NOT NULL) NOT VALID",
+        "of a search column",
+        "reason_bidx",
+    ),
+    Plant(
+        "search-column-changed",
+        "ALTER TABLE visits DROP reason_bidx; "
+        "ALTER TABLE visits ADD reason_bidx bytea "
+        "GENERATED ALWAYS AS (substring(reason, 5, 16)) STORED",
+        "public.visits",
+        "ALTER TABLE visits ALTER reason_bidx SET STATISTICS 0",
+        "generated",
+        "reason_bidx",
+    ),
+    *(
+        Plant("search-trigger-changed", fault, "public.visits", fine, label, "reason")
+        for label, fault, fine in (
+            (
+                "dropped",
+                f"DROP TRIGGER {TRIGGER} ON visits",
+                "ALTER TABLE visits DISABLE TRIGGER USER; ALTER TABLE visits ENABLE TRIGGER USER",
+            ),
+            (
+                "disabled",
+                f"ALTER TABLE visits DISABLE TRIGGER {TRIGGER}",
+                f"ALTER TABLE visits ENABLE ALWAYS TRIGGER {TRIGGER}",
+            ),
+            ("of some writes", FOR_SOME, FOR_SOME.replace(TRIGGER, "other", 1)),
+            ("conditional", CONDITIONAL, CONDITIONAL.replace(TRIGGER, "other", 1)),
+            (
+                "does something else",
+                OTHER_BODY,
+                f"ALTER FUNCTION {TRIGGER}() COST 10",
+            ),
+            (
+                "of the caller's path",
+                f"ALTER FUNCTION {TRIGGER}() RESET search_path",
+                f"COMMENT ON FUNCTION {TRIGGER}() IS 'mine'",
+            ),
+            (
+                "of the application's",
+                f'ALTER FUNCTION {TRIGGER}() OWNER TO "{{application}}"',
+                f"ALTER FUNCTION {TRIGGER}() OWNER TO CURRENT_USER",
+            ),
+        )
     ),
 )
 

@@ -103,7 +103,9 @@ class NewPatient(New):
         name="seen_at_sealed", migrating="seen_at"
     )
     plain_insured: Mapped[uuid.UUID | None] = mapped_column("insured")
-    insured: Mapped[uuid.UUID | None] = encrypted_uuid(name="insured_sealed", migrating="insured")
+    insured: Mapped[uuid.UUID | None] = encrypted_uuid(
+        name="insured_sealed", search=Exact(kept_by="trigger"), migrating="insured"
+    )
     plain_smoker: Mapped[bool | None] = mapped_column("smoker")
     smoker: Mapped[bool | None] = encrypted_bool(name="smoker_sealed", migrating="smoker")
     plain_history: Mapped[Any | None] = mapped_column("history", JSONB)

@@ -53,7 +53,9 @@ class Visit(Base):
     year: Mapped[int] = mapped_column(primary_key=True)
     tenant_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("practices.id"))
     plain: Mapped[str | None] = mapped_column("note")
-    sealed: Mapped[str] = encrypted_str(name="note_sealed", search=Exact(), migrating="note")
+    sealed: Mapped[str] = encrypted_str(
+        name="note_sealed", search=Exact(kept_by="trigger"), migrating="note"
+    )
 
 
 @pytest.fixture(scope="module")

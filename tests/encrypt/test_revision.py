@@ -110,6 +110,23 @@ def test_the_migrations_do_it_all_and_autogenerate_finds_nothing(
     assert not [row for row in world.shape() if row[0] in {"trigger", "function"}]
 
 
+def test_several_searches_are_made_and_taken_away(
+    project: Project, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has its index, also where a trigger keeps the columns, which goes with them."""
+    project.guard = world.guards["several"]
+    serve(monkeypatch, guard=project.guard)
+    before = world.shape()
+    expanded(project)
+    project.check()
+    by_migration = world.shape()
+    assert sum(row[0] == "index" and "bidx" in row[1] for row in by_migration) == 3
+    project.downgrade()
+    assert world.shape() == before
+    assert Command(world.admin)("expand", COLUMN).exit_code == 0
+    assert world.shape() == by_migration
+
+
 def test_the_database_is_as_the_command_leaves_it(project: Project, world: World) -> None:
     """Columns, checks, index, triggers, owners: the migration makes no other."""
     written(project, "expand")

@@ -16,7 +16,7 @@ from sqlalchemy import ForeignKey, create_engine, insert, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from vault import A, B
 
-from tenantguard import Exact, KeyFile, Roles, TenantGuard, encrypted_str, rls
+from tenantguard import Exact, KeyFile, Last, Prefix, Roles, TenantGuard, encrypted_str, rls
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -59,7 +59,8 @@ class World:
         admin: A superuser's engine.
         owner: An engine of the tables' owner, whose rows FORCE hides.
         roles: The roles.
-        guards: Of the application with plaintext, with both columns, and with the sealed alone.
+        guards: Of the application with plaintext, with both columns, with several searches too,
+            and with the sealed column alone.
     """
 
     admin: Engine
@@ -175,7 +176,12 @@ def build_world(admin: Engine, roles: Roles, key_file: Path, environment: str) -
     keys = KeyFile(key_file, environment=environment)
     guards = {
         name: TenantGuard(made.metadata, tenants="practices", roles=roles, keys=keys)
-        for name, made in {"old": _old(), "both": _both(), "sealed": _sealed()}.items()
+        for name, made in {
+            "old": _old(),
+            "both": _both(Exact()),
+            "several": _both([Exact(kept_by="trigger"), Last(3, kept_by="trigger"), Prefix(3)]),
+            "sealed": _sealed(),
+        }.items()
     }
     world = World(admin, owner, roles, guards)
     rls_roles = (roles.owner, roles.application, roles.maintenance, roles.support, roles.backup)
@@ -204,7 +210,7 @@ def _old() -> Any:
     return base_
 
 
-def _both() -> Any:
+def _both(search: Any) -> Any:
     base_ = base()
 
     class Patient(base_):  # type: ignore[valid-type, misc]
@@ -212,7 +218,7 @@ def _both() -> Any:
         id: Mapped[int] = mapped_column(primary_key=True)
         tenant_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("practices.id"), index=True)
         plain: Mapped[str | None] = mapped_column(PLAIN)
-        sealed: Mapped[str] = encrypted_str(name=SEALED, search=Exact(), migrating=PLAIN)
+        sealed: Mapped[str] = encrypted_str(name=SEALED, search=search, migrating=PLAIN)
 
     return base_
 

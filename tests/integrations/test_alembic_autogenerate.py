@@ -17,9 +17,10 @@ from alembic.util import CommandError
 from migrated import Project, fill, make_migrated_world, project_of
 from sqlalchemy import Column, ForeignKey, Integer, Table, Uuid
 
-from tenantguard import rls
+from tenantguard import Exact, encrypted_str, rls
 from tenantguard.integrations.alembic_plugin import NAME
 from tenantguard.migrate.autogenerate import include_object
+from tenantguard.rls.kept import keeper
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -119,6 +120,34 @@ def test_a_new_table_is_protected_by_the_migration_that_makes_it(project: Projec
         project.downgrade("-1")
     finally:
         metadata.remove(table)
+
+
+def test_what_keeps_a_search_column_comes_with_it(project: Project) -> None:
+    """Trigger and check follow the columns, and go with them, function and all."""
+    world = project.world
+    table = world.metadata.tables["jobs"]
+    project.guard.catalog.untenanted = {"alembic_version": "migration state"}
+    project.guard.catalog._entries.clear()
+    tenant: Column[Any] = Column("tenant_id", Uuid, nullable=False)
+    name = Column("name", encrypted_str(search=Exact(kept_by="trigger")).column.type)
+    functions = f"SELECT count(*) FROM pg_proc WHERE proname = '{keeper('jobs', 'name')}'"
+    try:
+        table.append_column(tenant)
+        table.append_column(name)
+        text = project.autogenerate()
+        assert text.index("sa.Column('name_bidx'") < text.index("'search trigger'")
+        project.upgrade()
+        project.check()
+        assert _missing(project) == []
+        assert world.run(functions) == [(1,)]
+        project.downgrade("-1", ALLOWED)
+        assert world.run(functions) == [(0,)]
+    finally:
+        for each in (table.c.name_bidx, name, tenant):
+            table._columns.remove(each)
+        table.constraints = {each for each in table.constraints if not each.info}
+        table.indexes.clear()
+        world.run("DROP TABLE IF EXISTS tenantguard_keys")
 
 
 def test_a_table_that_gets_its_tenant_column_is_protected_with_it(project: Project) -> None:

@@ -25,6 +25,7 @@ from tenantguard.integrations.alembic.former import read_former
 from tenantguard.integrations.alembic.operation import Unprotecting
 from tenantguard.keytable import KEY_TABLE
 from tenantguard.rls.generate import generate
+from tenantguard.rls.kept import keeper
 from tenantguard.rls.names import object_name
 
 if TYPE_CHECKING:
@@ -56,6 +57,11 @@ _LOST = (
     "ALTER TABLE patients DROP CONSTRAINT patients_notes_sealed",
     "ALTER TABLE patients ADD CONSTRAINT patients_notes_sealed CHECK (notes IS NULL) NOT VALID",
     "DROP INDEX ix_patients_phone_bidx",
+    f"DROP TRIGGER {keeper('visits', 'reason')} ON visits",
+    f"DROP TRIGGER {keeper('patients', 'born')} ON patients",
+    f"DROP FUNCTION {keeper('patients', 'born')}()",
+    f"ALTER TABLE patients DISABLE TRIGGER {keeper('patients', 'email')}",
+    "ALTER TABLE patients DROP CONSTRAINT patients_email_bidx_kept",
 )
 _KEY = object_name("orders", "tenant_id", "patient_id", "fkey")
 _OTHERS = (

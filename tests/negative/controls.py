@@ -54,6 +54,7 @@ MASKS = "tests/db/test_masks.py"
 SEARCHABLE = "tests/db/test_rls_searchable.py"
 ROW_BINDING = "tests/db/test_row_binding.py"
 BOTH = "tests/encrypt/test_both.py"
+KEPT = "tests/encrypt/test_kept.py"
 KEY_TABLE = "tests/db/test_rls_keys.py"
 KEY_FILE = "tests/unit/test_keyfile.py"
 KEY_SERVICES = "tests/kms/test_in_database.py"
@@ -127,6 +128,12 @@ def _attribute(path: str, name: str, value: Any) -> Callable[[], None]:
 
 def _nothing(*_: Any, **__: Any) -> None:
     return None
+
+
+def _no_check(*_: Any) -> Any:
+    from sqlalchemy import CheckConstraint  # noqa: PLC0415
+
+    return CheckConstraint("true")
 
 
 def _set_up_first(_plugin: Any, registered: Any) -> None:
@@ -1039,7 +1046,7 @@ CONTROLS = {
         _attribute("tenantguard.rls.grants", "_on_table", _support_reads), KEY_TABLE, "support"
     ),
     "searched columns are compared": Control(
-        _attribute("tenantguard.rls.drift", "is_search_column", lambda *_: True),
+        _attribute("tenantguard.rls.drift", "is_search_column", lambda *_, **__: True),
         ENCRYPTED,
         "planted_fault",
     ),
@@ -1058,6 +1065,24 @@ CONTROLS = {
         _attribute("tenantguard.columns.storage", "_with_indexes", lambda *_: "true"),
         SEARCHABLE,
         "does_not_become",
+    ),
+    "a write past the trigger of a search column is refused": Control(
+        _attribute("tenantguard.columns.storage", "_kept_check", _no_check),
+        KEPT,
+        "without_the_trigger",
+    ),
+    "create_all makes what keeps a search column": Control(
+        _attribute("tenantguard.columns.storage", "_keep_when_made", _nothing), KEPT, "create_all"
+    ),
+    "the trigger of a search column is compared": Control(
+        _attribute("tenantguard.rls.drift", "is_keeper", lambda *_: True),
+        CHECK_ENCRYPTED,
+        "search-trigger-changed",
+    ),
+    "what a trigger has not filled is filled": Control(
+        _attribute("tenantguard.cli.encrypt.rewrite", "unfilled", lambda *_: ()),
+        KEPT,
+        "not_filled",
     ),
     # Keys.
     "a key file that others may use is refused": Control(

@@ -139,6 +139,7 @@ def test_search_of_one_character_needs_a_reason() -> None:
         ([Exact(normalize="digits"), Exact("digits-v1", name="a")], "the same blind indexes"),
         ([Exact(), "last4"], r"takes an Exact\(\), a Last\(\) or a Prefix\(\)"),
         ({"last4": Last(4)}, r"takes an Exact\(\), a Last\(\) or a Prefix\(\)"),
+        (Last(4, kept_by="hand"), r"Last\(kept_by=…\) is 'generation' or 'trigger'"),  # type: ignore[arg-type]
         (Exact(name="Last 4"), r"Exact\(name=…\) becomes part of a column's name"),
         (Last(4, name=""), r"Last\(name=…\) becomes part of a column's name"),
         (Prefix(3, normalize="soundex"), "there are digits-v1, email-v1"),

@@ -12,6 +12,7 @@ from sqlalchemy import (
     Integer,
     MetaData,
     Table,
+    create_mock_engine,
     insert,
     inspect,
     select,
@@ -84,6 +85,62 @@ def test_each_search_has_a_generated_column_and_an_index() -> None:
     assert copy.c.keys() == table_of(Patient).c.keys()
     type_: Any = copy.c.phone.type
     assert (len(type_.field.indexes), type_.field.padding) == (3, 16)
+
+
+def test_what_a_trigger_keeps_is_a_plain_column_with_a_check() -> None:
+    """Nothing is generated, so the column is added to a table of any size in an instant."""
+
+    class Patient(new_base()):  # type: ignore[misc]
+        __tablename__ = "patients"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        tenant_id: Mapped[int]
+        phone: Mapped[str] = encrypted_str(
+            search=[Exact(), Last(4, kept_by="trigger"), Prefix(3, kept_by="trigger")]
+        )
+
+    made = ddl(table_of(Patient))
+    assert "phone_bidx BYTEA GENERATED ALWAYS AS (substring(phone, 5, 16)) STORED\n" in made
+    for name, begin in (("phone_last4_bidx", 21), ("phone_prefix3_bidx", 37)):
+        assert f"\n{name} BYTEA\n" in made
+        assert (
+            f"CONSTRAINT patients_{name}_kept CHECK "
+            f'("{name}" IS NOT DISTINCT FROM substring("phone", {begin}, 16))'
+        ) in made
+        assert f"CREATE INDEX ix_patients_{name} ON patients (tenant_id, {name})" in made
+
+
+def test_the_trigger_is_made_with_the_table_on_postgresql_alone() -> None:
+    """One trigger for all searches of a column, after its table; a copied table has its own."""
+
+    class Patient(new_base()):  # type: ignore[misc]
+        __tablename__ = "patients"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        tenant_id: Mapped[int]
+        name: Mapped[str] = encrypted_str(
+            search=[Exact(kept_by="trigger"), Last(4, kept_by="trigger")]
+        )
+
+    table = table_of(Patient)
+    for each in (table, table.to_metadata(MetaData(), name="archive", schema="old")):
+        sent: list[str] = []
+        engine: Any = create_mock_engine(
+            "postgresql+psycopg://",
+            lambda statement, *_, sent=sent, **__: sent.append(
+                str(statement.compile(dialect=DIALECT))
+            ),
+        )
+        each.metadata.create_all(engine, checkfirst=False)
+        on = '"old"."archive"' if each is not table else '"patients"'
+        [trigger] = [line for line in sent if "CREATE OR REPLACE TRIGGER" in line]
+        assert f"BEFORE INSERT OR UPDATE ON {on}\n    FOR EACH ROW" in trigger
+        [function] = [line for line in sent if "CREATE OR REPLACE FUNCTION" in line]
+        assert 'NEW."name_last4_bidx" := substring(NEW."name", 21, 16);' in function
+        assert "SET search_path = pg_catalog" in function
+    other: list[Any] = []
+    mock: Any = create_mock_engine("sqlite://", lambda statement, *_, **__: other.append(statement))
+    for statement in (table.dispatch.after_create, table.dispatch.after_drop):
+        statement(table, mock)
+    assert other == []
 
 
 def test_index_over_two_searches() -> None:

@@ -26,7 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ExcludeConstraint
 
-from tenantguard import ConfigurationError, TenantGuard, rls
+from tenantguard import ConfigurationError, Exact, TenantGuard, encrypted_str, rls
 from tenantguard.catalog import Catalog, Roles
 from tenantguard.keytable import ENCRYPTED
 from tenantguard.rls.step import Kind
@@ -132,6 +132,14 @@ def test_tables_are_distributed_before_keys_and_policies() -> None:
     last = max(index for index, kind in enumerate(kinds) if kind is Kind.DISTRIBUTION)
     assert kinds.index(Kind.DEFAULT) < kinds.index(Kind.DISTRIBUTION)
     assert last < kinds.index(Kind.POLICY)
+
+
+def test_a_search_that_a_trigger_keeps_is_refused() -> None:
+    """Distributed tables have no triggers, so nothing would fill it."""
+    type_ = encrypted_str(search=Exact(kept_by="trigger")).column.type
+    found = catalog(("letters", tenant(), Column("text", type_), own_key()))
+    with pytest.raises(ConfigurationError, match="no triggers on distributed tables, and a search"):
+        rls.sql(found, Roles())
 
 
 @pytest.mark.parametrize(

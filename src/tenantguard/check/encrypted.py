@@ -32,5 +32,6 @@ RULES: tuple[Rule, ...] = (
     Rule("key-table-changed", Severity.ERROR, _drift),
     Rule("search-column-missing", Severity.ERROR, _drift),
     Rule("search-column-changed", Severity.ERROR, _drift),
+    Rule("search-trigger-changed", Severity.ERROR, _drift),
     Rule("format-check-missing", Severity.ERROR, _drift),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from tenantguard.columns.normalize import EXACT, normalizer
 from tenantguard.crypto.format import MAX_INDEXES
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Exact",
+    "KeptBy",
     "Last",
     "Prefix",
     "Search",
@@ -24,6 +25,8 @@ __all__ = [
     "name_of",
     "rule_of",
 ]
+
+KeptBy: TypeAlias = Literal["generation", "trigger"]
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _MOST = 64
@@ -44,12 +47,16 @@ class Exact:
             tells them by their frequency, such as for a bool.
         tenant_column: The tenant column that the index begins with.
         name: What `searched()` calls it; None for the one that `==` and IN use.
+        kept_by: What fills the search column. With `generation` PostgreSQL generates it, which
+            rewrites a table that is there; with `trigger` it is added to a table of any size in an
+            instant, and a trigger fills it.
     """
 
     normalize: str | None = None
     few_values: str | None = None
     tenant_column: str = "tenant_id"
     name: str | None = None
+    kept_by: KeptBy = "generation"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +67,7 @@ class _Part:
     few_values: str | None = None
     tenant_column: str = "tenant_id"
     name: str | None = None
+    kept_by: KeptBy = "generation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +83,7 @@ class Last(_Part):
         few_values: Why one character may be searched; there are so few that frequencies tell them.
         tenant_column: As for `Exact`.
         name: What `searched()` calls it; None for `last4` and the like.
+        kept_by: As for `Exact`.
     """
 
     characters: int
@@ -90,6 +99,7 @@ class Prefix(_Part):
         few_values: As for `Last`.
         tenant_column: As for `Exact`.
         name: What `searched()` calls it; None for `prefix3` and the like.
+        kept_by: As for `Exact`.
     """
 
     characters: int
@@ -149,6 +159,8 @@ def _check(kind: Kind, search: object) -> None:
             f"{name}(name=…) becomes part of a column's name: lower-case letters, digits and "
             "underscores, a letter first."
         )
+    if search.kept_by not in get_args(KeptBy):
+        raise ConfigurationError(f"{name}(kept_by=…) is 'generation' or 'trigger'.")
     if few and not (search.few_values or "").strip():
         raise ConfigurationError(
             f"What {name} indexes of a column that takes {kind.name} has so few values that a "

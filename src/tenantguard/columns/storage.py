@@ -1,9 +1,9 @@
 """What an encrypted column needs beside it in its table: ordinary objects of SQLAlchemy's schema.
 
 A check constraint, so that the database refuses plaintext whoever writes it; and for each search a
-generated column that holds the blind index, and an index on it that begins with the tenant. There
-the check demands as many blind indexes too: a search would not find a value without its own.
-`create_all` and Alembic see all of them.
+column that holds the blind index, generated or kept by a trigger, and an index on it that begins
+with the tenant. There the check demands as many blind indexes too: a search would not find a value
+without its own. `create_all` makes all of them, and Alembic sees all but the trigger.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import CheckConstraint, Column, Computed, Index, LargeBinary, Table, event
+from sqlalchemy import DDL, CheckConstraint, Column, Computed, Index, LargeBinary, Table, event
 from sqlalchemy.dialects.postgresql.base import PGDialect
 
 from tenantguard.crypto.format import FURTHER, HEADER_SIZE, INDEX_OFFSET, INDEX_SIZE, MAGIC
-from tenantguard.keytable import ENCRYPTED, SEARCHES
+from tenantguard.keytable import ENCRYPTED, KEPT, SEARCHES
+from tenantguard.rls.kept import derived_sql, keeper, keeper_body, keeping, kept_by_source
+from tenantguard.rls.names import quote
 
 if TYPE_CHECKING:
     from tenantguard.columns.blind_index import BlindIndex
@@ -40,20 +42,17 @@ def attach_storage(column: Column[Any], table: Table, indexes: tuple[BlindIndex,
         )
     )
     for index in indexes:
-        # Out of statements that do not name it: neither selected nor fetched after each write.
-        hidden: Column[Any] = Column(
-            _hidden_name(column.name, index.name),
-            LargeBinary,
-            Computed(f"substring({name}, {index.offset + 1}, {INDEX_SIZE})", persisted=True),
-            info={SEARCHES: column.name},
-            _omit_from_statements=True,
-        )
+        hidden = _hidden(column.name, name, index)
         table.append_column(hidden)
+        if KEPT in hidden.info:
+            table.append_constraint(_kept_check(table, hidden))
         _index_when_complete(table, hidden, index.search.tenant_column)
+    if column.name in kept_by_source(table):
+        _keep_when_made(table, column.name)
 
 
 def searched_column(source: Any, column: str, search: str | None) -> Any:
-    """Return the generated column for *search* of *column* in *source*; None if it has none.
+    """Return the column that is compared for *search* of *column* in *source*; None if it has none.
 
     A table has it and an alias of one; a sub-query does not.
     """
@@ -76,8 +75,53 @@ def _with_indexes(name: str, number: int) -> str:
     return f"{first} AND get_byte({name}, {flags}) >= {FURTHER * (number - 1)}"
 
 
+def _hidden(column: str, quoted: str, index: BlindIndex) -> Column[Any]:
+    info: dict[str, Any] = {SEARCHES: column}
+    begin, parts = index.offset + 1, list[Any]()
+    if index.search.kept_by == "trigger":
+        info |= {KEPT: (begin, INDEX_SIZE)}
+    else:
+        parts.append(Computed(f"substring({quoted}, {begin}, {INDEX_SIZE})", persisted=True))
+    # Out of statements that do not name it: neither selected nor fetched after each write.
+    name = _hidden_name(column, index.name)
+    return Column(name, LargeBinary, *parts, info=info, _omit_from_statements=True)
+
+
 def _hidden_name(column: str, search: str | None) -> str:
     return _name(*filter(None, (column, search, "bidx")))
+
+
+def _kept_check(table: Table, hidden: Column[Any]) -> CheckConstraint:
+    text = f"{quote(hidden.name)} IS NOT DISTINCT FROM {derived_sql(hidden)}"
+    name = _name(table.name, hidden.name, "kept")
+    return CheckConstraint(text.replace(":", r"\:"), name=name, info={KEPT: hidden.name})
+
+
+def _keep_when_made(table: Table, source: str) -> None:
+    """Make the trigger for searches of *source* with the table, and drop its function with it."""
+
+    def made(table: Table, connection: Any, **_kwargs: Any) -> None:
+        name, body = keeper(table.name, source), keeper_body(kept_by_source(table)[source])
+        for statement in keeping(_at(table, table.name), _at(table, name), name, body):
+            _send(connection, statement)
+
+    def dropped(table: Table, connection: Any, **_kwargs: Any) -> None:
+        _send(connection, f"DROP FUNCTION IF EXISTS {_at(table, keeper(table.name, source))}()")
+
+    # Copies of the table, such as those of to_metadata(), have what they need too.
+    event.listen(table, "after_create", made, propagate=True)
+    event.listen(table, "after_drop", dropped, propagate=True)
+
+
+def _at(table: Table, name: str) -> str:
+    """Return *name* in the schema of *table*, which is the search path's if it names none."""
+    return quote(name) if table.schema is None else f"{quote(table.schema)}.{quote(name)}"
+
+
+def _send(connection: Any, statement: str) -> None:
+    if connection.dialect.name == "postgresql":
+        made: Any = DDL
+        connection.execute(made(statement.replace("%", "%%")))
 
 
 def _index_when_complete(table: Table, hidden: Column[Any], tenant: str) -> None:

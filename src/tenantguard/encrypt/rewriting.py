@@ -1,13 +1,21 @@
-"""Sealing anew what is not sealed as it would be now: after a rotation, or with more indexes."""
+"""Sealing anew what is not sealed as it would be now: after a rotation, or with more indexes.
+
+What a trigger fills for searches is filled too in rows that are older than the trigger.
+"""
+
+# ruff: noqa: S608  (statements are put together from quoted names; there is no input in them)
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from tenantguard.encrypt.batches import Cell, Work, name_sql
-from tenantguard.encrypt.counting import Form
+from tenantguard.encrypt.counting import Form, Rows
 from tenantguard.encrypt.forms import Present, Values, field_of
+from tenantguard.errors import ConfigurationError
+from tenantguard.rls.kept import derived_sql, kept_by_source
+from tenantguard.rls.names import plain_literal, qualified, quote, target_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,11 +24,11 @@ if TYPE_CHECKING:
 
     from tenantguard.catalog import Entry
     from tenantguard.crypto.tenant_keys import TenantKeys
-    from tenantguard.encrypt.counting import Rows
+    from tenantguard.encrypt.counting import Run
 
     Anew = Callable[[tuple[str, ...], bytes | None], bytes | None]
 
-__all__ = ["Rewriting", "waiting"]
+__all__ = ["Rewriting", "unfilled", "waiting"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +40,12 @@ class Rewriting:
 
     @property
     def cells(self) -> list[Cell]:
-        """The stored values; a row is written only if none of them has changed."""
-        return [Cell(name_sql(column.name), "bytea") for column in self.columns]
+        """The stored values, and whether what they are searched by is not filled.
+
+        A row is written only if none of the values has changed.
+        """
+        values = [Cell(name_sql(column.name), "bytea") for column in self.columns]
+        return [*values, *(Cell(_not_filled(column, name_sql)) for column in self.columns)]
 
     @property
     def written(self) -> list[tuple[str, str]]:
@@ -44,12 +56,18 @@ class Rewriting:
         """Return what seals anew the values that are not sealed as they would be now."""
         anew = [_anew(column, keys) for column in self.columns]
         lacking = (
-            f"({Present(column, keys).lacking(name_sql(column.name))})" for column in self.columns
+            f"({Present(column, keys).lacking(name_sql(column.name))}) "
+            f"OR {_not_filled(column, name_sql)}"
+            for column in self.columns
         )
+        width = len(anew)
 
         def made(key: tuple[str, ...], cells: Sequence[Any]) -> tuple[int, list[Any]]:
-            written = [make(key, stored) for make, stored in zip(anew, cells, strict=True)]
-            return sum(new is not old for new, old in zip(written, cells, strict=True)), written
+            stored, bare = cells[:width], cells[width:]
+            written = [make(key, old) for make, old in zip(anew, stored, strict=True)]
+            # To write the same value again sets the trigger off.
+            done = zip(written, stored, bare, strict=True)
+            return sum(new is not old or empty for new, old, empty in done), written
 
         return Work(" OR ".join(lacking), made)
 
@@ -70,6 +88,57 @@ def waiting(
             now = primary[rows.tenant], headers[rows.table, rows.column]
             if (rows.key, rows.header) != now:
                 yield rows
+
+
+def unfilled(
+    run: Run, tables: Iterable[tuple[Entry, list[Column[Any]]]], tenant: str | None
+) -> Iterator[Rows]:
+    """Yield rows whose values have their indexes, and what a trigger fills with them is not filled.
+
+    Raises:
+        ConfigurationError: If a column that a trigger fills is not there yet.
+    """
+    for entry, columns in tables:
+        kept = kept_by_source(columns[0].table)
+        for column in columns:
+            if column.name in kept:
+                _require(run, entry, kept[column.name])
+                yield from _unfilled(run, entry, column, tenant)
+
+
+def _unfilled(run: Run, entry: Entry, column: Column[Any], tenant: str | None) -> Iterator[Rows]:
+    own, stored = quote(cast("Column[Any]", entry.column).name), quote(column.name)
+    header = field_of(column).header
+    only = "" if tenant is None else f" AND {own} = {plain_literal(tenant)}"
+    for name, rows in run(
+        f"SELECT {own}::text, count(*) FROM {qualified(target_of(entry))} "
+        f"WHERE substring({stored}, 1, {len(header)}) = '\\x{header.hex()}'::bytea "
+        f"AND {_not_filled(column, quote)}{only} GROUP BY 1 ORDER BY 1"
+    ):
+        yield Rows(entry.fullname, column.name, name, Form.SEALED, None, header, rows)
+
+
+def _require(run: Run, entry: Entry, kept: Iterable[Column[Any]]) -> None:
+    table = plain_literal(qualified(target_of(entry)))
+    there = run(
+        "SELECT attname FROM pg_catalog.pg_attribute "
+        f"WHERE attrelid = {table}::regclass AND NOT attisdropped"
+    )
+    missing = sorted({column.name for column in kept} - {name for [name] in there})
+    if missing:
+        raise ConfigurationError(
+            f"Table {entry.fullname} has no column {missing[0]!r} yet, which a trigger fills. Run "
+            "`tenantguard rls apply` first: it adds column and trigger before it looks at values."
+        )
+
+
+def _not_filled(column: Column[Any], named: Callable[[str], str]) -> str:
+    """Return the condition that what *column* is searched by is not filled by its trigger yet."""
+    conditions = [
+        f"{named(each.name)} IS DISTINCT FROM {derived_sql(each, named)}"
+        for each in kept_by_source(column.table).get(column.name, ())
+    ]
+    return f"({' OR '.join(conditions)})" if conditions else "false"
 
 
 def _anew(column: Column[Any], keys: TenantKeys) -> Anew:

@@ -4,13 +4,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tenantguard.encrypt.partitions import Partition, partitioned_index, partitions_of
 from tenantguard.encrypt.statements import BESIDE, EXCLUSIVE, WRITES, Statements
 from tenantguard.encrypt.triggers import trigger_statements, without_triggers
 from tenantguard.rls.encrypted import encrypted_steps
+from tenantguard.rls.kept import PREFIX
 from tenantguard.rls.names import (
     column_list,
     object_name,
@@ -19,7 +20,7 @@ from tenantguard.rls.names import (
     quote,
     target_of,
 )
-from tenantguard.rls.step import Derived, Key, Kind
+from tenantguard.rls.step import Derived, Keeper, Key, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -45,6 +46,7 @@ class Structure:
         indexes: Names of its indexes, and whether each is usable.
         trigger: Whether the triggers are there, and enabled.
         partitions: The table and its partitions, if it has any.
+        keepers: What enabled triggers do, by name, of those that keep search columns.
     """
 
     columns: dict[str, bool]
@@ -52,6 +54,7 @@ class Structure:
     indexes: dict[str, bool]
     trigger: bool
     partitions: tuple[Partition, ...] = ()
+    keepers: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +62,14 @@ class Parts:
     """What an encrypted column needs beside itself.
 
     Attributes:
-        searched: The generated columns, and what they are generated as.
+        searched: The columns that are searched, and what they are generated as, if they are.
+        keepers: The triggers that keep the others, what each does, and what makes it.
         checks: The checks of the column's format, and what each demands.
-        indexes: The indexes of generated columns, and their columns.
+        indexes: The indexes of columns that are searched, and their columns.
     """
 
-    searched: dict[str, str]
+    searched: dict[str, str | None]
+    keepers: dict[str, tuple[str, tuple[str, ...]]]
     checks: dict[str, str]
     indexes: dict[str, tuple[str, ...]]
 
@@ -91,12 +96,18 @@ def structure_of(ask: Ask, migration: Migration) -> Structure | None:
         f"AND tgname IN ({plain_literal(migration.guardian)}, {plain_literal(migration.marker)}) "
         "AND tgenabled IN ('O', 'A')"
     )
+    keepers = ask(
+        "SELECT t.tgname, p.prosrc FROM pg_catalog.pg_trigger t "
+        f"JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid WHERE t.tgrelid = {found} "
+        f"AND starts_with(t.tgname::text, '{PREFIX}') AND t.tgenabled IN ('O', 'A')"
+    )
     return Structure(
         columns=dict(map(tuple, columns)),
         valid=dict(map(tuple, constraints)),
         indexes=dict(map(tuple, indexes)),
         trigger=triggers[0][0],
         partitions=partitions_of(ask, migration.table),
+        keepers=dict(map(tuple, keepers)),
     )
 
 
@@ -109,10 +120,17 @@ def parts_of(migration: Migration) -> Parts:
         if isinstance(step.wanted, Derived) and step.wanted.source == migration.sealed.name
     ]
     searched = {
-        step.name: wanted.expression for step, wanted in mine if step.kind is Kind.SEARCH_COLUMN
+        step.name: None if wanted.kept else wanted.expression
+        for step, wanted in mine
+        if step.kind is Kind.SEARCH_COLUMN
     }
     return Parts(
         searched,
+        {
+            step.name: (step.wanted.body, step.up)
+            for step in steps
+            if isinstance(step.wanted, Keeper) and step.wanted.source == migration.sealed.name
+        },
         {step.name: wanted.expression for step, wanted in mine if step.kind is Kind.FORMAT},
         {
             step.name: tuple(step.wanted.columns)
@@ -126,6 +144,9 @@ def expand(migration: Migration, there: Structure) -> Iterator[Statements]:
     """Yield what is missing before values can be sealed."""
     parts = parts_of(migration)
     yield from _columns(migration, parts.searched, there)
+    for name, (body, sql) in parts.keepers.items():
+        if there.keepers.get(name) != body:
+            yield Statements("fill what is searched by, by a trigger", sql, WRITES, "an instant")
     for name, expression in parts.checks.items():
         yield from _check(migration, name, expression, there)
     for name, columns in parts.indexes.items():
@@ -172,16 +193,16 @@ def contract(migration: Migration, there: Structure, *, keep: bool) -> Iterator[
 
 
 def _columns(
-    migration: Migration, searched: dict[str, str], there: Structure
+    migration: Migration, searched: dict[str, str | None], there: Structure
 ) -> Iterator[Statements]:
     parts, rewrites = [], False
     if migration.sealed.name not in there.columns:
         parts.append(f"ADD COLUMN IF NOT EXISTS {quote(migration.sealed.name)} bytea")
     for name, expression in searched.items():
         if name not in there.columns:
-            generated = f"GENERATED ALWAYS AS ({expression}) STORED"
-            parts.append(f"ADD COLUMN IF NOT EXISTS {quote(name)} bytea {generated}")
-            rewrites = True
+            generated = f" GENERATED ALWAYS AS ({expression}) STORED" if expression else ""
+            parts.append(f"ADD COLUMN IF NOT EXISTS {quote(name)} bytea{generated}")
+            rewrites = rewrites or expression is not None
     if parts:
         # In one statement, so that the table is rewritten once.
         yield Statements(
@@ -190,6 +211,7 @@ def _columns(
             (f"ALTER TABLE {migration.table} {', '.join(parts)}",),
             EXCLUSIVE,
             "while the table is rewritten" if rewrites else "an instant",
+            rewrites=rewrites,
         )
 
 

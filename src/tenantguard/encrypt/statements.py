@@ -21,6 +21,7 @@ class Statements:
         lock: The lock that they take on the table.
         duration: How long they keep it.
         alone: Whether they cannot run in a transaction.
+        rewrites: Whether all of the table is written anew.
     """
 
     what: str
@@ -28,3 +29,4 @@ class Statements:
     lock: str
     duration: str
     alone: bool = False
+    rewrites: bool = False

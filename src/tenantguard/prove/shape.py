@@ -4,9 +4,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from tenantguard.rls.kept import fills
 from tenantguard.rls.names import literal
 from tenantguard.rls.state import ask
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from tenantguard.rls.step import Target
 
 __all__ = ["Check", "Column", "Key", "Reference", "Shape", "Table", "Type", "read_shape"]
+
+
+_BY_TRIGGER = "t"
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,14 +251,18 @@ def _type(facts: dict[str, Any]) -> Type:
 
 
 def _table(facts: dict[str, Any]) -> Table:
+    columns = {each[0]: Column(*each) for each in facts["columns"]}
+    # What a trigger of ours fills follows by itself, as what is generated does.
+    kept = {name for name in columns if any(fills(body, name) for body in facts["sources"])}
+    columns |= {name: replace(columns[name], generated=_BY_TRIGGER) for name in kept}
     return Table(
         target=_target(facts["target"]),
         kind=facts["kind"],
-        columns={each[0]: Column(*each) for each in facts["columns"]},
+        columns=columns,
         checks=tuple(
             Check(each["name"], each["expression"], tuple(each["columns"]))
             for each in facts["constraints"]
-            if each["type"] == "c"
+            if each["type"] == "c" and kept.isdisjoint(each["columns"])
         ),
         keys=tuple(_keys(facts)),
         references=tuple(

@@ -49,6 +49,9 @@ _MADE = {
     "index": (_SAME, _SAME),
     "unique key": (_SAME, _SAME),
     "search column": (_SAME, _SAME),
+    # Without them writes fail; what they do is part of the form.
+    "search trigger": (_SAME, _SAME),
+    "search function": (_SAME, _SAME),
     "sequences": (_SAME, _SAME),
     "foreign key": (_SAFER, _WEAKER),
     "validated": (_SAFER, _WEAKER),
@@ -80,7 +83,7 @@ def changes(base: Facts, head: Facts) -> list[Change]:
 
 def _objects(base: Facts, head: Facts) -> Iterator[Change]:
     for at in sorted(base.objects.keys() - head.objects.keys()):
-        if base.kinds(at) & {"role", "function"}:
+        if base.kinds(at) & {"role", "function", "search function"}:
             yield Change(_SAME, at, "is no longer in the script, which drops neither")
         elif base.kinds(at) - {"sequences"}:
             yield Change(_WEAKER, at, "is no longer in the script: nothing keeps its protection")

@@ -186,6 +186,38 @@ _FORMS: list[tuple[re.Pattern[str], str]] = [
     ),
     (
         _form(
+            rf"ALTER TABLE (?P<at>{TABLE}) ADD COLUMN IF NOT EXISTS (?P<name>{NAME}) "
+            r"(?P<type>[A-Z]+)"
+        ),
+        "plain",
+    ),
+    (
+        _form(
+            rf"CREATE OR REPLACE FUNCTION (?P<at>{TABLE})\(\) RETURNS trigger\n"
+            r"    LANGUAGE plpgsql\n    SET search_path = pg_catalog\n    AS '\nBEGIN\n"
+            rf"(?P<value>(?:    NEW\.{NAME} := substring\(NEW\.{NAME}, \d+, \d+\);\n)+)"
+            r"    RETURN NEW;\nEND\n'"
+        ),
+        "search function",
+    ),
+    (
+        _form(
+            rf"CREATE OR REPLACE TRIGGER (?P<name>{NAME}) BEFORE INSERT OR UPDATE "
+            rf"ON (?P<at>{TABLE})\n    FOR EACH ROW EXECUTE FUNCTION (?P<value>{TABLE})\(\)"
+        ),
+        "search trigger",
+    ),
+    (
+        _form(
+            rf"{_BLOCK}DECLARE\n    keeper name := \(SELECT pg_get_userbyid\(relowner\) "
+            rf"FROM pg_class\n        WHERE oid = {LITERAL}::regclass\);\nBEGIN\n"
+            rf"    EXECUTE format\('ALTER FUNCTION (?P<at>{TABLE})\(\) OWNER TO %I', keeper\);\n"
+            rf"END{_BLOCK_END}"
+        ),
+        "table's owner",
+    ),
+    (
+        _form(
             rf"{_BLOCK}BEGIN\n    IF NOT EXISTS \(SELECT FROM pg_index\n"
             rf"            WHERE indexrelid = to_regclass\({LITERAL}\)\n"
             rf"            AND indrelid = {LITERAL}::regclass\) THEN\n"

@@ -78,6 +78,19 @@ def _generated(reader: Reader, found: re.Match[str]) -> bool:
     return is_whole(found["value"]) and reader.put(kind, at, name, *value)
 
 
+def _plain(reader: Reader, found: re.Match[str]) -> bool:
+    at, name = plain(found["at"]), plain(found["name"])
+    return reader.put("search column", at, name, found["type"], "kept by a trigger")
+
+
+def _search_function(reader: Reader, found: re.Match[str]) -> bool:
+    return reader.put("search function", plain(found["at"]), "", found["value"])
+
+
+def _tables_owner(reader: Reader, found: re.Match[str]) -> bool:
+    return reader.put("owner", plain(found["at"]), "", "the table's owner")
+
+
 def _constraint_dropped(reader: Reader, found: re.Match[str]) -> bool:
     at, name = plain(found["at"]), plain(found["name"])
     kinds = ("format check", "foreign key", "unique key")
@@ -147,6 +160,10 @@ READERS: dict[str, Callable[[Reader, re.Match[str]], bool]] = {
     "dropped": _dropped,
     "check": _check,
     "generated": _generated,
+    "plain": _plain,
+    "search trigger": _column("search trigger"),
+    "search function": _search_function,
+    "table's owner": _tables_owner,
     "constraint dropped": _constraint_dropped,
     "nothing": _nothing,
     "switch": _switch,

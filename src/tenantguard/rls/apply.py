@@ -176,11 +176,16 @@ def _primary(original: Any, code: str) -> str:
 
 
 def _of_another_format(step: Step, wanted: Derived) -> ConfigurationError:
+    if wanted.kept:
+        return ConfigurationError(
+            f"Table {step.table} has rows in which {wanted.column!r} is not filled yet, which "
+            "searches would miss: they were written before the trigger was there. Run `tenantguard "
+            f"encrypt rewrite {step.table}.{wanted.source}`, which fills it, then this again"
+        )
     values = (
         "without a blind index for each search, which that would not find: they were written "
-        "before the column was searchable, or searched so, or not by tenantguard. Nothing was "
-        "changed in it. Copy what is encrypted into a searchable column of its own (docs/rls.md), "
-        "and empty the rest"
+        "before the column was searchable, or searched so, or not by tenantguard. No value was "
+        "changed. `tenantguard encrypt rewrite` seals them anew (docs/rls.md), or empty them"
         if wanted.searched
         else "that tenantguard did not write. Nothing was changed in it. Encrypt or empty them"
     )

@@ -13,6 +13,7 @@ from sqlalchemy.sql.ddl import sort_tables_and_constraints
 from tenantguard.catalog import Kind as TableKind
 from tenantguard.errors import ConfigurationError
 from tenantguard.rls.citus_keys import key_faults
+from tenantguard.rls.kept import kept_by_source
 from tenantguard.rls.names import do_block, plain_literal, qualified, target_of
 from tenantguard.rls.state import ask
 from tenantguard.rls.step import Kind, Phase, Step, Value
@@ -57,6 +58,12 @@ def refuse_undistributable(catalog: Catalog) -> None:
             "tenant_lookup() have none to ask for. Keep names and addresses in an untenanted table "
             "that your sign-in reads with system access."
         )
+    for entry in catalog:
+        if entry.table is not None and kept_by_source(entry.table):
+            raise ConfigurationError(
+                f"Citus has no triggers on distributed tables, and a search of {entry.fullname} is "
+                "kept_by='trigger'. Leave that out: the search column is then generated."
+            )
     faults = [fault for entry in catalog for fault in key_faults(entry, catalog)]
     if faults:
         raise ConfigurationError(

@@ -8,9 +8,21 @@ from typing import TYPE_CHECKING
 from tenantguard.rls.citus import is_distributed
 from tenantguard.rls.drift import checked, is_search_column
 from tenantguard.rls.forms import Shape, derived_shape, same_policy, shape_of
+from tenantguard.rls.kept import is_keeper
 from tenantguard.rls.keys import lifted
 from tenantguard.rls.names import qualified, quote
-from tenantguard.rls.step import Derived, Grants, Key, Kind, Lookup, Policy, Signed, Step, Value
+from tenantguard.rls.step import (
+    Derived,
+    Grants,
+    Keeper,
+    Key,
+    Kind,
+    Lookup,
+    Policy,
+    Signed,
+    Step,
+    Value,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -57,6 +69,9 @@ def remaining(step: Step, state: State) -> Step | None:
         return _rest_of_key(step, wanted, state)
     if isinstance(wanted, Derived):
         return _rest_of_derived(step, wanted, state)
+    if isinstance(wanted, Keeper):
+        found = state.tables[step.target]["keepers"].get(step.name)
+        return None if is_keeper(found, wanted.body) else step
     if isinstance(wanted, Signed):
         return None if step.name in state.signed else step
     return None if _has(step, wanted, state) else step
@@ -144,7 +159,8 @@ def _rest_of_derived(step: Step, wanted: Derived, state: State) -> Step | None:
     expected = state.forms[derived_shape(wanted)]
     if step.kind is Kind.SEARCH_COLUMN:
         found = state.tables[step.target]["columns"].get(wanted.column)
-        return None if found is not None and is_search_column(found, expected) else step
+        kept = wanted.kept
+        return None if found and is_search_column(found, expected, kept=kept) else step
     return _rest_of_check(step, checked(state.tables[step.target], expected))
 
 

@@ -11,8 +11,9 @@ from tenantguard.catalog import Kind as TableKind
 from tenantguard.errors import ConfigurationError
 from tenantguard.findings import Finding
 from tenantguard.keytable import ENCRYPTED
-from tenantguard.rls.encrypted import formats, searches
+from tenantguard.rls.encrypted import formats, idle_steps, keepers, searches
 from tenantguard.rls.forms import BYTES, derived_shape
+from tenantguard.rls.kept import is_keeper
 from tenantguard.rls.names import qualified, quote, target_of, type_sql
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ _STORED = "s"
 _MIGRATE = "Run the application's migrations first."
 
 # What is missing is a step, or two.
-_STEPS = {"search-column-missing", "format-check-missing"}
+_STEPS = {"search-column-missing", "search-trigger-changed", "format-check-missing"}
 
 
 def refuse_drift(entry: Entry, facts: Facts, forms: Forms) -> None:
@@ -58,6 +59,7 @@ def drift(entry: Entry, facts: Facts, forms: Forms) -> Iterator[Finding]:
         yield from _of_keys(entry, facts)
     elif entry.kind is TableKind.SCOPED and entry.table is not None:
         yield from _of_searches(entry, facts, forms)
+        yield from _of_keepers(entry, facts)
         yield from _of_formats(entry, facts, forms)
 
 
@@ -68,8 +70,10 @@ def derived_shapes(entry: Entry) -> Iterator[Shape]:
         yield from (derived_shape(wanted) for _, wanted in formats(entry.table))
 
 
-def is_search_column(found: Facts, expected: str | None) -> bool:
-    """Return whether a column is stored, and generated from what is *expected*."""
+def is_search_column(found: Facts, expected: str | None, *, kept: bool) -> bool:
+    """Return whether a column is generated from what is *expected* and stored; plain if *kept*."""
+    if kept:
+        return found["type"] == BYTES and not found["generated"]
     return bool(
         expected is not None
         and found["type"] == BYTES
@@ -135,16 +139,56 @@ def _of_searches(entry: Entry, facts: Facts, forms: Forms) -> Iterator[Finding]:
                 "address.",
                 column=column.name,
             )
-        elif not is_search_column(found, expected):
+        elif not is_search_column(found, expected, kept=wanted.kept):
             yield Finding(
                 "search-column-changed",
                 name,
-                f"Column {column.name!r} of {name} is not generated from {wanted.source!r} as the "
-                "models say, so searches would not find what is there.",
-                f"It holds nothing of its own: {drop}; then run `tenantguard rls apply` with the "
-                "owner's address, which makes it again and rewrites the table.",
+                f"Column {column.name!r} of {name} is not "
+                + (
+                    "a plain one that a trigger keeps, as the models say."
+                    if wanted.kept
+                    else f"generated from {wanted.source!r} as the models say, so searches would "
+                    "not find what is there."
+                ),
+                _made_plain(entry, found, column.name)
+                if wanted.kept
+                else f"It holds nothing of its own: {drop}; then run `tenantguard rls apply` with "
+                "the owner's address, which makes it again and rewrites the table.",
                 column=column.name,
             )
+
+
+def _made_plain(entry: Entry, found: Facts, column: str) -> str:
+    """Return how to make *column* a plain one: one that is generated keeps its values."""
+    stored = found["type"] == BYTES and found["generated"] == _STORED
+    change = f"ALTER {quote(column)} DROP EXPRESSION" if stored else f"DROP COLUMN {quote(column)}"
+    return (
+        f"It holds nothing of its own: ALTER TABLE {qualified(target_of(entry))} {change}; then "
+        "run `tenantguard rls apply` with the owner's address. Nothing is rewritten."
+    )
+
+
+def _of_keepers(entry: Entry, facts: Facts) -> Iterator[Finding]:
+    if entry.table is None:
+        return
+    name = ".".join(target_of(entry))
+    for trigger, wanted in keepers(entry.table):
+        if not is_keeper(facts["keepers"].get(trigger), wanted.body):
+            yield Finding(
+                "search-trigger-changed",
+                name,
+                f"Trigger {trigger} of {name}, which fills what {wanted.source!r} is searched by, "
+                "is missing, disabled or changed: writes fail.",
+                "Run `tenantguard rls apply` with the owner's address.",
+                column=wanted.source,
+            )
+    for step in idle_steps(entry, facts):
+        yield Finding(
+            "search-trigger-changed",
+            name,
+            f"Trigger {step.name} of {name} fills search columns that are gone: writes fail.",
+            "Run `tenantguard rls apply` with the owner's address, which drops it.",
+        )
 
 
 def _of_formats(entry: Entry, facts: Facts, forms: Forms) -> Iterator[Finding]:
@@ -159,10 +203,13 @@ def _of_formats(entry: Entry, facts: Facts, forms: Forms) -> Iterator[Finding]:
             if wanted.searched
             else "is encrypted, so SQL text could have stored plaintext"
         )
+        what = f"each value in {wanted.source!r} {risk}"
+        if wanted.kept:
+            what = f"{wanted.column!r} is filled in every row, so searches could miss rows"
         yield Finding(
             "format-check-missing",
             name,
-            f"No validated check of {name} makes sure that each value in {wanted.source!r} {risk}.",
+            f"No validated check of {name} makes sure that {what}.",
             "Run `tenantguard rls apply` with the owner's address.",
-            column=wanted.source,
+            column=wanted.column or wanted.source,
         )

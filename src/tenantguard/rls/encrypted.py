@@ -15,7 +15,16 @@ from sqlalchemy.schema import CreateTable
 
 from tenantguard.catalog import Kind as TableKind
 from tenantguard.errors import ConfigurationError
-from tenantguard.keytable import ENCRYPTED, SEARCHES, key_table
+from tenantguard.keytable import ENCRYPTED, KEPT, SEARCHES, key_table
+from tenantguard.rls.kept import (
+    derived_sql,
+    hand_over,
+    keeper,
+    keeper_body,
+    keeping,
+    kept_by_source,
+    unkeeping,
+)
 from tenantguard.rls.names import (
     column_list,
     constraint_name,
@@ -30,7 +39,7 @@ from tenantguard.rls.names import (
     target_of,
     type_sql,
 )
-from tenantguard.rls.step import Derived, Key, Kind, Phase, Step, Value
+from tenantguard.rls.step import Derived, Keeper, Key, Kind, Phase, Step, Value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,9 +47,18 @@ if TYPE_CHECKING:
     from sqlalchemy import Table
 
     from tenantguard.catalog import Catalog, Entry
+    from tenantguard.rls.state import Facts
     from tenantguard.rls.step import Target
 
-__all__ = ["encrypted_steps", "formats", "key_table_steps", "searches", "watched_columns"]
+__all__ = [
+    "encrypted_steps",
+    "formats",
+    "idle_steps",
+    "keepers",
+    "key_table_steps",
+    "searches",
+    "watched_columns",
+]
 
 
 def key_table_steps(entry: Entry, catalog: Catalog) -> Iterator[Step]:
@@ -61,24 +79,32 @@ def encrypted_steps(entry: Entry) -> Iterator[Step]:
     """Yield the steps for the encrypted columns of *entry*'s table, in the table's order.
 
     Raises:
-        ConfigurationError: If a column is searched that the database does not generate.
+        ConfigurationError: If a column is searched that the database does not keep.
     """
     table, tenant = entry.table, entry.column
     if table is None or tenant is None or entry.kind is not TableKind.SCOPED:
         return
-    # First what may be refused: a search column rewrites the table.
+    found = list(searches(table))
+    # What no value can make fail, and rewrites nothing, has a transaction of its own.
+    yield from (_search_column(entry, each, wanted) for each, wanted in found if wanted.kept)
+    yield from (_search_trigger(entry, name, wanted) for name, wanted in keepers(table))
+    # Then what may be refused: a generated column rewrites the table.
     for constraint, wanted in formats(table):
         yield _format(entry, constraint, wanted)
-    for column, wanted in searches(table):
-        yield _search_column(entry, column, wanted)
+    for column, wanted in found:
+        if not wanted.kept:
+            yield _search_column(entry, column, wanted)
         yield _search_index(entry, tenant, column)
 
 
 def searches(table: Table) -> Iterator[tuple[Column[Any], Derived]]:
-    """Yield the columns of *table* that are searched, with what each is generated as."""
+    """Yield the columns of *table* that are searched, with what each is generated as, or kept."""
     for column in table.columns:
         source = column.info.get(SEARCHES)
         if source is None:
+            continue
+        if KEPT in column.info:
+            yield column, _kept(column)
             continue
         if not isinstance(column.computed, Computed):
             raise ConfigurationError(
@@ -88,8 +114,29 @@ def searches(table: Table) -> Iterator[tuple[Column[Any], Derived]]:
         yield column, Derived(expression_sql(column.computed.sqltext), source, column.name)
 
 
+def keepers(table: Table) -> Iterator[tuple[str, Keeper]]:
+    """Yield the names of the triggers that keep search columns of *table*, with what each does."""
+    for source, columns in kept_by_source(table).items():
+        yield keeper(table.name, source), Keeper(keeper_body(columns), source)
+
+
+def idle_steps(entry: Entry, facts: Facts) -> Iterator[Step]:
+    """Yield the steps that drop triggers of *entry*'s table whose search columns are gone."""
+    if entry.table is None or entry.kind is not TableKind.SCOPED:
+        return
+    target, wanted = target_of(entry), dict(keepers(entry.table))
+    for name, trigger in facts["keepers"].items():
+        if trigger["idle"] and name not in wanted:
+            up = unkeeping(qualified(target), qualified((target[0], name)), name)
+            nothing = Keeper("", "")
+            yield Step(Phase.TABLES, target, Kind.SEARCH_TRIGGER, name, up, (), nothing)
+
+
 def formats(table: Table) -> Iterator[tuple[CheckConstraint, Derived]]:
-    """Yield the checks of *table*'s encrypted columns, with what each demands."""
+    """Yield the checks of *table*'s encrypted columns, with what each demands.
+
+    Those of search columns that a trigger keeps come last.
+    """
     searched = {wanted.source for _, wanted in searches(table)}
     found = [
         (
@@ -100,8 +147,14 @@ def formats(table: Table) -> Iterator[tuple[CheckConstraint, Derived]]:
         if isinstance(constraint, CheckConstraint)
         and (source := constraint.info.get(ENCRYPTED)) is not None
     ]
+    found += [
+        (constraint, _kept(table.columns[column]))
+        for constraint in table.constraints
+        if isinstance(constraint, CheckConstraint)
+        and (column := constraint.info.get(KEPT)) is not None
+    ]
     # A table's constraints are a set.
-    yield from sorted(found, key=lambda each: (each[1].source, each[1].expression))
+    yield from sorted(found, key=lambda each: (each[1].kept, each[1].source, each[1].expression))
 
 
 def watched_columns(entry: Entry) -> tuple[str, ...]:
@@ -129,14 +182,28 @@ def _hand_over(target: Target, registry: Target) -> str:
     )
 
 
+def _kept(column: Column[Any]) -> Derived:
+    holds = f"{quote(column.name)} IS NOT DISTINCT FROM {derived_sql(column)}"
+    return Derived(holds, column.info[SEARCHES], column.name, kept=True)
+
+
 def _search_column(entry: Entry, column: Column[Any], wanted: Derived) -> Step:
     target = target_of(entry)
     add = (
         f"ALTER TABLE {qualified(target)} ADD COLUMN IF NOT EXISTS {quote(column.name)} "
-        f"{type_sql(column)}\n"
-        f"    GENERATED ALWAYS AS ({wanted.expression}) STORED"
+        f"{type_sql(column)}"
     )
-    return Step(Phase.STRUCTURE, target, Kind.SEARCH_COLUMN, column.name, (add,), (), wanted)
+    if not wanted.kept:
+        add += f"\n    GENERATED ALWAYS AS ({wanted.expression}) STORED"
+    phase = Phase.TABLES if wanted.kept else Phase.STRUCTURE
+    return Step(phase, target, Kind.SEARCH_COLUMN, column.name, (add,), (), wanted)
+
+
+def _search_trigger(entry: Entry, name: str, wanted: Keeper) -> Step:
+    target = target_of(entry)
+    table, function = qualified(target), qualified((target[0], name))
+    up = (*keeping(table, function, name, wanted.body), hand_over(table, function))
+    return Step(Phase.TABLES, target, Kind.SEARCH_TRIGGER, name, up, (), wanted)
 
 
 def _search_index(entry: Entry, tenant: Column[Any], column: Column[Any]) -> Step:

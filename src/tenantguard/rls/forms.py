@@ -42,7 +42,10 @@ _MISFITS = "undefined_function OR undefined_object OR undefined_column OR dataty
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """An expression over one column, and what it serves; *generated* is the column it makes."""
+    """An expression over one column, and what it serves.
+
+    *generated* is the column it makes or, in a check, the other one that it is over.
+    """
 
     column: str
     type: str
@@ -89,7 +92,8 @@ def shape_of(policy: Policy, facts: Facts) -> Shape:
 
 def derived_shape(wanted: Derived) -> Shape:
     """Return *wanted* as a shape over its encrypted column."""
-    use: Literal["generated", "check"] = "generated" if wanted.column else "check"
+    generated = wanted.column and not wanted.kept
+    use: Literal["generated", "check"] = "generated" if generated else "check"
     return Shape(wanted.source, BYTES, wanted.expression, use, wanted.column)
 
 
@@ -113,11 +117,14 @@ def _clone(number: int, shape: Shape) -> str:
         f"GENERATED ALWAYS AS ({shape.expression}) STORED",
         "check": f"ALTER TABLE {table} ADD CHECK ({shape.expression})",
     }[shape.use]
+    other = (
+        f", {quote(shape.generated)} {BYTES}" if shape.use == "check" and shape.generated else ""
+    )
     # A partitioned table has no storage to make, which takes longest where a column may be long.
     kind = f" PARTITION BY LIST ({column})" if shape.type == BYTES else ""
     return (
         "    BEGIN\n"
-        f"        CREATE TEMP TABLE tg_clone_{number} ({column} {shape.type}){kind};\n"
+        f"        CREATE TEMP TABLE tg_clone_{number} ({column} {shape.type}{other}){kind};\n"
         f"        {put};\n"
         "    EXCEPTION\n"
         f"        WHEN {_MISFITS} THEN NULL;\n"

@@ -9,7 +9,7 @@ from tenantguard.errors import ConfigurationError
 from tenantguard.rls.compare import State, remaining
 from tenantguard.rls.dialect import dialect_of
 from tenantguard.rls.drift import refuse_drift
-from tenantguard.rls.encrypted import watched_columns
+from tenantguard.rls.encrypted import idle_steps, watched_columns
 from tenantguard.rls.forms import SEARCH_PATH, Shape, derived_shape, shape_of, stored_forms
 from tenantguard.rls.generate import entries, generate
 from tenantguard.rls.grants import granted_roles
@@ -70,6 +70,13 @@ def plan(
     finally:
         savepoint.rollback()
     missing = [rest for step in steps if (rest := remaining(step, state)) is not None]
+    missing.extend(
+        step
+        for entry in entries(catalog)
+        if (facts := state.tables.get(target_of(entry))) is not None
+        for step in idle_steps(entry, facts)
+    )
+    missing.sort(key=lambda step: step.phase)
     if state.version < _SET_NULL_COLUMNS:
         _refuse_set_null(missing)
     return missing

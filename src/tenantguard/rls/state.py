@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from tenantguard.rls.kept import PREFIX
 from tenantguard.rls.names import literal
 
 if TYPE_CHECKING:
@@ -149,6 +150,22 @@ _CHECKS = """
         'expression', pg_catalog.pg_get_expr(c.conbin, c.conrelid))), '[]')
      FROM pg_catalog.pg_constraint c WHERE c.conrelid = k.oid AND c.contype = 'c')"""
 
+# Of triggers that keep search columns: BEFORE INSERT OR UPDATE is 23 with FOR EACH ROW. One that is
+# idle fills no column that is there, and makes every write fail.
+_KEEPERS = f"""
+    (SELECT coalesce(json_object_agg(t.tgname, json_build_object(
+        'fires', t.tgenabled IN ('O', 'A') AND t.tgtype = 23 AND t.tgqual IS NULL
+            AND t.tgattr::text = '' AND t.tgnargs = 0,
+        'safe', NOT p.prosecdef AND p.proconfig = ARRAY['search_path=pg_catalog']
+            AND l.lanname = 'plpgsql' AND (o.rolsuper OR p.proowner = k.relowner),
+        'body', p.prosrc, 'idle', NOT EXISTS (SELECT FROM pg_catalog.pg_attribute f
+            WHERE f.attrelid = k.oid AND NOT f.attisdropped AND strpos(p.prosrc,
+                'NEW."' || replace(f.attname, '"', '""') || '" := ') > 0))), '{{}}')
+     FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
+     JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+     JOIN pg_catalog.pg_roles o ON o.oid = p.proowner
+     WHERE k.relhastriggers AND t.tgrelid = k.oid AND starts_with(t.tgname::text, '{PREFIX}'))"""
+
 _ACL = """(SELECT coalesce(json_agg(json_build_array(
         coalesce(r.rolname::text, 'public'), e.privilege_type)), '[]')
      FROM pg_catalog.aclexplode({acl}) e LEFT JOIN pg_catalog.pg_roles r ON r.oid = e.grantee)"""
@@ -193,7 +210,7 @@ def read_tables(
         's', w.s, 't', w.t, 'enabled', k.relrowsecurity, 'forced', k.relforcerowsecurity,
         'kind', k.relkind::text, 'invoker', {INVOKER.format(relation="k")}, 'ways', {_WAYS},
         'type', pg_catalog.format_type(a.atttypid, a.atttypmod),
-        'columns', {_COLUMNS}, 'primary', {_PRIMARY}, 'checks', {_CHECKS},
+        'columns', {_COLUMNS}, 'primary', {_PRIMARY}, 'checks', {_CHECKS}, 'keepers', {_KEEPERS},
         'policies', {_POLICIES}, 'privileges', {_PRIVILEGES})), '[]')::text
     FROM {_relations(wanted, watched=watched)}
     LEFT JOIN pg_catalog.pg_attribute a

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Derived",
     "Grants",
+    "Keeper",
     "Key",
     "Kind",
     "Lookup",
@@ -57,6 +58,7 @@ class Kind(Enum):
     UNIQUE = "unique key"
     FOREIGN_KEY = "foreign key"
     SEARCH_COLUMN = "search column"
+    SEARCH_TRIGGER = "search trigger"
     SEARCH_INDEX = "search index"
     FORMAT = "format check"
     DISTRIBUTION = "distribution"
@@ -121,14 +123,23 @@ class Lookup:
 class Derived:
     """What follows from the encrypted column *source*.
 
-    *expression* is what *column* is generated as or, without a column, what every row fulfils.
-    *searched* is whether each value needs a blind index.
+    *expression* is what *column* is generated as or, without a column or if a trigger has *kept*
+    it, what every row fulfils. *searched* is whether each value needs a blind index.
     """
 
     expression: str
     source: str
     column: str = ""
     searched: bool = False
+    kept: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Keeper:
+    """The trigger that fills the search columns of *source*; *body* is its function's."""
+
+    body: str
+    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +158,7 @@ class Signed:
     callers: tuple[str, ...] = ()
 
 
-Wanted = Policy | Key | Grants | Value | Lookup | Derived | Signed
+Wanted = Policy | Key | Grants | Value | Lookup | Derived | Keeper | Signed
 
 
 @dataclass(frozen=True, slots=True)

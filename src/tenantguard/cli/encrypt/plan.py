@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 __all__ = ["Facts", "facts", "write_plan"]
 
 _VERSION = 1
+_LARGE = 64 << 20
+"""Bytes of a table from which on to rewrite it takes too long for an application that waits."""
+_WITHOUT_REWRITING = (
+    'declare search=Exact(kept_by="trigger"), Last and Prefix alike, and nothing is rewritten'
+)
 _OVERHEAD = 64
 """Bytes a value that is sealed takes more, roughly: header, an index, Tink's and the row's."""
 
@@ -96,6 +101,7 @@ def write_plan(
             "column": migration.name,
             **asdict(found),
             "expand": steps,
+            "advice": _advice(found, missing),
             "keeps_plaintext": [list(pair) for pair in _keepers(migration)],
         }
         click.echo(json.dumps(document, indent=2))
@@ -119,11 +125,20 @@ def _lines(migration: Migration, found: Facts, missing: Sequence[Statements]) ->
         yield f"  {each.what}\n    {each.lock}, {each.duration}"
     if not missing:
         yield "  nothing: the table has it all"
+    advice = _advice(found, missing)
+    if advice:
+        yield f"  instead   {advice}"
     yield "\nWhat keeps plaintext after `contract`, and what clears it"
     for what, clears in _keepers(migration):
         yield f"  {what}\n    {clears}"
     if found.statistics:
         yield "  now       pg_stats shows common values of the column to whoever may read it"
+
+
+def _advice(found: Facts, missing: Sequence[Statements]) -> str | None:
+    """Return how to avoid that a large table is rewritten, if it would be."""
+    rewritten = found.table_bytes >= _LARGE and any(each.rewrites for each in missing)
+    return _WITHOUT_REWRITING if rewritten else None
 
 
 def _keepers(migration: Migration) -> list[tuple[str, str]]:

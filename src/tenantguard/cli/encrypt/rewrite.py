@@ -26,7 +26,7 @@ from tenantguard.cli.progress import progress_bar
 from tenantguard.cli.seeing import seen_whole
 from tenantguard.encrypt.counting import rows_by_key
 from tenantguard.encrypt.passes import Unit
-from tenantguard.encrypt.rewriting import Rewriting, waiting
+from tenantguard.encrypt.rewriting import Rewriting, unfilled, waiting
 from tenantguard.encrypt.working import Done, Pace, work
 from tenantguard.rls.names import target_of
 
@@ -121,10 +121,11 @@ def _find(
     only = chosen_tenant(guard.catalog, tenant)
     with seen_whole(guard, engine, {target_of(entry) for entry, _ in tables}) as run:
         counted = rows_by_key(run, guard.catalog, columns=columns, tenant=only)
+        bare = list(unfilled(run, tables, only))
     # Keysets after the values: a key is made before what it seals.
     numbers = standings(guard, read_tenants(guard, engine, wrapped=True))
     primary = {name: each[0] for name, each in numbers.items() if isinstance(each, tuple) and each}
-    stale = list(waiting(counted, columns, primary))
+    stale = [*waiting(counted, columns, primary), *(e for e in bare if e.tenant in primary)]
     by_column = Counter[str]()
     for rows in stale:
         by_column[f"{rows.table}.{rows.column}"] += rows.rows

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tenantguard.rls.kept import PREFIX
 from tenantguard.rls.state import Facts, as_recordset, ask
 
 if TYPE_CHECKING:
@@ -49,6 +50,11 @@ _INDEXES = """(SELECT coalesce(json_object_agg(i.relname,
         CASE WHEN x.indisvalid THEN pg_catalog.pg_get_indexdef(i.oid) END), '{}')
      FROM pg_catalog.pg_index x JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid
      WHERE x.indrelid = k.oid)"""
+
+_KEEPERS = f"""(SELECT coalesce(json_object_agg(t.tgname, json_build_array(
+        pg_catalog.pg_get_triggerdef(t.oid), t.tgenabled)), '{{}}')
+     FROM pg_catalog.pg_trigger t
+     WHERE t.tgrelid = k.oid AND starts_with(t.tgname::text, '{PREFIX}'))"""
 
 _SEQUENCES = f"""(SELECT coalesce(json_object_agg(
         pg_catalog.format('%I.%I', sn.nspname, s.relname),
@@ -119,7 +125,7 @@ def read_former(
                 WHERE o.option_name = 'security_invoker'),
             'acl', {_GRANTED.format(acl="coalesce(k.relacl, acldefault('r', k.relowner))")},
             'policies', {_POLICIES}, 'columns', {_COLUMNS}, 'constraints', {_CONSTRAINTS},
-            'indexes', {_INDEXES}, 'sequences', {_SEQUENCES})), '[]')
+            'indexes', {_INDEXES}, 'keepers', {_KEEPERS}, 'sequences', {_SEQUENCES})), '[]')
         FROM {wanted} JOIN pg_catalog.pg_namespace n ON n.nspname = w.s
         JOIN pg_catalog.pg_class k ON k.relnamespace = n.oid AND k.relname = w.t
             AND k.relkind IN ('r', 'p', 'v', 'm')))::text"""

@@ -21,7 +21,8 @@ from tenantguard.integrations.alembic.requiring import (
     RequireTriggers,
 )
 from tenantguard.integrations.alembic.transactions import OwnStep, RefuseDowngrade
-from tenantguard.rls.names import object_name, plain_literal, quote, target_of
+from tenantguard.rls.kept import unkeeping
+from tenantguard.rls.names import object_name, plain_literal, qualified, quote, target_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -99,7 +100,12 @@ def _steps(migration: Migration, statements: Statements) -> Iterator[OwnStep]:
         return
     schema, table = target_of(migration.entry)
     # An interrupted CREATE INDEX CONCURRENTLY leaves an index that serves nobody.
-    left = [DropOwnIndex(table, name, schema=schema) for name in parts_of(migration).indexes]
+    made = statements.sql[-1].partition(" ON ")[0]
+    left = [
+        DropOwnIndex(table, name, schema=schema)
+        for name in parts_of(migration).indexes
+        if made.endswith(f" {quote(name)}")
+    ]
     yield OwnStep("drop what an earlier run has left of the search's index", _INSTANT, left)
     # The last of them makes it; one before it drops what this database has.
     yield OwnStep(statements.what, lock, list(_sql(statements.sql[-1:])), alone=True)
@@ -203,6 +209,9 @@ def _retracted(migration: Migration, there: Structure) -> Iterator[TenantOperati
 def _dropped(migration: Migration, there: Structure) -> Iterator[str]:
     parts, sealed = parts_of(migration), migration.sealed.name
     alter = f"ALTER TABLE {migration.table}"
+    for name in parts.keepers.keys() - there.keepers.keys():
+        function = qualified((target_of(migration.entry)[0], name))
+        yield from unkeeping(migration.table, function, name)
     for name in parts.checks.keys() - there.valid.keys():
         yield f"{alter} DROP CONSTRAINT IF EXISTS {quote(name)}"
     made = [name for name in (*parts.searched, sealed) if name not in there.columns]

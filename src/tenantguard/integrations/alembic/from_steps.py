@@ -19,6 +19,7 @@ from tenantguard.integrations.alembic.policies import (
 )
 from tenantguard.integrations.alembic.privileges import RestoreTenantPrivileges
 from tenantguard.keytable import KEY_TABLE
+from tenantguard.rls.kept import unkeeping
 from tenantguard.rls.lookups import hand_over
 from tenantguard.rls.names import column_list, plain_literal, qualified, quote
 from tenantguard.rls.step import Kind, Lookup, Policy, Signed
@@ -36,6 +37,8 @@ __all__ = ["Before", "as_object", "as_policy", "as_switch"]
 
 _GOES_TOO = "the migration made the table, and drops it"
 _KEPT = "losing keys is losing data"
+_FIRES = "O"
+_ENABLED = {"D": "DISABLE", "A": "ENABLE ALWAYS", "R": "ENABLE REPLICA"}
 
 
 @dataclass
@@ -110,10 +113,29 @@ def as_object(step: Step, before: Before) -> TenantOperation:
 
 def _undone(step: Step, before: Before) -> list[str]:
     functions = before.former.functions((step.target[0], step.name))
+    if step.kind is Kind.SEARCH_TRIGGER:
+        return [*_without_trigger(step, before, functions)]
     if functions:
         return [line for each in functions for line in _function(each, step, before)]
     facts = before.former.table(step.target)
     return list(step.down) if facts is None else list(_of_table(step, facts, before))
+
+
+def _without_trigger(step: Step, before: Before, functions: list[Facts]) -> Iterator[str]:
+    """Yield what puts back what was there of a trigger; its check refuses writes without it."""
+    alter, name = f"ALTER TABLE {qualified(step.target)}", quote(step.name)
+    function = qualified((step.target[0], step.name))
+    trigger, *rest = unkeeping(qualified(step.target), function, step.name)
+    yield trigger
+    yield from () if functions else rest
+    for each in functions:
+        yield from _function(each, step, before)
+    former, enabled = (before.former.table(step.target) or {"keepers": {}})["keepers"].get(
+        step.name, ("", _FIRES)
+    )
+    if former:
+        yield former
+        yield from (f"{alter} {_ENABLED[enabled]} TRIGGER {name}",) if enabled != _FIRES else ()
 
 
 def _of_table(step: Step, facts: Facts, before: Before) -> Iterator[str]:

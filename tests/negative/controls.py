@@ -1217,12 +1217,12 @@ CONTROLS = {
         "without_its_row_is_refused and all",
     ),
     "keys that values are bound to are not changed": Control(
-        _attribute("tenantguard.columns.compiler", "refuse_moved", _nothing),
+        _attribute("tenantguard.columns.writes_compiler", "refuse_moved", _nothing),
         ROW_BINDING,
         "is_not_changed and core",
     ),
     "excluded is the same row only by its primary key": Control(
-        _attribute("tenantguard.columns.compiler", "is_same_row", lambda *_: True),
+        _attribute("tenantguard.columns.writes_compiler", "is_same_row", lambda *_: True),
         ROW_BINDING,
         "of_another_row and excluded",
     ),
@@ -1295,7 +1295,7 @@ CONTROLS = {
         "would_compute",
     ),
     "copied values are of the same column": Control(
-        _attribute("tenantguard.columns.compiler", "check_selected", _nothing),
+        _attribute("tenantguard.columns.writes_compiler", "check_selected", _nothing),
         FIELD_REFUSALS,
         "would_compute",
     ),
@@ -1305,7 +1305,7 @@ CONTROLS = {
         "two_columns",
     ),
     "unknown names are refused": Control(
-        _attribute("tenantguard.columns.compiler", "refuse_unknown", _nothing),
+        _attribute("tenantguard.columns.writes_compiler", "refuse_unknown", _nothing),
         FIELD_ATTACKS,
         "unknown_name",
     ),

@@ -180,7 +180,7 @@ class Field:
         self, value: Any, keys: TenantKeys, _given: object = None, *, row: bytes | None = None
     ) -> bytes:
         """Return what an `Unsealed` value is sent as; arguments and errors as for `seal`."""
-        indexes = self._indexed(keys, value) if self.indexes else b""
+        indexes = self.indexed(keys, value) if self.indexes else b""
         try:
             packed = self._pack(value)
         except _UNFIT:
@@ -191,7 +191,12 @@ class Field:
             return keys.seal(self.context or self.attached, self.header, packed, indexes, row)
         raise self._unfit(value)
 
-    def _indexed(self, keys: TenantKeys, value: Any) -> bytes:
+    def indexed(self, keys: TenantKeys, value: Any) -> bytes:
+        """Return the blind indexes that *value* is stored with now, one after the other.
+
+        Raises:
+            EncryptedValueError: If it is not of the column's type.
+        """
         try:
             if len(self.indexes) == 1:
                 # As below, without the list: the most frequent case.
@@ -214,11 +219,11 @@ class Field:
         raise self._not_searchable(name)
 
     def index(self, keys: TenantKeys, value: Any) -> bytes:
-        """Return the blind index by which `==` finds *value*; errors as for `sought`."""
-        return self.sought(self._unnamed or self.search_named(None), keys, value)
+        """Return the blind index that `==` uses, as *value* is stored; errors as for `sought`."""
+        return self.sought(self._unnamed or self.search_named(None), keys, value)[0]
 
-    def sought(self, index: BlindIndex, keys: TenantKeys, value: Any) -> bytes:
-        """Return what *index* finds *value* by.
+    def sought(self, index: BlindIndex, keys: TenantKeys, value: Any) -> list[bytes]:
+        """Return what *index* finds *value* by: one for each key that it can be stored under.
 
         Raises:
             EncryptedValueError: If it is not of the column's type.
@@ -231,12 +236,8 @@ class Field:
         except _UNFIT:
             error = self._unfit(value)
         else:
-            return keys.index(index.prefix, equal)
+            return keys.candidates(index.prefix, equal)
         raise error
-
-    def send_index(self, index: BlindIndex, value: Any, keys: TenantKeys, _given: object) -> bytes:
-        """Return what an `Unsealed` value to search for is sent as; errors as for `sought`."""
-        return self.sought(index, keys, value)
 
     def open(self, keys: TenantKeys, stored: bytes, row: bytes | None = None) -> Any:
         """Return the value that *stored* holds.
@@ -332,7 +333,7 @@ class Field:
         )
 
 
-class Unsealed(partial[bytes]):
+class Unsealed(partial[Any]):
     """A value on its way to the database; what is not sealed in time is refused by the driver.
 
     Called with the keys, and with what else the statement is given by the names of its parameters,

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import BindParameter, ColumnElement, LargeBinary, column, func, null
+from sqlalchemy import (
+    BindParameter,
+    Boolean,
+    ColumnElement,
+    LargeBinary,
+    all_,
+    any_,
+    column,
+    func,
+    null,
+)
 from sqlalchemy.sql import coercions, operators, roles
 from sqlalchemy.sql.base import SchemaEventTarget
 from sqlalchemy.sql.elements import BinaryExpression, ClauseElement, Null
 from sqlalchemy.sql.lambdas import PyWrapper
 from sqlalchemy.types import UserDefinedType
 
-from tenantguard.columns.field import Field, Unsealed
-from tenantguard.columns.masks import searching, showing
+from tenantguard.columns.masks import showing
+from tenantguard.columns.sending import SEALS, Sealed, SearchValue, noting, refuse_no_list
 from tenantguard.columns.storage import attach_storage, searched_column
 from tenantguard.context import active_tenant
 from tenantguard.crypto.format import INDEX_SIZE
@@ -34,11 +42,9 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.operators import OperatorType
 
     from tenantguard.columns.blind_index import BlindIndex
+    from tenantguard.columns.field import Field, Unsealed
 
 __all__ = ["SEALS", "WHOLE", "Encrypted", "SearchValue"]
-
-SEALS = "_tenantguard_seals"
-"""Marks a dialect whose execution context seals values."""
 
 WHOLE = "tenantguard_whole"
 """Annotates a column that stands where its ciphertext may: in IS NULL, or to take its index."""
@@ -51,6 +57,7 @@ _EMPTY: dict[Any, tuple[Any, Any]] = {
 }
 _EQUALS: tuple[Any, ...] = (operators.eq, operators.ne)
 _LISTS: tuple[Any, ...] = (operators.in_op, operators.not_in_op)
+_EQUAL: tuple[Any, ...] = (operators.eq, operators.in_op)
 _SEARCHES = (*_EQUALS, *_LISTS)
 
 
@@ -75,10 +82,13 @@ class _Comparator(UserDefinedType.Comparator[Any]):
         raise _unanswerable(self.type.field)
 
     def find(self, op: OperatorType, other: Any, search: str | None) -> ColumnElement[Any]:
-        """Return the condition that the blind index called *search* is that of *other*."""
-        type_ = self.type.search_value(search)
-        value = self._value(other, op, type_)
-        return cast("ColumnElement[Any]", op(self._index(type_.index), value))
+        """Return the condition that the blind index called *search* is one that *other* has."""
+        type_ = self.type.search_value(search, listed=op in _LISTS)
+        value, index = self._value(other, op, type_), self._index(type_.index)
+        # Negated it becomes NOT (…): the other operator alone would not be its opposite.
+        if op in _EQUAL:
+            return BinaryExpression(index, any_(value), operators.eq, type_=Boolean())
+        return BinaryExpression(index, all_(value), operators.ne, type_=Boolean())
 
     def reverse_operate(
         self,
@@ -101,7 +111,6 @@ class _Comparator(UserDefinedType.Comparator[Any]):
         return func.substring(self._whole(), index.offset + 1, INDEX_SIZE, type_=LargeBinary())
 
     def _value(self, other: Any, op: OperatorType, type_: SearchValue) -> BindParameter[Any]:
-        expanding = op in _LISTS
         if isinstance(other, PyWrapper):
             # A lambda's closure: another value takes its place at the next execution.
             other = other._sa__py_wrapper_literal(expr=column("", type_), operator=op)  # noqa: SLF001
@@ -109,31 +118,11 @@ class _Comparator(UserDefinedType.Comparator[Any]):
             return _retyped(other, type_)
         if _is_sql(other):
             raise _unanswerable(self.type.field)
-        if expanding and isinstance(other, str | bytes | Mapping):
-            raise EncryptedQueryError(
-                f"Column {self.type.field.name}: in_() takes a list of values, not one value."
-            )
-        value = list(other) if expanding else other
-        return BindParameter(
-            self.type.field.bind_name, value, type_=type_, unique=True, expanding=expanding
-        )
-
-
-def _noting(
-    send: Callable[..., bytes], field: Field, dialect: Dialect
-) -> Callable[[Any], Unsealed | None]:
-    if hasattr(dialect, SEALS):
-        return lambda value: None if value is None else Unsealed(send, value)
-
-    def refuse(value: Any) -> None:
-        if value is not None:
-            raise KeyUnavailableError(
-                f"A value of column {field.name} was about to be written or searched on an engine "
-                "that has no keys. Use an engine that a guard with TenantGuard(keys=…) protects, "
-                "inside tenant_context(); under system access leave the column out."
-            )
-
-    return refuse
+        value = other
+        if type_.listed:
+            refuse_no_list(self.type.field, other)
+            value = list(other)
+        return BindParameter(self.type.field.bind_name, value, type_=type_, unique=True)
 
 
 def _is_sql(other: Any) -> bool:
@@ -144,59 +133,12 @@ def _is_sql(other: Any) -> bool:
 def _retyped(bind: BindParameter[Any], type_: SearchValue) -> BindParameter[Any]:
     clone = bind._clone(maintain_key=True)  # noqa: SLF001
     clone.type = type_
+    # A list is sent as one array, so that its length is no other statement.
+    clone.expanding = False
     return clone
 
 
-class _Sealed(UserDefinedType[Any]):
-    """What both types have: bytes in the database, never a literal in SQL text."""
-
-    render_bind_cast = True
-
-    def __init__(self, field: Field) -> None:
-        self.field = field
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.field.name!r})"
-
-    def same_as(self, other: _Sealed) -> bool:
-        """Return whether a parameter that has this type can have *other* too."""
-        return type(self) is type(other) and self.field.same_as(other.field)
-
-    def get_col_spec(self, **_kwargs: Any) -> str:
-        return "BYTEA"
-
-    def literal_processor(self, dialect: Dialect) -> Callable[[Any], str]:  # noqa: ARG002
-        """Refuse, before SQLAlchemy has the value: its own error would show it."""
-        raise EncryptedQueryError(
-            f"A value of column {self.field.name} was about to be written into SQL text. Execute "
-            "the statement with parameters."
-        )
-
-
-class SearchValue(_Sealed):
-    """A value to search for; its blind index is sent."""
-
-    cache_ok = True
-
-    def __init__(self, field: Field, index: BlindIndex) -> None:
-        super().__init__(field)
-        self.index = index
-
-    def bind_processor(self, dialect: Dialect) -> Callable[[Any], Unsealed | None]:
-        """Note the value, so that its blind index is sent."""
-        note = _noting(partial(self.field.send_index, self.index), self.field, dialect)
-        return searching(self.field, note)
-
-    def same_as(self, other: _Sealed) -> bool:
-        """Return whether a value has the same blind index for *other*."""
-        return (
-            isinstance(other, SearchValue)
-            and self.index.rule == other.index.rule
-            and super().same_as(other)
-        )
-
-
-class Encrypted(_Sealed, SchemaEventTarget):
+class Encrypted(Sealed, SchemaEventTarget):
     """A column's values, sealed with the tenant's key on their way to the database."""
 
     cache_ok = True
@@ -206,7 +148,11 @@ class Encrypted(_Sealed, SchemaEventTarget):
         super().__init__(field)
         self._stored = stored
         # One for all searches: SQLAlchemy computes an instance's part of a cache key once.
-        self._search_values = {each.name: SearchValue(field, each) for each in field.indexes}
+        self._search_values = {
+            (each.name, listed): SearchValue(field, each, listed)
+            for each in field.indexes
+            for listed in (False, True)
+        }
         self.hashable = field.kind.python_type not in (object, dict, list)
 
     @property
@@ -214,13 +160,13 @@ class Encrypted(_Sealed, SchemaEventTarget):
         """The type of the column's values."""
         return self.field.kind.python_type
 
-    def search_value(self, search: str | None = None) -> SearchValue:
-        """Return the type of a value that this column is compared with by *search*.
+    def search_value(self, search: str | None = None, *, listed: bool = False) -> SearchValue:
+        """Return the type of a value, or a list, that this column is compared with by *search*.
 
         Raises:
             EncryptedQueryError: If the column has no search of that name.
         """
-        return self._search_values[self.field.search_named(search).name]
+        return self._search_values[self.field.search_named(search).name, listed]
 
     def bind_processor(self, dialect: Dialect) -> Callable[[Any], Unsealed | None]:
         """Note the value, so that it is sealed when the keys are there.
@@ -230,7 +176,7 @@ class Encrypted(_Sealed, SchemaEventTarget):
         """
         if self.field.bound and hasattr(dialect, SEALS):
             return self.field.refuse_unplaced
-        return _noting(self.field.send, self.field, dialect)
+        return noting(self.field.send, self.field, dialect)
 
     def compare_values(self, x: Any, y: Any) -> bool:
         """Return whether an attribute is unchanged; another mask than the one loaded is a change.

@@ -35,6 +35,7 @@ __all__ = [
     "read_kek",
     "rewrap",
     "wrap_data_keyset",
+    "wrap_index_keyset",
 ]
 
 _CHECK = b"tenantguard check"
@@ -118,15 +119,27 @@ class DataKeyset:
 class IndexKeyset:
     """Computes one tenant's blind indexes."""
 
-    __slots__ = ("_prf",)
+    __slots__ = ("_others", "_prf")
 
     def __init__(self, handle: tink.KeysetHandle) -> None:
-        self._prf = handle.primitive(prf.PrfSet).primary()
+        keys = handle.primitive(prf.PrfSet)
+        self._prf = keys.primary()
+        primary = keys.primary_id()
+        self._others = tuple(key for number, key in keys.all().items() if number != primary)
 
     def compute(self, data: bytes) -> bytes:
         """Return 16 bytes that only this keyset can tell from random ones."""
         index: bytes = self._prf.compute(data, INDEX_SIZE)
         return index
+
+    def candidates(self, data: bytes) -> list[bytes]:
+        """Return what each enabled key computes; first what `compute` does."""
+        return [self.compute(data), *(each.compute(data, INDEX_SIZE) for each in self._others)]
+
+    @property
+    def rotating(self) -> bool:
+        """Whether values can have an index that `compute` would not give them."""
+        return bool(self._others)
 
 
 def new_data_keyset(kek: Kek, context: bytes) -> tuple[bytes, bytes]:
@@ -143,6 +156,11 @@ def wrap_data_keyset(handle: tink.KeysetHandle, kek: Kek, context: bytes) -> tup
 def new_index_keyset(kek: Kek, context: bytes) -> tuple[bytes, bytes]:
     """Return a new keyset for blind indexes, wrapped, and its check value."""
     handle = tink.new_keyset_handle(prf.prf_key_templates.HMAC_SHA256)
+    return wrap_index_keyset(handle, kek, context)
+
+
+def wrap_index_keyset(handle: tink.KeysetHandle, kek: Kek, context: bytes) -> tuple[bytes, bytes]:
+    """Return a keyset for blind indexes, wrapped, and its check value."""
     return _wrapped(handle, kek, context), IndexKeyset(handle).compute(_CHECK)
 
 

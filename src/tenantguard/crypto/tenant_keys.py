@@ -157,6 +157,12 @@ class TenantKeys:
             raise self._unavailable()
         return os.urandom(INDEX_SIZE)
 
+    def candidates(self, prefix: bytes, normalized: bytes) -> list[bytes]:
+        """Return every blind index that *normalized* can be stored with; errors as for `index`."""
+        if self.searching is None:
+            return [self.index(prefix, normalized)]
+        return self.searching.candidates(search_input(prefix, normalized))
+
     def _unavailable(self) -> KeyUnavailableError | TenantShreddedError:
         if self.shredded:
             return TenantShreddedError(

@@ -1,7 +1,8 @@
 """What stands in a statement for a value until the keys are there, and the type of what is sought.
 
-A search asks for every index that a value can be stored with, in one array: as many as its tenant
-has keys for blind indexes. One value and a list are thus the same statement.
+A search asks for every index that a value can be stored with: two while its tenant's keys for
+blind indexes are being changed, else one and the same twice. A list of values is sent as one array,
+so that its length makes no other statement.
 """
 
 from __future__ import annotations
@@ -10,27 +11,34 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import ColumnElement
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.types import UserDefinedType
 
 from tenantguard.columns.field import Unsealed
 from tenantguard.columns.masks import searching
+from tenantguard.crypto.format import INDEX_SIZE
 from tenantguard.errors import EncryptedQueryError, KeyUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy import Dialect
+    from sqlalchemy import BindParameter, Dialect
+    from sqlalchemy.sql.compiler import SQLCompiler
 
     from tenantguard.columns.blind_index import BlindIndex
     from tenantguard.columns.field import Field
     from tenantguard.crypto.tenant_keys import TenantKeys
 
-    Sent = list[bytes | None]
+    _List = list[bytes | None]
 
 __all__ = ["SEALS", "Sealed", "SearchValue", "noting", "refuse_no_list"]
 
 SEALS = "_tenantguard_seals"
 """Marks a dialect whose execution context seals values."""
+
+CANDIDATES = 2
+"""So many keys a tenant has for blind indexes while they are changed; else one."""
 
 
 class Sealed(UserDefinedType[Any]):
@@ -60,32 +68,68 @@ class Sealed(UserDefinedType[Any]):
         )
 
 
+class _Found(ColumnElement[Any]):
+    """What a blind index is compared with: each of those that a parameter has.
+
+    The array of a single value has elements that PostgreSQL can count. Of an array that comes as a
+    parameter it expects ten, and so plans each search anew.
+    """
+
+    inherit_cache = False
+
+    def __init__(self, bind: BindParameter[Any], type_: SearchValue) -> None:
+        self.bind = bind
+        self.listed, self.quantity = type_.listed, "ANY" if type_.equal else "ALL"
+
+
+@compiles(_Found)
+def _render(found: _Found, compiler: SQLCompiler, **kwargs: Any) -> str:
+    sent = compiler.process(found.bind, **kwargs)
+    if found.listed:
+        return f"{found.quantity} ({sent})"
+    parts = (f"substring({sent}, {1 + INDEX_SIZE * at}, {INDEX_SIZE})" for at in range(CANDIDATES))
+    return f"{found.quantity} (ARRAY[{', '.join(parts)}])"
+
+
 class SearchValue(Sealed):
     """A value to search for, or a list of them; their blind indexes are sent.
 
     Attributes:
         index: The blind index that is searched.
         listed: Whether it is a list.
+        equal: Whether rows are sought that have it, not those that do not.
     """
 
     cache_ok = True
 
     # By position: SQLAlchemy's cache keys, and its copies, leave out what is keyword-only.
-    def __init__(self, field: Field, index: BlindIndex, listed: bool) -> None:  # noqa: FBT001
+    def __init__(
+        self,
+        field: Field,
+        index: BlindIndex,
+        listed: bool,  # noqa: FBT001
+        equal: bool,  # noqa: FBT001
+    ) -> None:
         super().__init__(field)
         self.index = index
         self.listed = listed
+        self.equal = equal
 
     def get_col_spec(self, **_kwargs: Any) -> str:
         """Return the type of what is sent."""
-        return "BYTEA[]"
+        return "BYTEA[]" if self.listed else "BYTEA"
+
+    def bind_expression(self, bindvalue: BindParameter[Any]) -> ColumnElement[Any]:
+        """Return what stands in the statement for the parameter *bindvalue*."""
+        return _Found(bindvalue, self)
 
     def bind_processor(self, dialect: Dialect) -> Callable[[Any], Unsealed | None]:
         """Note the value, so that its blind indexes are sent."""
-        # asyncpg takes no text for an array; what the others make of a list is slower than this.
-        made = _as_it_is if dialect.driver == "asyncpg" else _as_text
-        find = self._listed if self.listed else self._single
-        note = noting(partial(_send, find, made), self.field, dialect)
+        send: Callable[..., Any] = self._send
+        if self.listed:
+            # asyncpg takes no text for an array; what the others make of a list is slower.
+            send = partial(self._send_list, _as_it_is if dialect.driver == "asyncpg" else _as_text)
+        note = noting(send, self.field, dialect)
         return searching(self.field, note)
 
     def same_as(self, other: Sealed) -> bool:
@@ -96,15 +140,25 @@ class SearchValue(Sealed):
             and super().same_as(other)
         )
 
-    def _single(self, keys: TenantKeys, value: Any) -> Sent:
-        return [*self.field.sought(self.index, keys, value)]
+    def _send(self, value: Any, keys: TenantKeys, _given: object) -> bytes:
+        found = self.field.sought(self.index, keys, value)
+        if len(found) == 1:
+            return found[0] * CANDIDATES
+        if len(found) > CANDIDATES:
+            raise KeyUnavailableError(
+                f"The tenant has more than {CANDIDATES} keys for blind indexes, and a search asks "
+                f"for {CANDIDATES}. Run `tenantguard keys retire --purpose index`."
+            )
+        return b"".join(found)
 
-    def _listed(self, keys: TenantKeys, values: Any) -> Sent:
+    def _send_list(
+        self, made: Callable[[_List], Any], values: Any, keys: TenantKeys, _given: object
+    ) -> Any:
         refuse_no_list(self.field, values)
-        found: Sent = []
+        found: _List = []
         for value in values:
             found += [None] if value is None else self.field.sought(self.index, keys, value)
-        return found
+        return made(found)
 
 
 def noting(
@@ -140,21 +194,11 @@ def refuse_no_list(field: Field, values: Any) -> None:
         )
 
 
-def _send(
-    find: Callable[[TenantKeys, Any], Sent],
-    made: Callable[[Sent], Any],
-    value: Any,
-    keys: TenantKeys,
-    _given: object,
-) -> Any:
-    return made(find(keys, value))
-
-
-def _as_it_is(found: Sent) -> Sent:
+def _as_it_is(found: _List) -> _List:
     return found
 
 
-def _as_text(found: Sent) -> str:
+def _as_text(found: _List) -> str:
     """Return *found* as PostgreSQL reads an array: hexadecimal digits, so nothing to escape."""
     parts = ("NULL" if each is None else f'"\\\\x{each.hex()}"' for each in found)
     return f"{{{','.join(parts)}}}"

@@ -9,8 +9,6 @@ from sqlalchemy import (
     Boolean,
     ColumnElement,
     LargeBinary,
-    all_,
-    any_,
     column,
     func,
     null,
@@ -58,6 +56,7 @@ _EMPTY: dict[Any, tuple[Any, Any]] = {
 _EQUALS: tuple[Any, ...] = (operators.eq, operators.ne)
 _LISTS: tuple[Any, ...] = (operators.in_op, operators.not_in_op)
 _EQUAL: tuple[Any, ...] = (operators.eq, operators.in_op)
+_BOOLEAN = Boolean()
 _SEARCHES = (*_EQUALS, *_LISTS)
 
 
@@ -83,12 +82,12 @@ class _Comparator(UserDefinedType.Comparator[Any]):
 
     def find(self, op: OperatorType, other: Any, search: str | None) -> ColumnElement[Any]:
         """Return the condition that the blind index called *search* is one that *other* has."""
-        type_ = self.type.search_value(search, listed=op in _LISTS)
-        value, index = self._value(other, op, type_), self._index(type_.index)
+        type_ = self.type.search_value(search, listed=op in _LISTS, equal=op in _EQUAL)
+        equal = operators.eq if op in _EQUAL else operators.ne
         # Negated it becomes NOT (…): the other operator alone would not be its opposite.
-        if op in _EQUAL:
-            return BinaryExpression(index, any_(value), operators.eq, type_=Boolean())
-        return BinaryExpression(index, all_(value), operators.ne, type_=Boolean())
+        return BinaryExpression(
+            self._index(type_.index), self._value(other, type_), equal, type_=_BOOLEAN
+        )
 
     def reverse_operate(
         self,
@@ -110,10 +109,10 @@ class _Comparator(UserDefinedType.Comparator[Any]):
             return found
         return func.substring(self._whole(), index.offset + 1, INDEX_SIZE, type_=LargeBinary())
 
-    def _value(self, other: Any, op: OperatorType, type_: SearchValue) -> BindParameter[Any]:
+    def _value(self, other: Any, type_: SearchValue) -> BindParameter[Any]:
         if isinstance(other, PyWrapper):
             # A lambda's closure: another value takes its place at the next execution.
-            other = other._sa__py_wrapper_literal(expr=column("", type_), operator=op)  # noqa: SLF001
+            other = other._sa__py_wrapper_literal(expr=column("", type_))  # noqa: SLF001
         if isinstance(other, BindParameter):
             return _retyped(other, type_)
         if _is_sql(other):
@@ -149,9 +148,10 @@ class Encrypted(Sealed, SchemaEventTarget):
         self._stored = stored
         # One for all searches: SQLAlchemy computes an instance's part of a cache key once.
         self._search_values = {
-            (each.name, listed): SearchValue(field, each, listed)
+            (each.name, listed, equal): SearchValue(field, each, listed, equal)
             for each in field.indexes
             for listed in (False, True)
+            for equal in (False, True)
         }
         self.hashable = field.kind.python_type not in (object, dict, list)
 
@@ -160,13 +160,15 @@ class Encrypted(Sealed, SchemaEventTarget):
         """The type of the column's values."""
         return self.field.kind.python_type
 
-    def search_value(self, search: str | None = None, *, listed: bool = False) -> SearchValue:
+    def search_value(
+        self, search: str | None = None, *, listed: bool = False, equal: bool = True
+    ) -> SearchValue:
         """Return the type of a value, or a list, that this column is compared with by *search*.
 
         Raises:
             EncryptedQueryError: If the column has no search of that name.
         """
-        return self._search_values[self.field.search_named(search).name, listed]
+        return self._search_values[self.field.search_named(search).name, listed, equal]
 
     def bind_processor(self, dialect: Dialect) -> Callable[[Any], Unsealed | None]:
         """Note the value, so that it is sealed when the keys are there.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,8 @@ from sqlalchemy import (
 from sqlalchemy.orm import Bundle, Session, aliased, joinedload, with_loader_criteria
 from vault import A, B, Patient, Severity, Visit
 
-from tenantguard import tenant_context
+from tenantguard import EncryptedQueryError, tenant_context
+from tenantguard.classification import SETTING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -320,3 +322,86 @@ def test_the_search_uses_the_index(crowd: int, session: Session, shape: str) -> 
     event.remove(engine, "before_cursor_execute", explain)
     assert "ix_patients_name_bidx" in plan
     assert "Seq Scan" not in plan
+
+
+@pytest.mark.parametrize("shape", ["entity", "in"])
+def test_the_generic_plan_uses_the_index_too(crowd: int, vault: Vault, shape: str) -> None:
+    """What a server plans once, for any value, is the same scan: it looks at no other rows."""
+    with tenant_context(A), Session(vault.engine()) as session:
+        sent: list[str] = []
+        engine: Any = session.get_bind()
+        event.listen(engine, "before_cursor_execute", lambda *args: sent.append(args[2]))
+        session.execute(FINDS[shape](f"p {crowd // 2}"))
+    [statement] = sent
+    names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", statement)))
+    for number, name in enumerate(names, 1):
+        statement = statement.replace(f"%({name})s", f"${number}")
+    with vault.admin.begin() as connection:
+        for setup in (
+            f"SET LOCAL ROLE {vault.guard.roles.application}",
+            f"SET LOCAL {SETTING} = '{A}'",
+            "SET LOCAL plan_cache_mode = force_generic_plan",
+            f"PREPARE search AS {statement}",
+        ):
+            connection.exec_driver_sql(setup)
+        values = ", ".join("NULL" for _ in names)
+        plan = connection.exec_driver_sql(f"EXPLAIN EXECUTE search ({values})").fetchall()
+        connection.exec_driver_sql("DEALLOCATE search")
+    shown = "\n".join(row[0] for row in plan)
+    assert re.search(r"Index Cond: \(.*tenant_id = .* AND \(name_bidx = ANY \(.*\$", shown), shown
+    assert "ix_patients_name_bidx" in shown
+    assert "Seq Scan" not in shown
+
+
+@every_driver
+def test_null_among_the_values_is_as_in_sql(session: Session) -> None:
+    """It equals nothing and nothing is unlike it; a parameter without a value likewise."""
+    some, nothing = bindparam("x", ["meier", None]), bindparam("x", None)
+    [meier] = found(session, select(Patient.id).where(Patient.name == "meier"))
+    for condition, expected in (
+        (Patient.name.in_(["meier", None]), [meier]),
+        (Patient.name.in_(some), [meier]),
+        (~Patient.name.in_(["meier", None]), []),
+        (Patient.name.not_in(["meier", None]), []),
+        (~Patient.name.not_in(["meier", None]), [meier]),
+        (Patient.name != nothing, []),
+        (~(Patient.name == nothing), []),
+        (Patient.name.in_(nothing), []),
+        (Patient.name.not_in(nothing), []),
+    ):
+        assert found(session, select(Patient.id).where(condition)) == expected
+
+
+@every_driver
+def test_one_value_and_a_list_are_two_statements(session: Session) -> None:
+    """What was compiled for one of them is not taken for the other, nor for its opposite."""
+    [meier] = found(session, select(Patient.id).where(Patient.name == "meier"))
+    others = set(found(session, select(Patient.id))) - {meier}
+    for _ in range(2):
+        for names in (["meier"], ["meier", "x"], ("x", "y", "meier"), {"meier"}):
+            assert found(session, select(Patient.id).where(Patient.name.in_(names))) == [meier]
+            left = found(session, select(Patient.id).where(Patient.name.not_in(names)))
+            assert set(left) == others
+        assert found(session, select(Patient.id).where(Patient.name == "meier")) == [meier]
+        assert set(found(session, select(Patient.id).where(Patient.name != "meier"))) == others
+
+
+@every_driver
+def test_a_list_is_one_parameter(session: Session) -> None:
+    """So lists of any length are one prepared statement."""
+    sent: list[str] = []
+    engine: Any = session.get_bind()
+    event.listen(engine, "before_cursor_execute", lambda *args: sent.append(args[2]))
+    for names in ([], ["a"], ["a"] * 500):
+        assert found(session, select(Patient.id).where(Patient.name.in_(names))) == []
+    assert len(set(sent)) == 1
+
+
+@every_driver
+def test_what_is_no_list_is_refused_where_it_is_sent(session: Session) -> None:
+    """A text in a parameter would be looked for letter by letter."""
+    statement = select(Patient.id).where(Patient.name.in_(bindparam("x", expanding=True)))
+    for value in ("Meier", b"Meier", 7, {"Meier": 1}):
+        with pytest.raises(EncryptedQueryError, match="takes a list of values") as caught:
+            session.execute(statement, {"x": value})
+        assert "Meier" not in str(caught.value)

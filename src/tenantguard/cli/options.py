@@ -18,6 +18,7 @@ __all__ = [
     "format_option",
     "guard_option",
     "out_option",
+    "purpose_option",
     "report_option",
 ]
 
@@ -34,6 +35,13 @@ admin_option = click.option(
 )
 create_roles_option = click.option(
     "--create-roles", is_flag=True, help="Create missing roles; passwords are never set."
+)
+purpose_option = click.option(
+    "--purpose",
+    type=click.Choice(["data", "index"]),
+    default="data",
+    show_default=True,
+    help="Keys that seal values, or those that compute their blind indexes.",
 )
 out_option = click.option(
     "--out",

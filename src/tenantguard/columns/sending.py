@@ -17,7 +17,7 @@ from sqlalchemy.types import UserDefinedType
 
 from tenantguard.columns.field import Unsealed
 from tenantguard.columns.masks import searching
-from tenantguard.crypto.format import INDEX_SIZE
+from tenantguard.crypto.format import CANDIDATES, INDEX_SIZE
 from tenantguard.errors import EncryptedQueryError, KeyUnavailableError
 
 if TYPE_CHECKING:
@@ -36,9 +36,6 @@ __all__ = ["SEALS", "Sealed", "SearchValue", "noting", "refuse_no_list"]
 
 SEALS = "_tenantguard_seals"
 """Marks a dialect whose execution context seals values."""
-
-CANDIDATES = 2
-"""So many keys a tenant has for blind indexes while they are changed; else one."""
 
 
 class Sealed(UserDefinedType[Any]):

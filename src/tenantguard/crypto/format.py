@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 __all__ = [
     "BOUND",
+    "CANDIDATES",
     "FURTHER",
     "HEADER_SIZE",
     "INDEX_OFFSET",
@@ -42,6 +43,8 @@ SEARCHABLE = MAGIC + _VERSION + b"\x01"
 """The header of a value with one."""
 HEADER_SIZE = 4
 INDEX_SIZE = 16
+CANDIDATES = 2
+"""For so many of its indexes a value is looked for: so many keys for them can be enabled."""
 INDEX_OFFSET = HEADER_SIZE
 FURTHER = 0x10
 """What a further blind index adds to the flags."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tink import proto_keyset_format, secret_key_access
 from tink.proto import aes_gcm_pb2, common_pb2, hmac_prf_pb2, tink_pb2
 
-from tenantguard.crypto.keysets import open_handle
+from tenantguard.crypto.rotation import handle_of
 
 if TYPE_CHECKING:
     from tenantguard.crypto.rotation import Stored
@@ -22,13 +22,13 @@ class Strength(NamedTuple):
     bits: int
 
 
-def strengths(purpose: str, stored: Stored) -> list[Strength]:
+def strengths(stored: Stored) -> list[Strength]:
     """Return what the keys of *stored* are, those that are disabled left out.
 
     Raises:
         KeyUnavailableError: If it does not open.
     """
-    handle = open_handle(purpose, stored.wrapped, stored.check, stored.kek, stored.context)
+    handle = handle_of(stored)
     content = proto_keyset_format.serialize(handle, secret_key_access.TOKEN)
     keyset = tink_pb2.Keyset.FromString(content)
     return [

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tenantguard.columns.field import Field
     from tenantguard.crypto.tenant_keys import TenantKeys
 
-__all__ = ["Present", "Values", "field_of"]
+__all__ = ["Indexed", "Present", "Values", "field_of", "is_sealed_sql"]
 
 _FROM_TEXT: dict[Any, Callable[[str], Any]] = {Uuid: UUID, Integer: int, String: str}
 _NUMBER_SIZE = 4
@@ -50,10 +50,38 @@ class Present:
 
     def lacking(self, value: str) -> str:
         """Return the condition that *value*, an SQL expression, is sealed and not so."""
-        sealed = f"substring({value}, 1, {len(MAGIC)}) = {_literal(MAGIC)}"
+        sealed = is_sealed_sql(value)
         header = f"substring({value}, 1, {HEADER_SIZE}) = {_literal(self._header)}"
         number = f"substring({value}, {self._at + 1}, {_NUMBER_SIZE}) = {_literal(self._number)}"
         return f"{sealed} AND NOT ({header} AND {number})"
+
+
+class Indexed:
+    """What blind indexes the values of *column* have if the tenant of *keys* seals them now.
+
+    Whose key an index is under is not written in a value: it has to be opened.
+    """
+
+    def __init__(self, column: Column[Any], keys: TenantKeys) -> None:
+        self._field = field_of(column)
+        self._keys = keys
+        self._values = Values(column, keys)
+
+    @property
+    def varies(self) -> bool:
+        """Whether stored values can have others: the tenant has another key for them too."""
+        searching = self._keys.searching
+        return bool(self._field.indexes) and searching is not None and searching.rotating
+
+    def has(self, key: tuple[str, ...], stored: bytes) -> bool:
+        """Return whether *stored*, in the row with *key*, has all of them and no others.
+
+        Raises:
+            DecryptionError: If it cannot be opened.
+        """
+        value = self._values.open(key, stored)
+        head = self._field.header + self._field.indexed(self._keys, value)
+        return stored[: len(head)] == head
 
 
 class Values:
@@ -100,6 +128,11 @@ def field_of(column: Column[Any]) -> Field:
     """Return what seals and opens the values of *column*, an encrypted one."""
     field: Field = column.type.field  # type: ignore[attr-defined]
     return field
+
+
+def is_sealed_sql(value: str) -> str:
+    """Return the condition that *value*, an SQL expression, is what tenantguard has written."""
+    return f"substring({value}, 1, {len(MAGIC)}) = {_literal(MAGIC)}"
 
 
 def _literal(value: bytes) -> str:

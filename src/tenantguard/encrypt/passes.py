@@ -32,11 +32,17 @@ _AGAIN = "40"
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Unit:
-    """A job for one tenant's rows, of which about so many *values* are to be done."""
+    """A job for one tenant's rows, of which about so many *values* are to be done.
+
+    With *compared*, a row has to be opened to see whether there is anything to do, and stays among
+    those that are asked for when there is nothing: each row is looked at once, and locked only to
+    be written.
+    """
 
     job: Job
     tenant: str
     values: int
+    compared: bool = False
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -48,13 +54,15 @@ class Passed:
         values: How many values were written.
         failed: How many rows could not be done, by the class of the error.
         left: How many rows are still to be done, also those that others have locked; counted after
-            the last batch.
+            the last batch, but not of rows that are compared.
+        locked: How many of those could not be written, because others had locked them.
     """
 
     last: tuple[str, ...] | None = None
     values: int = 0
     failed: Counter[str] = field(default_factory=Counter)
     left: int | None = None
+    locked: int = 0
 
 
 class Passes:
@@ -130,18 +138,24 @@ class Passes:
 
     def _run(self, work: Work, after: tuple[str, ...] | None) -> Passed:
         failed, tenant, left = Counter[str](), self.unit.tenant, None
+        compared = self.unit.compared
         with self._access.transaction(tenant) as run:
-            read = self._batch.read(run, tenant, work.wanted, after)
+            read = self._batch.read(run, tenant, work.wanted, after, locked=not compared)
             made = [_change(work, each, failed) for each in read]
-            changes = [each for each in made if each is not None]
+            found = changes = [each for each in made if each is not None and each.values]
+            if compared and found:
+                # None of them is waited for; what has changed meanwhile is not written.
+                free = {each.key for each in self._batch.read(run, tenant, work.wanted, after)}
+                changes = [each for each in found if each.key in free]
             written = self._batch.write(run, tenant, changes) if changes else 0
             whole = len(read) == self._batch.size
-            if not whole:
+            if not whole and not compared:
                 # Here, because a transaction of its own is worth a batch where tenants are small.
                 left = self._batch.count(run, tenant, work.wanted)
         # What was not written any more is another's.
         values = sum(each.values for each in changes) if written == len(changes) else written
-        return Passed(read[-1].key if whole else None, values, failed, left)
+        last = read[-1].key if whole else None
+        return Passed(last, values, failed, left, len(found) - len(changes))
 
 
 def _change(work: Work, row: Row, failed: Counter[str]) -> Change | None:

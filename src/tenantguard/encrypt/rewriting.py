@@ -1,6 +1,7 @@
 """Sealing anew what is not sealed as it would be now: after a rotation, or with more indexes.
 
-What a trigger fills for searches is filled too in rows that are older than the trigger.
+Of most values that is seen from outside. Which key has computed their blind indexes is not. What a
+trigger fills for searches is filled too in rows that are older than the trigger.
 """
 
 # ruff: noqa: S608  (statements are put together from quoted names; there is no input in them)
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from tenantguard.encrypt.batches import Cell, Work, name_sql
 from tenantguard.encrypt.counting import Form, Rows
-from tenantguard.encrypt.forms import Present, Values, field_of
+from tenantguard.encrypt.forms import Indexed, Present, Values, field_of, is_sealed_sql
 from tenantguard.errors import ConfigurationError
 from tenantguard.rls.kept import derived_sql, kept_by_source
 from tenantguard.rls.names import plain_literal, qualified, quote, target_of
@@ -28,15 +29,19 @@ if TYPE_CHECKING:
 
     Anew = Callable[[tuple[str, ...], bytes | None], bytes | None]
 
-__all__ = ["Rewriting", "unfilled", "waiting"]
+__all__ = ["Rewriting", "searchable", "unfilled", "waiting"]
 
 
 @dataclass(frozen=True, slots=True)
 class Rewriting:
-    """Seals anew the values of *columns*, encrypted ones of one table."""
+    """Seals anew the values of *columns*, encrypted ones of one table.
+
+    With *indexes*, every value is opened, to see whether its blind indexes are those of now.
+    """
 
     entry: Entry
     columns: Sequence[Column[Any]]
+    indexes: bool = False
 
     @property
     def cells(self) -> list[Cell]:
@@ -54,10 +59,9 @@ class Rewriting:
 
     def with_keys(self, keys: TenantKeys) -> Work:
         """Return what seals anew the values that are not sealed as they would be now."""
-        anew = [_anew(column, keys) for column in self.columns]
+        anew = [_anew(column, keys, indexes=self.indexes) for column in self.columns]
         lacking = (
-            f"({Present(column, keys).lacking(name_sql(column.name))}) "
-            f"OR {_not_filled(column, name_sql)}"
+            f"({self._lacking(column, keys)}) OR {_not_filled(column, name_sql)}"
             for column in self.columns
         )
         width = len(anew)
@@ -70,6 +74,11 @@ class Rewriting:
             return sum(new is not old or empty for new, old, empty in done), written
 
         return Work(" OR ".join(lacking), made)
+
+    def _lacking(self, column: Column[Any], keys: TenantKeys) -> str:
+        name, present = name_sql(column.name), Present(column, keys)
+        opened = self.indexes and field_of(column).indexes
+        return is_sealed_sql(name) if opened else present.lacking(name)
 
 
 def waiting(
@@ -88,6 +97,14 @@ def waiting(
             now = primary[rows.tenant], headers[rows.table, rows.column]
             if (rows.key, rows.header) != now:
                 yield rows
+
+
+def searchable(counted: Iterable[Rows], columns: Iterable[Column[Any]]) -> Iterator[Rows]:
+    """Yield those of *counted*, rows of *columns*, that hold values with blind indexes."""
+    names = {(each.table.fullname, each.name) for each in columns if field_of(each).indexes}
+    for rows in counted:
+        if rows.form is Form.SEALED and (rows.table, rows.column) in names:
+            yield rows
 
 
 def unfilled(
@@ -141,11 +158,14 @@ def _not_filled(column: Column[Any], named: Callable[[str], str]) -> str:
     return f"({' OR '.join(conditions)})" if conditions else "false"
 
 
-def _anew(column: Column[Any], keys: TenantKeys) -> Anew:
-    values, present = Values(column, keys), Present(column, keys)
+def _anew(column: Column[Any], keys: TenantKeys, *, indexes: bool) -> Anew:
+    values, present, indexed = Values(column, keys), Present(column, keys), Indexed(column, keys)
+    compared = indexes and field_of(column).indexes
 
     def anew(key: tuple[str, ...], stored: bytes | None) -> bytes | None:
-        if stored is None or present.has(stored):
+        if stored is None:
+            return None
+        if present.has(stored) and not (compared and not indexed.has(key, stored)):
             return stored
         return values.seal(key, values.open(key, stored))
 

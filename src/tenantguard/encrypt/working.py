@@ -91,6 +91,8 @@ def work(
     for unit in listed:
         # Each takes rows that no other has locked.
         hands = max(1, min(pace.workers, unit.values // (_WORTH * pace.size)))
+        if unit.compared:
+            hands = 1
         passes = Passes(access, unit, size=pace.size, hands=hands, create=create)
         queue.extend([passes] * hands)
     return _Crew(queue, pace, progress, sum(unit.values for unit in listed)).run()
@@ -159,16 +161,19 @@ class _Crew:
 
     def _pass(self, passes: Passes) -> tuple[int, Counter[str], int | None]:
         """Go through the rows once; return values written, what failed, and the rows left."""
-        values, failed = 0, Counter[str]()
+        values, locked, failed = 0, 0, Counter[str]()
         passed = Passed()
         while not self._stop.is_set():
             passed = passes.batch(passed.last)
             values += passed.values
             failed += passed.failed
+            locked += passed.locked
             self._note(passes.table, passed.values)
             if passed.last is None:
                 break
             self._stop.wait(self._pace.pause)
+        if passes.unit.compared:
+            return values, failed, locked and locked + failed.total()
         return values, failed, passed.left
 
     def _note(self, table: str, values: int) -> None:

@@ -94,7 +94,7 @@ def backfill(
                 done = work(access, units, pace=pace, progress=progress, create=not decrypt)
     waiting = Counter({migration.name: sum(unit.values for unit in units)})
     verb = "decrypted" if decrypt else "sealed"
-    summary = Work(verb, +waiting, 0, time.monotonic() - started)
+    summary = Work(verb, +waiting, 0, 0, time.monotonic() - started)
     write_done(summary, done, output=output, dry_run=dry_run)
     ctx.exit(HOLDS if done.complete else FINDINGS)
 

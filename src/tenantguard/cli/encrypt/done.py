@@ -38,12 +38,14 @@ class Work:
     Attributes:
         verb: What is done with a value, such as "sealed anew".
         waiting: How many values, by column.
+        compared: How many of them are opened to see whether there is anything to do.
         shut: How many tenants were left out because their keysets do not open.
         seconds: How long it took.
     """
 
     verb: str
     waiting: Counter[str]
+    compared: int
     shut: int
     seconds: float
 
@@ -64,6 +66,7 @@ def _document(work: Work, done: Done, *, dry_run: bool) -> dict[str, Any]:
         "waiting": [
             {"column": column, "values": number} for column, number in sorted(work.waiting.items())
         ],
+        "compared": work.compared,
         "done": done.values.total(),
         "failed": [
             {"table": table, "reason": reason, "rows": number}
@@ -78,10 +81,16 @@ def _document(work: Work, done: Done, *, dry_run: bool) -> dict[str, Any]:
 def _lines(work: Work, done: Done, *, dry_run: bool) -> Iterator[str]:
     for column, number in sorted(work.waiting.items()):
         yield f"{column}: {number:,} values"
+    if work.compared:
+        yield f"{work.compared:,} of them are opened, to compare their blind indexes."
     if not work.waiting:
         yield f"Nothing to do: no value is to be {work.verb}."
     elif dry_run:
-        yield f"{work.waiting.total():,} values are to be {work.verb}. Run it without --dry-run."
+        most = "at most " if work.compared else ""
+        yield (
+            f"{most}{work.waiting.total():,} values are to be {work.verb}. Run it without "
+            "--dry-run."
+        )
     else:
         number = done.values.total()
         rate = f", {number / work.seconds:,.0f} a second" if number else ""

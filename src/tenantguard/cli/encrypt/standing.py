@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from tenantguard.crypto.format import keyset_context
 from tenantguard.crypto.keyring import provider_of
@@ -14,14 +14,25 @@ from tenantguard.errors import KeyUnavailableError, UnknownTenantError
 from tenantguard.findings import Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from tenantguard.cli.keys.rows import Keyset, Tenant
     from tenantguard.crypto.keyfile import KeyProvider
     from tenantguard.encrypt.counting import Rows
     from tenantguard.guard import TenantGuard
 
-__all__ = ["NOT_SEALED", "UNKNOWN", "Standing", "Stood", "findings", "stand", "standings"]
+__all__ = [
+    "NOT_SEALED",
+    "UNKNOWN",
+    "Standing",
+    "Stood",
+    "findings",
+    "stand",
+    "standings",
+    "with_other_index_keys",
+]
+
+_Opened = TypeVar("_Opened")
 
 UNKNOWN = "value-of-unknown-key"
 NOT_SEALED = "value-not-sealed"
@@ -54,10 +65,23 @@ Numbers = dict[str, "tuple[int, ...] | Standing"]
 def standings(guard: TenantGuard, tenants: Iterable[Tenant]) -> Numbers:
     """Open the keyset for values of each of *tenants* with the guard's key."""
     found: Numbers = {}
-    provider = cast("KeyProvider", guard.keys)
     for tenant in tenants:
         keyset = next((each for each in tenant.keysets if each.purpose == "data"), None)
-        found[tenant.id] = _numbers(guard, tenant.id, keyset, provider)
+        found[tenant.id] = _numbers(guard, tenant.id, keyset)
+    return found
+
+
+def with_other_index_keys(guard: TenantGuard, tenants: Iterable[Tenant]) -> set[str]:
+    """Return those of *tenants* whose values can have blind indexes under several keys."""
+    from tenantguard.crypto import keysets  # noqa: PLC0415  (loads Tink)
+
+    found = set()
+    for tenant in tenants:
+        keyset = next((each for each in tenant.keysets if each.purpose == "index"), None)
+        if keyset is not None:
+            opened = _opened(guard, tenant.id, keyset, keysets.open_index_keyset)
+            if not isinstance(opened, Standing) and opened.rotating:
+                found.add(tenant.id)
     return found
 
 
@@ -91,25 +115,29 @@ def findings(stood: Iterable[Stood]) -> Iterator[Finding]:
             )
 
 
-def _numbers(
-    guard: TenantGuard, tenant: str, keyset: Keyset | None, provider: KeyProvider
-) -> tuple[int, ...] | Standing:
+def _numbers(guard: TenantGuard, tenant: str, keyset: Keyset | None) -> tuple[int, ...] | Standing:
     from tenantguard.crypto import keysets  # noqa: PLC0415  (loads Tink)
 
     if keyset is None:
         return ()
+    opened = _opened(guard, tenant, keyset, keysets.open_data_keyset)
+    return opened if isinstance(opened, Standing) else opened.numbers
+
+
+def _opened(
+    guard: TenantGuard, tenant: str, keyset: Keyset, opens: Callable[..., _Opened]
+) -> _Opened | Standing:
     if keyset.state == "destroyed" or keyset.wrapped is None or keyset.check is None:
         return Standing.DESTROYED
-    own = provider_of(provider, keyset.kek_uri)
+    own = provider_of(cast("KeyProvider", guard.keys), keyset.kek_uri)
     if own is None:
         return Standing.UNOPENED
     try:
         name = guard.catalog.text(guard.catalog.canonical(tenant)).encode()
         context = keyset_context(own.environment, name, keyset.purpose)
-        opened = keysets.open_data_keyset(keyset.wrapped, keyset.check, own.kek, context)
+        return opens(keyset.wrapped, keyset.check, own.kek, context)
     except (KeyUnavailableError, UnknownTenantError):
         return Standing.UNOPENED
-    return opened.numbers
 
 
 def _standing(rows: Rows, numbers: tuple[int, ...] | Standing) -> Standing:

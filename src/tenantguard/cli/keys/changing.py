@@ -168,7 +168,7 @@ class KeyTable:
         return f"k.tenant_id = {sql_literal(text)}"
 
     def stored(self, row: KeyRow) -> Stored:
-        """Return what the commands open *row*'s data keyset with.
+        """Return what the commands open *row*'s keyset with.
 
         Raises:
             KeyUnavailableError: If the guard lacks the key that wrapped it.
@@ -178,7 +178,7 @@ class KeyTable:
         provider = provider_of(self._own.provider, row.kek_uri)
         if provider is None:
             raise KeyUnavailableError("Another key-encryption key has wrapped the keyset.")
-        return Stored(row.wrapped, row.check, provider.kek, self.context(row))
+        return Stored(row.wrapped, row.check, provider.kek, self.context(row), row.purpose)
 
     def change(
         self,

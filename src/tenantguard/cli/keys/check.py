@@ -22,6 +22,7 @@ from tenantguard.crypto.keyring import provider_of
 from tenantguard.errors import KeyUnavailableError
 from tenantguard.findings import Finding, Severity
 from tenantguard.keystore import KNOWN_EVERYWHERE
+from tenantguard.keytable import PURPOSES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,6 +34,11 @@ if TYPE_CHECKING:
 __all__ = ["check"]
 
 _DAY = 86_400.0
+_KEYS = {
+    "data": ("keys have sealed", ""),
+    "index": ("keys have computed blind indexes", " --purpose index"),
+}
+"""What is said of old keys, and how they are rotated, by purpose."""
 
 
 @dataclass(slots=True)
@@ -41,14 +47,16 @@ class _Seen:
 
     Attributes:
         kinds: How many keys open or search, by purpose, algorithm and bits.
-        ages: For how many days each tenant's newest key has been the newest.
-        pending: How many newest keys do not seal although every process has them.
+        ages: For how many days each tenant's newest key has been the newest, by purpose.
+        pending: How many newest keys are not the primary one although every process has them.
         previous: How many keysets a previous key-encryption key wraps.
         unopened: How many keysets stay shut.
     """
 
     kinds: Counter[tuple[str, str, int]] = field(default_factory=Counter)
-    ages: list[float] = field(default_factory=list)
+    ages: dict[str, list[float]] = field(
+        default_factory=lambda: {purpose: [] for purpose in PURPOSES}
+    )
     pending: int = 0
     previous: int = 0
     unopened: int = 0
@@ -132,15 +140,14 @@ def _note(table: KeyTable, row: KeyRow, seen: _Seen) -> None:
 
     try:
         stored = table.stored(row)
-        seen.kinds.update((row.purpose, *each) for each in strengths(row.purpose, stored))
+        seen.kinds.update((row.purpose, *each) for each in strengths(stored))
     except KeyUnavailableError:
         table.require_answer(row.kek_uri)
         seen.unopened += 1
         return
-    if row.purpose == "data":
-        seen.ages.append(row.age / _DAY)
-        waits = not keys_of(stored)[-1].seals
-        seen.pending += waits and row.age > KNOWN_EVERYWHERE
+    seen.ages[row.purpose].append(row.age / _DAY)
+    waits = not keys_of(stored)[-1].seals
+    seen.pending += waits and row.age > KNOWN_EVERYWHERE
 
 
 def _of_rows(own: Opened) -> Iterator[Finding]:
@@ -163,20 +170,22 @@ def _of_keys(own: Opened, seen: _Seen, policy: Policy, days: int) -> Iterator[Fi
                 f"{number:,} keys for {purpose} are {algorithm} with {bits} bits, not {wanted} "
                 f"with {least}.",
                 "Somebody has written the rows by other means. `tenantguard keys rotate`, "
-                "`encrypt rewrite` and `keys retire` replace keys for data.",
+                "`encrypt rewrite` and `keys retire` replace the keys, with --purpose index those "
+                "for indexes.",
             )
-    old = sum(age > days for age in seen.ages)
-    if old:
-        yield finding(
-            "key-too-old",
-            f"{old:,} tenants' keys have sealed for more than {days} days.",
-            "Run `tenantguard keys rotate --all`, or with --tenant.",
-        )
+    for purpose, (keys, option) in _KEYS.items():
+        old = sum(age > days for age in seen.ages[purpose])
+        if old:
+            yield finding(
+                "key-too-old",
+                f"{old:,} tenants' {keys} for more than {days} days.",
+                f"Run `tenantguard keys rotate{option} --all`, or with --tenant.",
+            )
     if seen.pending:
         yield finding(
             "key-rotation-pending",
-            f"{seen.pending:,} tenants have a new key that does not seal yet.",
-            "Run `tenantguard keys rotate` again; it continues.",
+            f"{seen.pending:,} new keys of tenants are not used yet.",
+            "Run `tenantguard keys rotate` again, for each --purpose; it continues.",
         )
     if seen.previous:
         yield finding(
@@ -225,9 +234,14 @@ def _facts(own: Opened, seen: _Seen, policy: Policy, days: int) -> dict[str, obj
             {"purpose": purpose, "algorithm": algorithm, "bits": bits, "keys": number}
             for (purpose, algorithm, bits), number in sorted(seen.kinds.items())
         ],
-        "oldest_days": round(max(seen.ages), 1) if seen.ages else None,
+        "oldest_days": _oldest(seen.ages["data"]),
+        "oldest_index_days": _oldest(seen.ages["index"]),
         "rules": dict(policy.sources),
     }
+
+
+def _oldest(ages: list[float]) -> float | None:
+    return round(max(ages), 1) if ages else None
 
 
 def _text(facts: dict[str, object], found: list[Finding]) -> str:
@@ -238,8 +252,9 @@ def _text(facts: dict[str, object], found: list[Finding]) -> str:
         f"{each['purpose']}: {each['keys']:,} keys, {each['algorithm']}, {each['bits']} bits"
         for each in keys
     ]
-    if facts["oldest_days"] is not None:
-        lines.append(f"The oldest key that seals is {facts['oldest_days']} days old.")
+    for name, use in (("oldest_days", "seals"), ("oldest_index_days", "computes indexes")):
+        if facts[name] is not None:
+            lines.append(f"The oldest key that {use} is {facts[name]} days old.")
     if {each.code for each in found} & {FOREIGN}:
         lines.append("Keysets of another key-encryption key were not opened.")
     lines.append(f"Findings: {len(found)}." if found else "All keys are as the policy asks.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,27 +11,28 @@ import click
 
 from tenantguard.cli.keys.changing import Changed, KeyTable
 from tenantguard.cli.keys.judging import unopened_finding
+from tenantguard.cli.keys.needing import DataNeeds, IndexNeeds
 from tenantguard.cli.keys.opening import opened
 from tenantguard.cli.keys.report import VERSION, listed_findings, write_findings
 from tenantguard.cli.keys.rows import key_target
 from tenantguard.cli.keys.writing import Change
-from tenantguard.cli.options import admin_option, format_option, guard_option
+from tenantguard.cli.options import admin_option, format_option, guard_option, purpose_option
 from tenantguard.cli.outcome import FINDINGS, HOLDS, GuardedCommand, could_not_look
 from tenantguard.cli.progress import progress_bar
-from tenantguard.cli.seeing import open_eyes
-from tenantguard.encrypt.counting import counted_tables, rows_by_key
 from tenantguard.findings import Finding
 from tenantguard.keystore import KNOWN_EVERYWHERE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tenantguard.cli.keys.needing import Needs
     from tenantguard.cli.keys.opening import Opened
     from tenantguard.cli.keys.writing import KeyRow
 
 __all__ = ["retire"]
 
 IN_USE = "key-in-use"
+NOT_COMPARED = "index-not-compared"
 
 _OLDEST = """
     SELECT pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE'),
@@ -54,6 +55,7 @@ class _Retired:
         changed: What became of the keysets.
         keys: How many keys were, or would be, disabled.
         used: How many values need keys that were to be disabled, by column.
+        unread: How many values could not be compared, likewise; they keep their keys.
         waiting: How many tenants' keys have changed too lately, or while a transaction was open.
     """
 
@@ -62,6 +64,7 @@ class _Retired:
     keys: int = 0
     in_use: int = 0
     used: Counter[str] = field(default_factory=Counter)
+    unread: Counter[str] = field(default_factory=Counter)
     waiting: int = 0
 
 
@@ -71,12 +74,14 @@ class _Retired:
         "tenantguard keys retire --all --dry-run",
         "tenantguard keys retire --all",
         "tenantguard keys retire --tenant 7 --undo",
+        "tenantguard keys retire --purpose index --all",
     ],
 )
 @guard_option
 @admin_option
 @click.option("--tenant", metavar="ID", help="The tenant whose old keys are disabled.")
 @click.option("--all", "every", is_flag=True, help="Disable every tenant's old keys.")
+@purpose_option
 @click.option("--undo", is_flag=True, help="Enable again what was disabled.")
 @click.option("--dry-run", is_flag=True, help="Count, and change nothing.")
 @format_option
@@ -88,25 +93,29 @@ def retire(
     admin_url: str | None,
     tenant: str | None,
     every: bool,
+    purpose: str,
     undo: bool,
     dry_run: bool,
     output: str,
 ) -> None:
-    """Disable old keys of tenants' values that no stored value needs.
+    """Disable old keys of tenants that no stored value needs.
 
     A key that a value needs stays, and is a finding: `tenantguard encrypt rewrite` seals the values
     anew. A disabled key stays in its keyset, so that --undo can enable it. The address must be a
     superuser's, or of a login that is granted the maintenance role and pg_read_all_stats. Ends with
     1 if old keys are still needed.
+
+    With --purpose index, the values of tenants that have an old key for blind indexes are opened
+    and compared, one snapshot a table; the login needs the application's role too.
     """
     if every is (tenant is not None):
         could_not_look("Give either --tenant ID or --all.")
     with opened(guard_name, admin_url) as own:
-        retirement = _Retirement(own, tenant, dry_run=dry_run, shown=output == "text")
+        retirement = _Retirement(own, tenant, purpose, dry_run=dry_run, shown=output == "text")
         result = retirement.undo() if undo else retirement.run()
         findings = list(_findings(own, result))
     if output == "json":
-        click.echo(json.dumps(_document(result, findings, dry_run=dry_run), indent=2))
+        click.echo(json.dumps(_document(result, purpose, findings, dry_run=dry_run), indent=2))
     else:
         write_findings(findings)
         click.echo(_text(result, dry_run=dry_run))
@@ -114,14 +123,18 @@ def retire(
 
 
 class _Retirement:
-    """Disables or enables keys of one tenant's data keyset, or of all."""
+    """Disables or enables keys of one tenant's keyset for *purpose*, or of all."""
 
-    def __init__(self, own: Opened, tenant: str | None, *, dry_run: bool, shown: bool) -> None:
+    def __init__(
+        self, own: Opened, tenant: str | None, purpose: str, *, dry_run: bool, shown: bool
+    ) -> None:
         self._own = own
         self._table = KeyTable(own)
         of = self._table.of_tenant(tenant)
         self._tenant = None if tenant is None else self._table.canonical(tenant)
-        self._rows = f"k.purpose = 'data' AND k.rotated_at IS NOT NULL AND {of}"
+        self._rows = f"k.purpose = '{purpose}' AND k.rotated_at IS NOT NULL AND {of}"
+        self._needs: type[DataNeeds | IndexNeeds]
+        self._needs = DataNeeds if purpose == "data" else IndexNeeds
         self._dry_run = dry_run
         self._shown = shown
 
@@ -140,20 +153,22 @@ class _Retirement:
         return result
 
     def run(self) -> _Retired:
-        """Disable the keys that do not seal and that no value needs."""
+        """Disable the keys that are not primary and that no value needs."""
         from tenantguard.crypto.rotation import disable_keys, keys_of  # noqa: PLC0415
 
         result = _Retired(undone=False)
         settled = self._settled()
         result.waiting = self._table.count(f"{self._rows} AND NOT ({settled})")
         # After the fence: what open transactions had sealed with an old key is seen by now.
-        needed = self._needed()
+        needs: Needs = self._needs(self._own, self._table, self._tenant)
+        total = self._table.count(f"{self._rows} AND {settled}")
 
         def make(row: KeyRow) -> Change | None:
-            stored, used = self._table.stored(row), needed[self._table.canonical(row.tenant)]
+            stored = self._table.stored(row)
             *others, _ = keys_of(stored)
             old = {key.number for key in others if key.opens and not key.seals}
-            for number in old & used.keys():
+            used = needs.of(self._table.canonical(row.tenant), old)
+            for number in used:
                 result.in_use += 1
                 result.used.update(used[number])
             unused = old - used.keys()
@@ -165,8 +180,9 @@ class _Retirement:
             result.changed = self._table.change(
                 f"{self._rows} AND {settled}",
                 make,
-                progress=lambda done: progress(done, len(needed), "disabling keys"),
+                progress=lambda done: progress(done, total, "disabling keys"),
             )
+        result.unread = +needs.unread
         return result
 
     def _settled(self) -> str:
@@ -187,22 +203,10 @@ class _Retirement:
             return "false"
         return f"k.rotated_at < '{oldest}'::timestamptz - interval '{KNOWN_EVERYWHERE:.0f} seconds'"
 
-    def _needed(self) -> dict[str, dict[int, Counter[str]]]:
-        """Return how many values need each key, by column, key and tenant."""
-        catalog = self._own.guard.catalog
-        eyes = open_eyes(self._own.guard, self._own.engine, counted_tables(catalog))
-        found: dict[str, dict[int, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
-        with eyes.transaction() as run:
-            for rows in rows_by_key(run, catalog, tenant=self._tenant):
-                if rows.key is not None:
-                    column = f"{rows.table}.{rows.column}"
-                    found[self._table.canonical(rows.tenant)][rows.key][column] += rows.rows
-        return found
-
 
 def _findings(own: Opened, result: _Retired) -> Iterator[Finding]:
     if result.in_use:
-        columns = ", ".join(f"{name} ({number:,})" for name, number in sorted(result.used.items()))
+        columns = _listed(+result.used)
         yield Finding(
             IN_USE,
             ".".join(key_target(own.guard)),
@@ -210,13 +214,29 @@ def _findings(own: Opened, result: _Retired) -> Iterator[Finding]:
             "`tenantguard encrypt rewrite` seals the values with the newest key; then run the "
             "command again.",
         )
+    if result.unread:
+        yield Finding(
+            NOT_COMPARED,
+            ".".join(key_target(own.guard)),
+            "Values could not be opened, so whose key their blind indexes are under is not known: "
+            f"{_listed(result.unread)}.",
+            "`tenantguard encrypt rewrite --indexes` says why. Look also for policies of your own "
+            "that hide rows from the application's role.",
+        )
     if result.changed.unopened:
         yield unopened_finding(own.guard, result.changed.unopened)
 
 
-def _document(result: _Retired, findings: list[Finding], *, dry_run: bool) -> dict[str, object]:
+def _listed(columns: Counter[str]) -> str:
+    return ", ".join(f"{name} ({number:,})" for name, number in sorted(columns.items()))
+
+
+def _document(
+    result: _Retired, purpose: str, findings: list[Finding], *, dry_run: bool
+) -> dict[str, object]:
     return {
         "version": VERSION,
+        "purpose": purpose,
         "dry_run": dry_run,
         "undo": result.undone,
         "keys": result.keys,

@@ -1,7 +1,8 @@
-"""tenantguard keys rotate: a new key for the tenants' values, in two steps.
+"""tenantguard keys rotate: a new key for the tenants' values or blind indexes, in two steps.
 
 Processes keep a tenant's keys for some minutes, so a key that seals at once would be unknown to the
-others. It is added first, and seals once every process has it.
+others. It is added first, and seals once every process has it. With one for blind indexes a search
+asks for both keys' from the moment that it is added, and nothing is stored under it until then.
 """
 
 from __future__ import annotations
@@ -18,15 +19,18 @@ from tenantguard.cli.keys.changing import Changed, KeyTable
 from tenantguard.cli.keys.judging import unopened_finding
 from tenantguard.cli.keys.opening import opened
 from tenantguard.cli.keys.report import VERSION, listed_findings, write_findings
+from tenantguard.cli.keys.rows import key_target
+from tenantguard.cli.keys.uniqueness import require_no_unique_index
 from tenantguard.cli.keys.writing import Change
-from tenantguard.cli.options import admin_option, format_option, guard_option
+from tenantguard.cli.options import admin_option, format_option, guard_option, purpose_option
 from tenantguard.cli.outcome import FINDINGS, HOLDS, GuardedCommand, could_not_look
 from tenantguard.cli.progress import progress_bar
 from tenantguard.errors import KeyUnavailableError
+from tenantguard.findings import Finding
 from tenantguard.keystore import KNOWN_EVERYWHERE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tenantguard.cli.keys.opening import Opened
     from tenantguard.cli.keys.writing import KeyRow
@@ -34,11 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["rotate"]
 
-_NOT_FOR_INDEXES = (
-    "Keys of blind indexes are not rotated: an index is part of each stored value, and unique keys "
-    "and searches compare it, so two keys at once would let duplicates in and miss rows. To have "
-    "new ones, add a second searchable column, fill it, and drop the first."
-)
+_FULL = "index-key-not-retired"
 _ROTATED = ", rotated_at = pg_catalog.clock_timestamp()"
 _KNOWN = f"k.rotated_at < pg_catalog.clock_timestamp() - interval '{KNOWN_EVERYWHERE:.0f} seconds'"
 """Every process has what was changed that long ago."""
@@ -76,6 +76,7 @@ class _Rotated:
     waiting: int = 0
     added: Changed = field(default_factory=Changed)
     primary: Changed = field(default_factory=Changed)
+    full: int = 0
     pending: _Pending = field(default_factory=_Pending)
 
     @property
@@ -89,18 +90,18 @@ class _Rotated:
         "tenantguard keys rotate --all --dry-run",
         "tenantguard keys rotate --all",
         "tenantguard keys rotate --tenant 7 --no-wait --format json",
+        "tenantguard keys rotate --purpose index --all",
     ],
 )
 @guard_option
 @admin_option
 @click.option("--tenant", metavar="ID", help="The tenant whose key is rotated.")
 @click.option("--all", "every", is_flag=True, help="Rotate every tenant's key.")
+@purpose_option
 @click.option(
-    "--purpose",
-    type=click.Choice(["data", "index"]),
-    default="data",
-    show_default=True,
-    help="What the keys are for; those of blind indexes are not rotated.",
+    "--allow-duplicates",
+    is_flag=True,
+    help="Rotate although unique keys of blind indexes do not hold meanwhile.",
 )
 @click.option("--no-wait", is_flag=True, help="Do what can be done now; run again for the rest.")
 @click.option("--dry-run", is_flag=True, help="Count, and change nothing.")
@@ -114,6 +115,7 @@ def rotate(
     tenant: str | None,
     every: bool,
     purpose: str,
+    allow_duplicates: bool,
     no_wait: bool,
     dry_run: bool,
     output: str,
@@ -123,31 +125,34 @@ def rotate(
     It is added, and seals once every process of the application has it, six minutes later. The
     application goes on. A rotation that was interrupted is continued, no third key added. The
     address must be a superuser's, or a login's that is granted the maintenance role.
+
+    With --purpose index it is the key of their blind indexes; searches find what is stored under
+    either. Before the next one, `tenantguard encrypt rewrite` and `keys retire` end the old key.
     """
-    if purpose == "index":
-        could_not_look(_NOT_FOR_INDEXES)
     if every is (tenant is not None):
         could_not_look("Give either --tenant ID or --all.")
     with opened(guard_name, admin_url) as own:
-        rotation = _Rotation(own, tenant, shown=output == "text")
+        if purpose == "index" and not allow_duplicates:
+            require_no_unique_index(own.guard.catalog)
+        rotation = _Rotation(own, tenant, purpose, shown=output == "text")
         result = rotation.look() if dry_run else rotation.run(wait=not no_wait)
-        findings = [unopened_finding(own.guard, result.unopened)] if result.unopened else []
-    document = {**_facts(result, dry_run=dry_run), "findings": listed_findings(findings)}
+        findings = list(_findings(own, result))
+    document = {**_facts(result, purpose, dry_run=dry_run), "findings": listed_findings(findings)}
     if output == "json":
         click.echo(json.dumps(document, indent=2))
     else:
         write_findings(findings)
-        click.echo(_text(result, dry_run=dry_run))
+        click.echo(_text(result, purpose, dry_run=dry_run))
     ctx.exit(FINDINGS if findings else HOLDS)
 
 
 class _Rotation:
-    """Rotates the active data keysets of one tenant, or of all."""
+    """Rotates the active keysets of one tenant, or of all."""
 
-    def __init__(self, own: Opened, tenant: str | None, *, shown: bool) -> None:
+    def __init__(self, own: Opened, tenant: str | None, purpose: str, *, shown: bool) -> None:
         self._table = KeyTable(own)
         own_rows = self._table.of_tenant(tenant)
-        self._rows = f"k.purpose = 'data' AND k.state = 'active' AND {own_rows}"
+        self._rows = f"k.purpose = '{purpose}' AND k.state = 'active' AND {own_rows}"
         self._shown = shown
 
     def look(self) -> _Rotated:
@@ -161,9 +166,14 @@ class _Rotation:
         from tenantguard.crypto import rotation  # noqa: PLC0415  (loads Tink)
 
         result = self.look()
+
+        def add(stored: Stored) -> Row | None:
+            result.full += rotation.is_full(stored)
+            return rotation.add_key(stored)
+
         if result.waiting:
             due = self._due(result.pending)
-            result.added = self._change(due, rotation.add_key, "adding keys", result.waiting)
+            result.added = self._change(due, add, "adding keys", result.waiting)
         result.pending = self._pending()
         while result.pending.tenants:
             if wait:
@@ -222,9 +232,24 @@ class _Rotation:
                 waited += _STEP
 
 
-def _facts(result: _Rotated, *, dry_run: bool) -> dict[str, object]:
+def _findings(own: Opened, result: _Rotated) -> Iterator[Finding]:
+    if result.full:
+        yield Finding(
+            _FULL,
+            ".".join(key_target(own.guard)),
+            f"{result.full:,} tenants have an old key for blind indexes beside the newest, and got "
+            "no third: a search asks for two.",
+            "Run `tenantguard encrypt rewrite` and `tenantguard keys retire --purpose index`; then "
+            "run the command again.",
+        )
+    if result.unopened:
+        yield unopened_finding(own.guard, result.unopened)
+
+
+def _facts(result: _Rotated, purpose: str, *, dry_run: bool) -> dict[str, object]:
     return {
         "version": VERSION,
+        "purpose": purpose,
         "dry_run": dry_run,
         "tenants": result.tenants,
         "without_new_key": result.waiting,
@@ -237,7 +262,7 @@ def _facts(result: _Rotated, *, dry_run: bool) -> dict[str, object]:
     }
 
 
-def _text(result: _Rotated, *, dry_run: bool) -> str:
+def _text(result: _Rotated, purpose: str, *, dry_run: bool) -> str:
     if not result.tenants:
         return "Nothing to do: no tenant that was asked for has a key that seals."
     if dry_run:
@@ -245,11 +270,18 @@ def _text(result: _Rotated, *, dry_run: bool) -> str:
             f"{result.waiting:,} of {result.tenants:,} tenants would get a new key; those of "
             f"{result.pending.tenants:,} wait to seal."
         )
-    said = f"added: {result.added.done:,} keys. They seal now: {result.primary.done:,}."
+    use = "seal" if purpose == "data" else "compute indexes"
+    said = f"added: {result.added.done:,} keys. They {use} now: {result.primary.done:,}."
     if result.pending.tenants:
         return (
             f"{said}\n{result.pending.tenants:,} keys wait until every process has them. Run the "
             f"command again in {result.pending.seconds:.0f} seconds."
+        )
+    if purpose == "index":
+        return (
+            f"{said}\nWhat is stored is found under the older keys too. `tenantguard encrypt "
+            "rewrite` gives it new indexes; then `tenantguard keys retire --purpose index` "
+            "disables them."
         )
     return (
         f"{said}\nWhat is stored opens with the older keys. `tenantguard encrypt rewrite` seals it "

@@ -158,14 +158,14 @@ class _Import:
         return self._result
 
     def _opens(self, row: ExportedRow) -> bool:
-        from tenantguard.crypto.keysets import open_handle  # noqa: PLC0415  (loads Tink)
+        from tenantguard.crypto.rotation import handle_of  # noqa: PLC0415  (loads Tink)
 
         wrapped, check = (bytes.fromhex(each or "") for each in (row.wrapped, row.check))
         held = KeyRow(row.tenant, row.purpose, 0, row.kek_uri, wrapped, check, None, 0.0)
         try:
             self._table.canonical(row.tenant)
             if row.state != "destroyed":
-                open_handle(row.purpose, *self._table.stored(held))
+                handle_of(self._table.stored(held))
         except KeyUnavailableError:
             self._table.require_answer(row.kek_uri)
             self._result.unopened += 1

@@ -68,6 +68,7 @@ def test_unneeded_keys_are_disabled_and_can_be_enabled(rotated: Keys) -> None:
     assert "2 old keys would be disabled." in rotated("retire", "--all", "--dry-run").stdout
     assert rotated.json("retire", "--all") == {
         "version": 1,
+        "purpose": "data",
         "dry_run": False,
         "undo": False,
         "keys": 2,

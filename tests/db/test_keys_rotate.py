@@ -94,6 +94,7 @@ def test_dry_run_counts(rotating: Keys) -> None:
     before = rotating.rows()
     assert rotating.json("rotate", "--all", "--dry-run") == {
         "version": 1,
+        "purpose": "data",
         "dry_run": True,
         "tenants": 2,
         "without_new_key": 2,
@@ -208,14 +209,6 @@ def test_unknown_key_is_looked_up_with_the_next_statement(rotating: Keys) -> Non
     with pytest.raises(UnknownKeyError, match="does not have"):
         process.read()
     assert process.keystore._cached(str(A)) is None
-
-
-def test_index_keys_are_refused(rotating: Keys) -> None:
-    """Two index keys at once would miss rows and let duplicates in, so the command says no."""
-    before = rotating.rows()
-    result = rotating("rotate", "--all", "--purpose", "index")
-    assert_could_not_look(result, "let duplicates in and miss rows.*add a second searchable column")
-    assert rotating.rows() == before
 
 
 def test_tenants_have_to_be_named(rotating: Keys) -> None:

@@ -153,7 +153,7 @@ def vector(
         packed=keys.open(context, stored).hex(),
         associated_data=context.associated_data(tenant.encode(), header).hex(),
         stored=stored.hex(),
-        index=None if search is None else field._indexed(keys, read(kind, text)).hex(),
+        index=None if search is None else field.indexed(keys, read(kind, text)).hex(),
         padding=padding,
     )
 

@@ -288,3 +288,19 @@ def test_unique_indexes_are_refused(rotating: Keys, monkeypatch: pytest.MonkeyPa
     assert rotating.rows() == before
     assert rotating.json("rotate", *INDEX, "--no-wait", "--allow-duplicates")["added"] == 2
     assert rotating.json("rotate", "--all", "--no-wait")["added"] == 2
+
+
+def test_duplicates_end_the_rewriting_until_one_is_gone(rotated: Keys) -> None:
+    """Under two keys a unique index lets an equal value in; PostgreSQL says so, and no value."""
+    rotated.vault.run("CREATE UNIQUE INDEX one_name ON patients (tenant_id, name_bidx)")
+    try:
+        Process(rotated).write("a")
+        result = encrypt(rotated, "rewrite")
+        assert result.exit_code == 2, result.output
+        assert "23505" in result.output
+        assert "\\x" not in result.output
+        assert not IDS.search(result.output)
+        rotated.vault.run("DELETE FROM patients WHERE id = (SELECT max(id) FROM patients)")
+        assert rewrite(rotated)["done"] == 2
+    finally:
+        rotated.vault.run("DROP INDEX one_name")

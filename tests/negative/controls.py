@@ -50,6 +50,7 @@ FIELD_REFUSALS = "tests/db/test_encrypted_refusals.py"
 FIELD_KEYS = "tests/db/test_encrypted_keys.py"
 FOLLOWING = "tests/db/test_following_keys.py"
 KEY_FOLLOWER = "tenantguard.following.follower:KeyFollower"
+KEYS_INDEX = "tests/db/test_keys_index.py"
 MASKS = "tests/db/test_masks.py"
 SEARCHABLE = "tests/db/test_rls_searchable.py"
 ROW_BINDING = "tests/db/test_row_binding.py"
@@ -405,7 +406,7 @@ class _AnyLayout(dict[bytes, Any]):
 
 
 def _of_any_length(_self: Any, index: Any, keys: Any, value: Any) -> Any:
-    return keys.index(index.prefix, index.of(value))
+    return keys.candidates(index.prefix, index.of(value))
 
 
 def _without_index(self: Any, context: Any) -> bytes:
@@ -1118,9 +1119,46 @@ CONTROLS = {
         "sees_old_rows",
     ),
     "needed keys are not retired": Control(
-        _attribute("tenantguard.cli.keys.retire", "rows_by_key", lambda *_, **__: ()),
+        _attribute("tenantguard.cli.keys.needing", "rows_by_key", lambda *_, **__: ()),
         "tests/db/test_keys_retire.py",
         "needed_keys",
+    ),
+    "searches ask for every key's index": Control(
+        _attribute(
+            "tenantguard.crypto.keysets:IndexKeyset",
+            "candidates",
+            lambda self, data: [self.compute(data)],
+        ),
+        KEYS_INDEX,
+        "everybody_finds",
+    ),
+    "keys for indexes wait until every process has them": Control(
+        _attribute("tenantguard.cli.keys.rotate", "_KNOWN", "true"), KEYS_INDEX, "everybody_finds"
+    ),
+    "no third key for indexes is added": Control(
+        _attribute("tenantguard.crypto.rotation", "_is_full", lambda *_: False),
+        KEYS_INDEX,
+        "no_third_key",
+    ),
+    "unique blind indexes are not rotated": Control(
+        _attribute("tenantguard.cli.keys.rotate", "require_no_unique_index", _nothing),
+        KEYS_INDEX,
+        "unique_indexes",
+    ),
+    "rewritten indexes are compared": Control(
+        _attribute("tenantguard.encrypt.forms:Indexed", "has", lambda *_: True),
+        KEYS_INDEX,
+        "of_the_new_key",
+    ),
+    "keys that indexes need are not retired": Control(
+        _attribute("tenantguard.encrypt.forms:Indexed", "has", lambda *_: True),
+        KEYS_INDEX,
+        "that_an_index_needs",
+    ),
+    "keys are not retired beside values that nobody has compared": Control(
+        _attribute("tenantguard.cli.keys.needing", "_counted", lambda *_: ()),
+        KEYS_INDEX,
+        "cannot_be_compared",
     ),
     "keys are not retired beside open transactions": Control(
         _attribute("tenantguard.cli.keys.retire:_Retirement", "_settled", lambda _: "true"),
@@ -1199,7 +1237,7 @@ CONTROLS = {
         "gives_away",
     ),
     "values are sealed": Control(
-        _attribute(FIELD_TYPES, "_noting", lambda *_: None), FIELD_WRITES, "every_insert_seals"
+        _attribute(FIELD_TYPES, "noting", lambda *_: None), FIELD_WRITES, "every_insert_seals"
     ),
     "tables without a key to bind to are refused at the start": Control(
         _attribute("tenantguard.guard", "check_row_keys", lambda _: None),
@@ -1248,7 +1286,7 @@ CONTROLS = {
         _attribute("tenantguard.columns.masks", "_TEXTS", ()), MASKS, "psycopg and written_back"
     ),
     "who may not read may not search": Control(
-        _attribute(FIELD_TYPES, "searching", lambda _field, note: note),
+        _attribute("tenantguard.columns.sending", "searching", lambda _field, note: note),
         MASKS,
         "psycopg and not_search",
     ),

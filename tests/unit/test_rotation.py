@@ -13,6 +13,7 @@ from tenantguard.crypto.keysets import (
     new_data_keyset,
     new_index_keyset,
     open_data_keyset,
+    open_index_keyset,
 )
 from tenantguard.crypto.rotation import (
     Row,
@@ -20,6 +21,7 @@ from tenantguard.crypto.rotation import (
     add_key,
     disable_keys,
     enable_keys,
+    is_full,
     keys_of,
     promote_key,
 )
@@ -130,3 +132,48 @@ def test_keysets_of_another_kind_or_row_are_refused() -> None:
     ):
         with pytest.raises(KeyUnavailableError):
             add_key(damaged)
+
+
+def index_row(*acts: str) -> Row:
+    row = new_index_keyset(KEK, b"x")
+    for act in acts:
+        row = ACTS[act](index_stored(row)) or row
+    return row
+
+
+def index_stored(row: Row) -> Stored:
+    return Stored(*row, KEK, b"x", "index")
+
+
+def test_a_new_index_key_is_searched_by_before_it_computes() -> None:
+    """Added, a value has its index among the candidates; made primary, it comes first."""
+    first = new_index_keyset(KEK, b"x")
+    rows = [first, add_key(index_stored(first))]
+    assert rows[1] is not None
+    rows.append(promote_key(index_stored(rows[1])))
+    alone, added, primary = (open_index_keyset(*row, KEK, b"x") for row in rows if row)
+    old = alone.compute(b"value")
+    assert alone.candidates(b"value") == [old]
+    [same, new] = added.candidates(b"value")
+    assert (same, added.compute(b"value")) == (old, old)
+    assert primary.candidates(b"value") == [new, old]
+    assert primary.compute(b"value") == new
+    assert [each.rotating for each in (alone, added, primary)] == [False, True, True]
+
+
+def test_as_many_index_keys_are_enabled_as_a_search_asks_for() -> None:
+    """No third is added, and of several that were disabled the newest comes back."""
+    row = index_row("add", "promote")
+    assert is_full(index_stored(row))
+    assert add_key(index_stored(row)) is None
+    assert not is_full(index_stored(index_row("add")))
+    [first, second] = [key.number for key in keys_of(index_stored(row))]
+    row = disable_keys(index_stored(row), [first]) or row
+    for act in ("add", "promote"):
+        row = ACTS[act](index_stored(row)) or row
+    row = disable_keys(index_stored(row), [second]) or row
+    assert [key.opens for key in keys_of(index_stored(row))] == [False, False, True]
+    row = enable_keys(index_stored(row)) or row
+    assert [key.opens for key in keys_of(index_stored(row))] == [False, True, True]
+    assert enable_keys(index_stored(row)) is None
+    assert not is_full(stored(rotated(new_data_keyset(KEK, b"x"), "add", "promote")))

@@ -356,7 +356,8 @@ def test_the_generic_plan_uses_the_index_too(crowd: int, vault: Vault, shape: st
 @every_driver
 def test_null_among_the_values_is_as_in_sql(session: Session) -> None:
     """It equals nothing and nothing is unlike it; a parameter without a value likewise."""
-    some, nothing = bindparam("x", ["meier", None]), bindparam("x", None)
+    some: Any = bindparam("x", ["meier", None])
+    nothing: Any = bindparam("x", None)
     [meier] = found(session, select(Patient.id).where(Patient.name == "meier"))
     for condition, expected in (
         (Patient.name.in_(["meier", None]), [meier]),

@@ -84,10 +84,10 @@ def _judged(access: Access, batch: Batch, work: Work, tenant: str) -> Iterator[S
         while True:
             rows = batch.read(run, tenant, work.wanted, after, locked=False)
             for row in rows:
-                yield work.made(*row)[1]
+                yield work.made(row.key, row.cells)[1]
             if len(rows) < batch.size:
                 return
-            after = rows[-1][0]
+            after = rows[-1].key
 
 
 def _judge(indexed: Indexed) -> Judge:

@@ -426,6 +426,20 @@ def test_classes_with_subclasses(session: Session) -> None:
     assert session.scalars(select(Staff).where(Staff.placed == ("Ida", 4))).one() is ida
 
 
+def test_classes_with_subclasses_in_bulk(session: Session) -> None:
+    """One statement writes both tables; each follows, and a part of the parent is refused."""
+    made = {"name": "Eva", "room": 1, "practice_id": A, "ward": "West", "shift": 2}
+    session.execute(insert(Nurse), [made, {**made, "name": "Ada"}])
+    eva = session.scalars(select(Nurse).where(Nurse.placed == ("Eva", 1))).one()
+    changes = {"id": eva.id, "name": "Eve", "room": 3, "ward": "East", "shift": 4}
+    session.execute(update(Nurse), [changes])
+    session.expire_all()
+    assert (eva.placed, eva.at) == (("Eve", 3), ("East", 4))
+    for part in ({"name": "Zoe"}, {"ward": "North"}):
+        with pytest.raises(EncryptedQueryError, match="does not give all of them"):
+            session.execute(update(Nurse), [{"id": eva.id, **part}])
+
+
 @pytest.mark.parametrize("value", [("Zoe", DAY), ("Anna", LATER), None])
 def test_an_object_does_not_take_another_compound(session: Session, value: Any) -> None:
     """The attribute follows; what is assigned to it has to be what the parts are."""

@@ -152,6 +152,14 @@ def test_null_is_the_absence_of_both(staged: Session) -> None:
         assert len(staged.scalars(select(Patient.city).where(filled)).all()) == 6
 
 
+def test_a_list_that_is_read_once_is_compared_with_both(pairs: Vault, session: Session) -> None:
+    """Of a generator, the first column leaves nothing for the second."""
+    keys = {put(pairs, None, "Ada"), put(pairs, "Ada", "Ada")}
+    question = Patient.name.in_(name.strip() for name in (" Ada", "Eve "))
+    assert set(session.scalars(select(Patient.id).where(question))) == keys
+    assert session.scalars(select(Patient).where(Patient.name.not_in(iter(["Ada"])))).all() == []
+
+
 def test_every_type_is_found_sealed_and_plain(pairs: Vault, session: Session) -> None:
     """Also bound to its row."""
     for column, value in (("number", 7), ("born", date(1970, 1, 2))):
@@ -524,6 +532,16 @@ def test_setting_a_value_writes_both_or_nothing(pairs: Vault, session: Session) 
     patient.name = "Ada"
     session.flush()
     assert sent == []
+
+
+@pytest.mark.parametrize("stage", [(None, "Ada"), ("Ada", "Eve"), ("Ada", None)])
+def test_merging_writes_both(pairs: Vault, session: Session, stage: tuple[Any, Any]) -> None:
+    """Also the value that one of the two columns has: alone, the other would be emptied."""
+    key = put(pairs, *stage)
+    session.merge(Patient(id=key, name="Ada"))
+    session.commit()
+    patient = session.get_one(Patient, key)
+    assert (patient.plain_name, patient.sealed_name) == ("Ada", "Ada")
 
 
 def test_the_triggers_keep_what_both_has_written(pairs: Vault, session: Session) -> None:

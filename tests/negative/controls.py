@@ -1904,6 +1904,16 @@ CONTROLS = {
         BOTH,
         "writes_both_or_nothing",
     ),
+    "what is merged is written into both columns": Control(
+        _attribute("tenantguard.columns.both:Both", "_keep_both", _nothing),
+        BOTH,
+        "merging_writes_both",
+    ),
+    "each table of a bulk write is its own": Control(
+        _attribute("tenantguard.columns.writes_compiler", "written_table", lambda each: each.table),
+        COMPOUND,
+        "subclasses_in_bulk",
+    ),
     "plaintext is compared before it is dropped": Control(
         _attribute("tenantguard.cli.encrypt.migrate", "failures", lambda *_: 0),
         "tests/encrypt/test_migrate.py",

@@ -183,6 +183,13 @@ class Both(Composite[Any]):
         if len(same) == 1:
             flag_modified(instance, same[0])
 
+    def _keep_both(self, _mapper: Any, _connection: Any, instance: Any) -> None:
+        """Write both of what is the same in both: `merge` changes each column by itself."""
+        row = instance._sa_instance_state.dict  # noqa: SLF001
+        sealed, plain = self.keys
+        if sealed in row and plain in row and row[sealed] == row[plain]:
+            self._write_both(instance)
+
     def _follow(self, instance: Any, _token: object) -> None:
         """Write the sealed value into the plain column too when it was changed inside."""
         sealed, plain = self.keys
@@ -213,6 +220,7 @@ class Both(Composite[Any]):
         self.sealed = checked_pair(str(self), *self.props, alike=self.alike)
         attribute = getattr(self.parent.class_, self.keys[0])
         event.listen(attribute, "modified", self._follow, propagate=True)
+        event.listen(self.parent, "before_update", self._keep_both, propagate=True)
         event.listen(self.parent, "expire", self._expire, raw=True, propagate=True)
 
     def _expire(self, state: Any, keys: Iterable[str] | None) -> None:

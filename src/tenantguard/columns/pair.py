@@ -6,6 +6,7 @@ asked of both, so that the answer is the same before and after a row was sealed.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from sqlalchemy import BindParameter, and_, or_
@@ -96,7 +97,7 @@ class PairComparator(PropComparator[Any]):
             EncryptedQueryError: If ciphertext could not answer, or the other side is no value.
         """
         sealed, plain = self._columns
-        value = other[0] if other else None
+        value = _read_twice(other[0]) if other else None
         if value is None or isinstance(value, Null):
             if op in _NULL and other:
                 return and_(sealed.is_(None), plain.is_(None))
@@ -150,6 +151,11 @@ class PairComparator(PropComparator[Any]):
         """Return what SQLAlchemy 2.1 calls for each row that is written in bulk."""
         spread: Callable[[dict[str, Any]], None] = self.prop.spread
         return spread
+
+
+def _read_twice(value: Any) -> Any:
+    """Return *value*, or what it gives if it can be read once only: both columns are asked."""
+    return list(value) if isinstance(value, Iterator) else value
 
 
 def selected_pair(select: Any) -> Both | None:

@@ -48,6 +48,7 @@ from tenantguard.columns.written import (
     refuse_target,
     refuse_unknown,
     values_of,
+    written_table,
 )
 from tenantguard.errors import EncryptedQueryError
 from tenantguard.scoping.statements import compiled_as, copy_with
@@ -97,7 +98,7 @@ class WritesCompiler:
         """Render an INSERT whose encrypted columns take values, not expressions."""
         statement = self._written(statement, kwargs)
         rendered = cast("str", super().visit_insert(statement, *args, **kwargs))  # type: ignore[misc]
-        table = statement.table
+        table = written_table(statement)
         if isinstance(table, Table) and any(map(is_encrypted, table.columns)):
             in_cte, state = "visiting_cte" in kwargs, statement._compile_state_factory()  # noqa: SLF001
             if getattr(state.statement, "select", None) is None:
@@ -111,7 +112,7 @@ class WritesCompiler:
         """Render an UPDATE whose encrypted columns take values, not expressions."""
         statement = self._written(statement, kwargs)
         rendered = cast("str", super().visit_update(statement, *args, **kwargs))  # type: ignore[misc]
-        table = statement.table
+        table = written_table(statement)
         if isinstance(table, Table) and any(map(is_encrypted, table.columns)):
             in_cte, state = "visiting_cte" in kwargs, statement._compile_state_factory()  # noqa: SLF001
             self._note_parts(updated_parts(cast("Any", self), table, state, in_cte=in_cte))
@@ -157,7 +158,7 @@ class WritesCompiler:
         return cast("str", super()._on_conflict_target(clause, **kwargs))  # type: ignore[misc]
 
     def _written(self, statement: Any, kwargs: dict[str, Any]) -> Any:
-        table = statement.table
+        table = written_table(statement)
         if not isinstance(table, Table):
             if statement.is_update:
                 refuse_alias(table)

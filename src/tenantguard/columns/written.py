@@ -15,7 +15,14 @@ from tenantguard.keytable import SEARCHES
 if TYPE_CHECKING:
     from sqlalchemy import Table
 
-__all__ = ["check_selected", "is_search_column", "refuse_target", "refuse_unknown", "values_of"]
+__all__ = [
+    "check_selected",
+    "is_search_column",
+    "refuse_target",
+    "refuse_unknown",
+    "values_of",
+    "written_table",
+]
 
 
 def values_of(table: Table, row: Any, *, same_row: bool = False) -> dict[Any, Any]:
@@ -73,6 +80,15 @@ def refuse_target(table: Table, elements: Any) -> None:
                 f"search=Exact(), make its {target.name}_bidx unique with the tenant, and name "
                 f"that: index_elements=['tenant_id', '{target.name}_bidx']."
             )
+
+
+def written_table(statement: Any) -> Any:
+    """Return the table that *statement* writes.
+
+    Bulk writes of a class with joined tables compile the same statement for each of its tables.
+    """
+    of_bulk = statement._annotations.get(f"_emit_{statement.__visit_name__}_table")  # noqa: SLF001
+    return statement.table if of_bulk is None else of_bulk
 
 
 def is_search_column(value: Any) -> bool:

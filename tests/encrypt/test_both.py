@@ -437,6 +437,12 @@ ALONE: dict[str, Callable[[Session], Any]] = {
             [{"name": "Ada", "name_sealed": "Ada"}, {"name": "Ada", "name_sealed": None}]
         )
     ),
+    "Core, an expression": lambda session: session.execute(
+        insert(TABLE).values(name=func.upper("ada"), name_sealed=None)
+    ),
+    "Core update to an expression": lambda session: session.execute(
+        update(TABLE).values(name=func.upper("ada"), name_sealed=None)
+    ),
     "Core by parameters": lambda session: session.execute(insert(TABLE), [{"name": "Ada"}] * 2),
     "Core update": lambda session: session.execute(update(TABLE).values(name="Ada")),
     "Core update of an alias": lambda session: session.execute(
@@ -446,6 +452,12 @@ ALONE: dict[str, Callable[[Session], Any]] = {
         update(TABLE), {"name": "Ada"}
     ),
     "ON CONFLICT": lambda session: conflicting(session, {"name": "Ada"}),
+    "ON CONFLICT with None": lambda session: conflicting(
+        session, {"name": "Ada", "name_sealed": None}
+    ),
+    "ON CONFLICT with an expression": lambda session: conflicting(
+        session, {"name": func.upper("ada"), "name_sealed": None}
+    ),
     "ON CONFLICT by attribute": lambda session: conflicting(session, {Patient.name: "Ada"}),
     "INSERT … SELECT": lambda session: session.execute(
         insert(Patient).from_select(["name"], select(Patient.city))

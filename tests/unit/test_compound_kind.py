@@ -239,6 +239,12 @@ def test_parts_get_their_values_from_python(case: str) -> None:
         field(COMPUTED[case](), encrypted_str())
 
 
+def test_plaintext_that_is_being_encrypted_is_no_part() -> None:
+    """It goes away in the end, and triggers empty it before."""
+    with pytest.raises(ConfigurationError, match=r"t\.both cannot follow 'a'"):
+        field(mapped_column(String), encrypted_str(migrating="a"))
+
+
 # As an application without a type checker may declare it.
 untyped: Any = encrypted_compound
 REFUSED: list[tuple[Any, str]] = [

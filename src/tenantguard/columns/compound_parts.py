@@ -83,6 +83,7 @@ def _is_given(part: Column[Any]) -> bool:
         or part.foreign_keys
         or of_sql
         or MIGRATING in part.info
+        or any(each.info.get(MIGRATING) == part.name for each in part.table.columns)
         or any(each is not None for each in by_database)
     )
 

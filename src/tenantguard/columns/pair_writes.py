@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Table
-from sqlalchemy.sql.elements import Null
+from sqlalchemy.sql.elements import BindParameter, Null
 
 from tenantguard.columns.expressions import means
 from tenantguard.columns.row_writes import inserted, parameter_of
@@ -29,6 +29,7 @@ __all__ = [
     "refuse_half",
     "refuse_half_of_alias",
     "refuse_plaintext_alone",
+    "refuse_plaintext_set",
     "updated_pairs",
 ]
 
@@ -38,12 +39,12 @@ class PairBinds:
     """The parameters of one row that are written into a column of plaintext and its encrypted one.
 
     Attributes:
-        plain: The parameter of the plaintext.
+        plain: The parameter of the plaintext; None if that is an SQL expression.
         sealed: The parameter of the encrypted column.
         columns: The two columns, encrypted one first.
     """
 
-    plain: str
+    plain: str | None
     sealed: str
     columns: tuple[Column[Any], Column[Any]]
 
@@ -53,7 +54,8 @@ class PairBinds:
         Raises:
             EncryptedQueryError: If so.
         """
-        if given.get(self.sealed) is None and given.get(self.plain) is not None:
+        written = self.plain is None or given.get(self.plain) is not None
+        if written and given.get(self.sealed) is None:
             raise _alone(*self.columns)
 
 
@@ -76,6 +78,18 @@ def refuse_plaintext_alone(
             given = [(row or {}).get(key) for key in names if means(key, sealed)]
             if not given or isinstance(given[0], Null):
                 raise _alone(sealed, plain)
+
+
+def refuse_plaintext_set(table: Table, row: Mapping[Any, Any]) -> None:
+    """Refuse *row*, what ON CONFLICT sets, if it would store plaintext alone.
+
+    Raises:
+        EncryptedQueryError: If so.
+    """
+    refuse_plaintext_alone(table, row, row)
+    for sealed, plain in _pairs(table):
+        if not _is_nothing(_given(row, plain)) and _is_nothing(_given(row, sealed)):
+            raise _alone(sealed, plain)
 
 
 def refuse_half(compiler: SQLCompiler, table: Table, state: Any) -> None:
@@ -118,8 +132,19 @@ def _binds(
 ) -> Iterator[PairBinds]:
     for columns in _pairs(table):
         sealed, plain = (parameter_of(compiler, row, column, suffixes) for column in columns)
-        if sealed is not None and plain is not None:
+        if sealed is not None and (plain is not None or not _is_nothing(_given(row, columns[1]))):
             yield PairBinds(plain, sealed, columns)
+
+
+def _given(row: Mapping[Any, Any], column: Column[Any]) -> Any:
+    return next((value for key, value in row.items() if means(key, column)), None)
+
+
+def _is_nothing(value: Any) -> bool:
+    """Return whether *value*, as a statement was given it, is NULL or may be."""
+    if isinstance(value, BindParameter):
+        return value.value is None
+    return value is None or isinstance(value, Null)
 
 
 def _alone(sealed: Column[Any], plain: Column[Any]) -> EncryptedQueryError:

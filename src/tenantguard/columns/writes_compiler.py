@@ -27,6 +27,7 @@ from tenantguard.columns.pair_writes import (
     refuse_half,
     refuse_half_of_alias,
     refuse_plaintext_alone,
+    refuse_plaintext_set,
     updated_pairs,
 )
 from tenantguard.columns.row_keys import RowKey
@@ -145,7 +146,7 @@ class WritesCompiler:
         refuse_unknown(table, dict(pairs))
         same_row = is_same_row(table, on_conflict.inferred_target_elements or ())
         refuse_parameters(table, dict(pairs))
-        refuse_plaintext_alone(table, dict(pairs), dict(pairs))
+        refuse_plaintext_set(table, dict(pairs))
         refuse_moved(table, changed_columns(table, dict(pairs), same_row=same_row))
         pairs = list(values_of(table, dict(pairs), same_row=same_row).items())
         on_conflict = copy_with(on_conflict, update_values_to_set=pairs)

@@ -366,12 +366,24 @@ def test_contract_can_keep_the_plaintext(moving: Moving, expanded: Command) -> N
 def test_contract_refuses_what_was_written_after_the_comparison(
     moving: Moving, expanded: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Plaintext that comes between comparing and dropping is found by the database itself."""
+    """Plaintext that comes between comparing and dropping is found by the database itself.
+
+    Older applications then can go on writing it.
+    """
     assert expanded("backfill", NAME).exit_code == 0
     monkeypatch.setattr("tenantguard.cli.encrypt.migrate.failures", lambda _: 0)
     old_writes(moving, update(OldPatient).where(OldPatient.name == "patient 7").values(name="new"))
-    assert_could_not_look(expanded("contract", NAME), "a row does not fulfil it")
+    assert_could_not_look(expanded("contract", NAME), "the check was dropped again")
     assert moving.run("SELECT count(*) FROM patients WHERE name = 'new'") == [(1,)]
+    old_writes(moving, update(OldPatient).where(OldPatient.name == "new").values(name="newer"))
+
+
+def test_a_contract_that_is_refused_leaves_no_check(moving: Moving, expanded: Command) -> None:
+    """Where a row has neither value, older applications can go on writing plaintext."""
+    moving.run("UPDATE patients SET name = NULL WHERE name = 'patient 7'")
+    assert expanded("backfill", NAME).exit_code == 0
+    assert_could_not_look(expanded("contract", NAME), "the check was dropped again")
+    old_writes(moving, update(OldPatient).where(OldPatient.name == "patient 8").values(name="new"))
 
 
 def test_backfill_needs_the_trigger(moving: Moving, expanded: Command) -> None:

@@ -131,6 +131,14 @@ def _nothing(*_: Any, **__: Any) -> None:
     return None
 
 
+def _drops_no_check() -> None:
+    from dataclasses import replace  # noqa: PLC0415
+
+    from tenantguard.cli.encrypt import changing  # noqa: PLC0415
+
+    vars(changing)["replace"] = lambda each, **_: replace(each, sql=(), undo=())
+
+
 def _no_check(*_: Any) -> Any:
     from sqlalchemy import CheckConstraint  # noqa: PLC0415
 
@@ -1913,6 +1921,11 @@ CONTROLS = {
         _attribute("tenantguard.columns.writes_compiler", "written_table", lambda each: each.table),
         COMPOUND,
         "subclasses_in_bulk",
+    ),
+    "a check that does not hold is dropped again": Control(
+        _drops_no_check,
+        "tests/encrypt/test_migrate.py",
+        "leaves_no_check",
     ),
     "plaintext is compared before it is dropped": Control(
         _attribute("tenantguard.cli.encrypt.migrate", "failures", lambda *_: 0),

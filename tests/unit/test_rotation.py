@@ -134,6 +134,12 @@ def test_keysets_of_another_kind_or_row_are_refused() -> None:
             add_key(damaged)
 
 
+def test_a_stored_keyset_does_not_show_itself() -> None:
+    """Neither the keyset nor what it is bound to, which names the tenant, is in its text."""
+    shown = repr(Stored(b"wrapped", b"check", KEK, b"context"))
+    assert not [each for each in ("wrapped", "check", "context") if each in shown]
+
+
 def index_row(*acts: str) -> Row:
     row = new_index_keyset(KEK, b"x")
     for act in acts:

@@ -9,6 +9,7 @@ stands last, so a keyset whose last key does not seal waits for it to be made pr
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import tink
@@ -45,7 +46,8 @@ _TEMPLATES = {
 _WRAPS = {"data": wrap_data_keyset, "index": wrap_index_keyset}
 
 
-class Stored(NamedTuple):
+@dataclass(frozen=True, slots=True, repr=False)
+class Stored:
     """A keyset as it is stored, and what opens it.
 
     Every function here raises `KeyUnavailableError` if that does not open it.

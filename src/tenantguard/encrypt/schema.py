@@ -174,9 +174,12 @@ def contract(migration: Migration, there: Structure, *, keep: bool) -> Iterator[
     moved = object_name(migration.entry.name, migration.sealed.name, "moved")
     filled = object_name(migration.entry.name, migration.sealed.name, "filled")
     alter = f"ALTER TABLE {migration.table}"
-    yield from _check(migration, moved, f"{plain} IS NULL OR {sealed} IS NOT NULL", there)
+    # Checks that do not hold would refuse what older applications go on writing.
+    undo = tuple(f"{alter} DROP CONSTRAINT IF EXISTS {quote(name)}" for name in (moved, filled))
+    all_moved = f"{plain} IS NULL OR {sealed} IS NOT NULL"
+    yield from _check(migration, moved, all_moved, there, undo=undo)
     if not migration.sealed.nullable and not there.columns.get(migration.sealed.name):
-        yield from _check(migration, filled, f"{sealed} IS NOT NULL", there)
+        yield from _check(migration, filled, f"{sealed} IS NOT NULL", there, undo=undo)
         # A valid check spares SET NOT NULL its own look at all rows.
         now = (f"{alter} ALTER {sealed} SET NOT NULL", f"{alter} DROP CONSTRAINT {quote(filled)}")
         yield Statements("demand a sealed value in every row", now, EXCLUSIVE, "an instant")
@@ -216,7 +219,12 @@ def _columns(
 
 
 def _check(
-    migration: Migration, name: str, expression: str, there: Structure
+    migration: Migration,
+    name: str,
+    expression: str,
+    there: Structure,
+    *,
+    undo: tuple[str, ...] = (),
 ) -> Iterator[Statements]:
     alter = f"ALTER TABLE {migration.table}"
     if name not in there.valid:
@@ -229,7 +237,8 @@ def _check(
         )
     if not there.valid.get(name):
         validate = f"{alter} VALIDATE CONSTRAINT {quote(name)}"
-        yield Statements("check what is there", (validate,), BESIDE, "one scan, beside writes")
+        duration = "one scan, beside writes"
+        yield Statements("check what is there", (validate,), BESIDE, duration, undo=undo)
 
 
 def _index(

@@ -22,6 +22,7 @@ class Statements:
         duration: How long they keep it.
         alone: Whether they cannot run in a transaction.
         rewrites: Whether all of the table is written anew.
+        undo: What is sent, in a transaction, if a row does not fulfil a check.
     """
 
     what: str
@@ -30,3 +31,4 @@ class Statements:
     duration: str
     alone: bool = False
     rewrites: bool = False
+    undo: tuple[str, ...] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import DBAPIError
@@ -65,6 +66,10 @@ def _send(engine: Engine, statements: Statements) -> None:
                 time.sleep(0.1 * 2**attempt)
         else:
             return
+    if code == _CHECK and statements.undo:
+        _send(
+            engine, replace(statements, what="drop that check again", sql=statements.undo, undo=())
+        )
     # Outside of the block: PostgreSQL's text could quote a row.
     raise _refusal(statements, code)
 
@@ -90,7 +95,8 @@ def _refusal(statements: Statements, code: str) -> TenantGuardError:
         )
     if code == _CHECK:
         return ConfigurationError(
-            f"PostgreSQL refused to {statements.what} ({code}): a row does not fulfil it. Somebody "
+            f"PostgreSQL refused to {statements.what} ({code}): a row does not fulfil it"
+            f"{', and the check was dropped again' if statements.undo else ''}. Somebody "
             "has written plaintext since the comparison: run `tenantguard encrypt backfill` and "
             "`verify` again, once every application writes sealed values."
         )

@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from click.testing import CliRunner
 from clinic import Clinic, Version, open_clinic, plain
-from commanding import Command, assert_could_not_look, serve
+from commanding import MODULE, Command, assert_could_not_look, serve
+from rotating import rotate_at
 from sqlalchemy import ForeignKey, MetaData, insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from vault import ENVIRONMENT, A, B
 
 from tenantguard import Exact, KeyFile, Last, TenantGuard, encrypted_str
+from tenantguard.cli import main
 from tenantguard.errors import ConfigurationError, PolicyDriftError
 from tenantguard.rls.kept import keeper
 from tenantguard.rls.names import quote
@@ -27,6 +30,10 @@ NAME = "canary Zoe"
 TRIGGER = keeper("patients", "name")
 INDEXED = r"'\x9e54010100112233445566778899aabbccddeeff01'"
 WRITE = f"INSERT INTO patients (id, tenant_id, name) VALUES (9, '{A}', {INDEXED})"
+DAMAGE = [
+    f'DROP TRIGGER "{TRIGGER}" ON patients',
+    f'ALTER TABLE patients DISABLE TRIGGER "{TRIGGER}"',
+]
 FILENODE = "SELECT pg_relation_filenode('patients')"
 IN_STEP = "SELECT bool_and(name_bidx IS NOT DISTINCT FROM substring(name, 5, 16)) FROM patients"
 
@@ -65,6 +72,26 @@ def command(clinic: Clinic, version: Version, monkeypatch: pytest.MonkeyPatch) -
     return Command(clinic.admin)
 
 
+def keys(
+    clinic: Clinic,
+    version: Version,
+    monkeypatch: pytest.MonkeyPatch,
+    verb: str,
+    *options: str,
+    code: int = 0,
+) -> str:
+    """Run a `tenantguard keys` command for all keys of blind indexes; return what it says."""
+    serve(monkeypatch, guard=version.guard)
+    address = clinic.admin.url.render_as_string(hide_password=False)
+    result = CliRunner().invoke(
+        main,
+        ["keys", verb, "--purpose", "index", "--all", *options, "--guard", f"{MODULE}:guard"],
+        env={"TENANTGUARD_ADMIN_URL": address},
+    )
+    assert result.exit_code == code, result.output
+    return result.output
+
+
 def test_create_all_makes_what_keeps_it(version: Version) -> None:
     """Column, trigger and check are there: `rls apply` has nothing of them to make."""
     steps = map(str, version.steps())
@@ -89,10 +116,7 @@ def test_whoever_writes_the_index_is_the_values(clinic: Clinic) -> None:
     assert clinic.run("SELECT count(name_bidx) FROM patients") == [(1,)]
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [f'DROP TRIGGER "{TRIGGER}" ON patients', f'ALTER TABLE patients DISABLE TRIGGER "{TRIGGER}"'],
-)
+@pytest.mark.parametrize("damage", DAMAGE)
 def test_without_the_trigger_writes_are_refused(
     clinic: Clinic, version: Version, damage: str
 ) -> None:
@@ -183,6 +207,58 @@ def test_what_is_not_filled_is_filled_without_a_rewrite(
     assert version.search(NAME) == ([1], [])
     assert clinic.run("SELECT id, name FROM patients ORDER BY id") == before
     assert clinic.run(FILENODE) == [(filenode,)]
+
+
+def test_a_value_that_is_neither_new_nor_filled_is_counted_once(
+    clinic: Clinic, version: Version, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under an older key, and with a search column that is not filled, it is still one value."""
+    version.apply()
+    version.add(A, id=1, name=NAME)
+    version.add(B, id=2, name=NAME)
+    rotate_at(clinic.admin, version.guard, A, ENVIRONMENT)
+    clinic.run("ALTER TABLE patients DROP name_bidx; ALTER TABLE patients ADD name_bidx bytea")
+    run = command(clinic, clinic.version(name=kept), monkeypatch)
+    assert run.json("rewrite", "--dry-run")["waiting"] == [{"column": "patients.name", "values": 2}]
+    assert run.json("rewrite")["done"] == 2
+    assert run.json("rewrite")["waiting"] == []
+    assert clinic.run(IN_STEP) == [(True,)]
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_nothing_is_filled_without_the_trigger(
+    clinic: Clinic, version: Version, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    """`rewrite` says that it is missing, instead of writing rows that stay as they are."""
+    version.apply()
+    version.add(A, id=1, name=NAME)
+    clinic.run(f"{damage}; ALTER TABLE patients DROP name_bidx")
+    clinic.run("ALTER TABLE patients ADD name_bidx bytea")
+    run = command(clinic, version, monkeypatch)
+    assert_could_not_look(run("rewrite"), "lacks the trigger that fills 'name_bidx'")
+
+
+def test_an_old_key_stays_while_a_search_column_is_not_in_step(
+    clinic: Clinic, version: Version, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the value has the new key's index, what is searched has the old one's."""
+    version.apply()
+    version.add(A, id=1, name=NAME)
+    [[old]] = clinic.run("SELECT name_bidx FROM patients")
+    for _ in range(2):
+        keys(clinic, version, monkeypatch, "rotate", "--no-wait")
+        clinic.run("UPDATE tenantguard_keys SET rotated_at = rotated_at - interval '1 h'")
+    run = command(clinic, clinic.version(name=kept), monkeypatch)
+    assert run.json("rewrite")["done"] == 1
+    clinic.run("ALTER TABLE patients DISABLE TRIGGER USER, DROP CONSTRAINT patients_name_bidx_kept")
+    clinic.run(f"UPDATE patients SET name_bidx = '\\x{bytes(old).hex()}'")
+    clinic.run("ALTER TABLE patients ENABLE TRIGGER USER")
+    version = clinic.version(name=kept)
+    assert "patients.name (1)" in keys(clinic, version, monkeypatch, "retire", code=1)
+    assert command(clinic, version, monkeypatch).json("rewrite")["done"] == 1
+    assert "1 old keys were disabled" in keys(clinic, version, monkeypatch, "retire")
+    version.apply()
+    assert version.search(NAME) == ([1], [])
 
 
 def test_a_generated_column_becomes_a_kept_one(clinic: Clinic) -> None:

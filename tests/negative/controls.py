@@ -1093,6 +1093,11 @@ CONTROLS = {
         KEPT,
         "not_filled",
     ),
+    "a key stays while a search column is not in step": Control(
+        _attribute("tenantguard.cli.keys.needing", "unfilled", lambda *_: ()),
+        KEPT,
+        "not_in_step",
+    ),
     # Keys.
     "a key file that others may use is refused": Control(
         _attribute("tenantguard.crypto.secret_file", "_refuse_open_to_others", _nothing),

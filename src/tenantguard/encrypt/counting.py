@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Run = Callable[[str], Sequence[Any]]
 
-__all__ = ["Form", "Rows", "counted_tables", "head_sql", "rows_by_key"]
+__all__ = ["Form", "Rows", "counted_tables", "head_sql", "parts_of_head", "rows_by_key"]
 
 _VERSIONED = PLAIN[:-1]
 """Magic and version."""
@@ -116,13 +116,15 @@ def _of_table(
 ) -> Iterator[Rows]:
     for name, position, empty, head, rows in run(_question(entry, columns, tenant)):
         form = Form.NULL if empty else Form.OTHER if head is None else Form.SEALED
-        header, number = (None, None) if head is None else _parts(bytes.fromhex(head))
+        header, number = (None, None) if head is None else parts_of_head(head)
         column = columns[position]
         yield Rows(entry.fullname, column.name, name, form, number, header, rows)
 
 
-def _parts(head: bytes) -> tuple[bytes, int]:
-    return head[:HEADER_SIZE], int.from_bytes(head[HEADER_SIZE:], "big")
+def parts_of_head(head: str) -> tuple[bytes, int]:
+    """Return the header and the key's number in *head*, what `head_sql` gives in hexadecimal."""
+    content = bytes.fromhex(head)
+    return content[:HEADER_SIZE], int.from_bytes(content[HEADER_SIZE:], "big")
 
 
 def _question(entry: Entry, columns: Sequence[Column[Any]], tenant: str | None) -> str:

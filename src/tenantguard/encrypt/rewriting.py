@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from tenantguard.encrypt.batches import Cell, Work, name_sql
-from tenantguard.encrypt.counting import Form, Rows
+from tenantguard.encrypt.counting import Form, Rows, head_sql, parts_of_head
 from tenantguard.encrypt.forms import Indexed, Present, Values, field_of, is_sealed_sql
 from tenantguard.errors import ConfigurationError
-from tenantguard.rls.kept import derived_sql, kept_by_source
+from tenantguard.rls.kept import derived_sql, fills, keeper, kept_by_source
 from tenantguard.rls.names import plain_literal, qualified, quote, target_of
 
 if TYPE_CHECKING:
@@ -113,13 +113,13 @@ def unfilled(
     """Yield rows whose values have their indexes, and what a trigger fills with them is not filled.
 
     Raises:
-        ConfigurationError: If a column that a trigger fills is not there yet.
+        ConfigurationError: If a column that a trigger fills is not there yet, or the trigger.
     """
     for entry, columns in tables:
         kept = kept_by_source(columns[0].table)
         for column in columns:
             if column.name in kept:
-                _require(run, entry, kept[column.name])
+                _require(run, entry, column.name, kept[column.name])
                 yield from _unfilled(run, entry, column, tenant)
 
 
@@ -127,25 +127,40 @@ def _unfilled(run: Run, entry: Entry, column: Column[Any], tenant: str | None) -
     own, stored = quote(cast("Column[Any]", entry.column).name), quote(column.name)
     header = field_of(column).header
     only = "" if tenant is None else f" AND {own} = {plain_literal(tenant)}"
-    for name, rows in run(
-        f"SELECT {own}::text, count(*) FROM {qualified(target_of(entry))} "
+    for name, head, rows in run(
+        f"SELECT {own}::text, encode({head_sql(stored)}, 'hex'), count(*) "
+        f"FROM {qualified(target_of(entry))} "
         f"WHERE substring({stored}, 1, {len(header)}) = '\\x{header.hex()}'::bytea "
-        f"AND {_not_filled(column, quote)}{only} GROUP BY 1 ORDER BY 1"
+        f"AND {_not_filled(column, quote)}{only} GROUP BY 1, 2 ORDER BY 1, 2"
     ):
-        yield Rows(entry.fullname, column.name, name, Form.SEALED, None, header, rows)
+        key = None if head is None else parts_of_head(head)[1]
+        yield Rows(entry.fullname, column.name, name, Form.SEALED, key, header, rows)
 
 
-def _require(run: Run, entry: Entry, kept: Iterable[Column[Any]]) -> None:
+def _require(run: Run, entry: Entry, source: str, kept: Sequence[Column[Any]]) -> None:
     table = plain_literal(qualified(target_of(entry)))
     there = run(
         "SELECT attname FROM pg_catalog.pg_attribute "
         f"WHERE attrelid = {table}::regclass AND NOT attisdropped"
+    )
+    bodies = run(
+        "SELECT p.prosrc FROM pg_catalog.pg_trigger t "
+        f"JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid WHERE t.tgrelid = {table}::regclass "
+        f"AND t.tgname = {plain_literal(keeper(entry.name, source))} AND t.tgenabled IN ('O', 'A')"
     )
     missing = sorted({column.name for column in kept} - {name for [name] in there})
     if missing:
         raise ConfigurationError(
             f"Table {entry.fullname} has no column {missing[0]!r} yet, which a trigger fills. Run "
             "`tenantguard rls apply` first: it adds column and trigger before it looks at values."
+        )
+    idle = sorted(
+        each.name for each in kept if not any(fills(body, each.name) for [body] in bodies)
+    )
+    if idle:
+        raise ConfigurationError(
+            f"Table {entry.fullname} lacks the trigger that fills {idle[0]!r}, or it is disabled. "
+            "Run `tenantguard rls apply` first: it adds the trigger before it looks at values."
         )
 
 

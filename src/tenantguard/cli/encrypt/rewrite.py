@@ -143,7 +143,9 @@ def _find(
     varying = set(primary) if indexes else primary.keys() & with_other_index_keys(guard, tenants)
     compared = [each for each in searchable(counted, columns) if each.tenant in varying]
     stale = [each for each in waiting(counted, columns, primary) if each not in compared]
-    stale += (each for each in bare if each.tenant in primary.keys() - varying)
+    # Those of another key are among the stale already.
+    filled = {name: (None, primary[name]) for name in primary.keys() - varying}
+    stale += (each for each in bare if each.key in filled.get(each.tenant, ()))
     by_column = Counter[str]()
     for rows in (*stale, *compared):
         by_column[f"{rows.table}.{rows.column}"] += rows.rows

@@ -7,6 +7,7 @@ with the opened value tells; a value that cannot be compared keeps the key.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from tenantguard.cli.encrypt.access import access_to
@@ -14,15 +15,16 @@ from tenantguard.cli.seeing import open_eyes
 from tenantguard.encrypt.counting import Form, counted_tables, rows_by_key
 from tenantguard.encrypt.forms import field_of
 from tenantguard.encrypt.indexing import CURRENT, OTHER, Comparing, compared_indexes
+from tenantguard.encrypt.rewriting import unfilled
 from tenantguard.errors import EncryptionError
 from tenantguard.rls.values import encrypted_tables
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
 
     from tenantguard.cli.keys.changing import KeyTable
     from tenantguard.cli.keys.opening import Opened
-    from tenantguard.encrypt.counting import Rows
+    from tenantguard.encrypt.counting import Rows, Run
 
 __all__ = ["DataNeeds", "IndexNeeds", "Needs"]
 
@@ -74,14 +76,20 @@ class IndexNeeds:
             if (columns := [each for each in found if field_of(each).indexes])
         ]
         self._counted: dict[str, Columns] = defaultdict(Columns)
+        self._unfilled: dict[str, Columns] = defaultdict(Columns)
         for rows in _counted(own, tenant):
             if rows.form is not Form.NULL:
                 name = f"{rows.table}.{rows.column}"
                 self._counted[table.canonical(rows.tenant)][name] += rows.rows
+        with _seen(own) as run:
+            for rows in unfilled(run, encrypted_tables(own.guard.catalog), tenant):
+                name = f"{rows.table}.{rows.column}"
+                self._unfilled[table.canonical(rows.tenant)][name] += rows.rows
 
     def of(self, tenant: str, old: Collection[int]) -> dict[int, Columns]:
         """Return the *old* keys if any value of *tenant* may need one, and how many values."""
-        used, unread = Columns(), Columns()
+        # A search column that was not kept up is filled from the old values.
+        used, unread = Columns(self._unfilled[tenant]), Columns()
         for job in self._jobs if old else ():
             self._compare(tenant, job, used, unread)
         self.unread += unread
@@ -106,7 +114,12 @@ class IndexNeeds:
 
 
 def _counted(own: Opened, tenant: str | None) -> list[Rows]:
-    catalog = own.guard.catalog
-    eyes = open_eyes(own.guard, own.engine, counted_tables(catalog))
+    with _seen(own) as run:
+        return rows_by_key(run, own.guard.catalog, tenant=tenant)
+
+
+@contextmanager
+def _seen(own: Opened) -> Iterator[Run]:
+    eyes = open_eyes(own.guard, own.engine, counted_tables(own.guard.catalog))
     with eyes.transaction() as run:
-        return rows_by_key(run, catalog, tenant=tenant)
+        yield run

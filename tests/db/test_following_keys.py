@@ -281,9 +281,13 @@ def test_stopping_closes_the_connection(rotating: Keys, process: Process) -> Non
     with followed(process, rotating.vault.app_url) as own:
         thread: Any = own._thread
         assert len(rotating.vault.run(listening)) == 1
+        with pytest.raises(ConfigurationError, match="has been started before"):
+            own.start()
         assert repr(own) == "<KeyFollower following=True>"
     assert (own.following, thread.is_alive()) == (False, False)
     own.stop()
+    with pytest.raises(ConfigurationError, match="has been started before"):
+        own.start()
     assert eventually(lambda: rotating.vault.run(listening) == [])
 
 

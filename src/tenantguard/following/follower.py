@@ -11,7 +11,7 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING, Self
 from weakref import WeakSet
 
-from tenantguard.errors import sqlstate
+from tenantguard.errors import ConfigurationError, sqlstate
 from tenantguard.following.listener import NotDeliveredError, listening
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ _MEANWHILE = "Until then keys that were changed or destroyed are used for five m
 class KeyFollower:
     """Calls *forget* whenever keys were changed, and whenever it may have missed that.
 
-    It is a context manager. A forked process does not have its thread: start one there.
+    It is a context manager. A forked process does not have its thread: call `guard.follow_keys()`
+    there.
 
     Args:
         engine: Where to connect; it is used by this alone.
@@ -75,7 +76,16 @@ class KeyFollower:
         return self._following.wait(seconds)
 
     def start(self) -> Self:
-        """Begin to follow; return itself."""
+        """Begin to follow, which can be done once; return itself.
+
+        Raises:
+            ConfigurationError: If it has begun, or ended, before.
+        """
+        if self._thread is not None or self._stopping.is_set():
+            raise ConfigurationError(
+                "This KeyFollower has been started before. Call guard.follow_keys() again, also in "
+                "a forked process."
+            )
         self._sockets = socket.socketpair()
         # A thread that waits does not keep the process from ending.
         self._thread = Thread(target=self._run, name="tenantguard keys", daemon=True)

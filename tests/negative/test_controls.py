@@ -31,32 +31,37 @@ Runs = dict[str, "Future[subprocess.CompletedProcess[str]]"]
 @pytest.fixture(scope="module")
 def runs(server: URL, request: pytest.FixtureRequest) -> Iterator[Runs]:
     """The controls that were asked for, run on all cores."""
-    address = server.render_as_string(hide_password=False)
+    # Copied here: pytest changes its environment between tests, while threads would read it.
+    environment = {
+        **os.environ,
+        "TENANTGUARD_TEST_URL": server.render_as_string(hide_password=False),
+        "PYTHONPATH": os.pathsep.join(
+            filter(None, (str(Path(__file__).parent), os.environ.get("PYTHONPATH")))
+        ),
+    }
     wanted = [item.callspec.params["name"] for item in request.session.items if _is_ours(item)]  # type: ignore[attr-defined]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield {name: pool.submit(without, name, address) for name in wanted}
+        yield {name: pool.submit(without, name, environment) for name in wanted}
 
 
 def _is_ours(item: pytest.Item) -> bool:
     return item.name.startswith(f"{test_without_the_guard_a_test_goes_red.__name__}[")
 
 
-def without(name: str, server: str) -> subprocess.CompletedProcess[str]:
+def without(name: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """Run the test of the guard *name* with the guard taken away."""
     control = CONTROLS[name]
-    paths = str(Path(__file__).parent), os.environ.get("PYTHONPATH")
-    environment = {
-        **os.environ,
-        "TENANTGUARD_REMOVED": name,
-        "TENANTGUARD_TEST_URL": server,
-        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-    }
     # What the missing guard leaves open is closed late, by the collector: not what is asked here.
     plugins = ["-p", "controls", "-p", "no:unraisableexception"]
     command = [sys.executable, "-m", "pytest", *plugins, "-x", control.test]
     words = ["-k", control.words] if control.words else []
     return subprocess.run(
-        [*command, *words], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        [*command, *words],
+        cwd=ROOT,
+        env={**environment, "TENANTGUARD_REMOVED": name},
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 

@@ -6,20 +6,20 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tenantguard.columns.blind_index import BlindIndex, WrongLength
-from tenantguard.columns.kind import UnknownMember
-from tenantguard.columns.masks import is_masked, packing, unmasked
+from tenantguard.columns.masks import packing
 from tenantguard.columns.reading import Reading
+from tenantguard.columns.refusals import (
+    not_searchable,
+    not_unpacked,
+    unfit,
+    unplaced,
+    without_row,
+    wrong_length,
+)
 from tenantguard.columns.search import checked_searches
 from tenantguard.crypto.format import FieldContext, header_of, is_bound
 from tenantguard.crypto.padding import padding_of
-from tenantguard.errors import (
-    ConfigurationError,
-    DecryptionError,
-    EncryptedQueryError,
-    EncryptedValueError,
-    EncryptionError,
-    MaskedError,
-)
+from tenantguard.errors import ConfigurationError, EncryptionError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -173,7 +173,7 @@ class Field:
             KeyUnavailableError: If the tenant has no key that may seal.
         """
         if self.bound is (row is None):
-            raise self._unplaced()
+            raise unplaced(self)
         return self.send(value, keys, row=row)
 
     def send(
@@ -189,7 +189,7 @@ class Field:
             if self.pad is not None:
                 packed = self.pad(packed)
             return keys.seal(self.context or self.attached, self.header, packed, indexes, row)
-        raise self._unfit(value)
+        raise unfit(self, value)
 
     def indexed(self, keys: TenantKeys, value: Any) -> bytes:
         """Return the blind indexes that *value* is stored with now, one after the other.
@@ -205,7 +205,7 @@ class Field:
             return b"".join([keys.index(each.prefix, each.of(value)) for each in self.indexes])
         except _UNFIT:
             pass
-        raise self._unfit(value)
+        raise unfit(self, value)
 
     def search_named(self, name: str | None) -> BlindIndex:
         """Return the blind index that is called so; for None, the one that `==` uses.
@@ -216,7 +216,7 @@ class Field:
         for each in self.indexes:
             if each.name == name:
                 return each
-        raise self._not_searchable(name)
+        raise not_searchable(self, name)
 
     def index(self, keys: TenantKeys, value: Any) -> bytes:
         """Return the blind index that `==` uses, as *value* is stored; errors as for `sought`."""
@@ -232,9 +232,9 @@ class Field:
         try:
             equal = index.sought(value)
         except WrongLength:
-            error: EncryptionError = self._wrong_length(index)
+            error: EncryptionError = wrong_length(self, index)
         except _UNFIT:
-            error = self._unfit(value)
+            error = unfit(self, value)
         else:
             return keys.candidates(index.prefix, equal)
         raise error
@@ -253,84 +253,21 @@ class Field:
             KeyUnavailableError: If the tenant has no key.
         """
         if self.bound is (row is None):
-            raise self._unplaced()
+            raise unplaced(self)
         if self.accepts_unbound and not is_bound(stored):
             row = None
         packed = keys.open(self.attached, stored, row)
         try:
             return self.kind.unpack(packed)
         except ValueError as error:
-            unfit = self.unfit_to_unpack(error)
+            refused = not_unpacked(self, error)
         # Outside of the block: the cause would show the value.
-        raise unfit
-
-    def unfit_to_unpack(self, error: ValueError) -> DecryptionError:
-        """Return the error for an opened value that the column's type did not take."""
-        return self._unknown_member() if isinstance(error, UnknownMember) else self._another_type()
-
-    def _another_type(self) -> DecryptionError:
-        return DecryptionError(
-            f"Column {self.name} holds a value that was sealed as another type than "
-            f"{self.kind.name}. Declare the column as it was, or encrypt its values anew."
-        )
-
-    def _unknown_member(self) -> DecryptionError:
-        enum = self.kind.python_type.__name__
-        return DecryptionError(
-            f"Column {self.name} holds the name of a member that {enum} does not have. If the "
-            f"member was renamed, give it its old name too, as OLD = NEW in {enum}; if it was "
-            "removed, put it back until no row has it."
-        )
-
-    def _not_searchable(self, name: str | None) -> EncryptedQueryError:
-        if not self.indexes:
-            declare = "Declare it with search=Exact(), or load" if self.kind.equal else "Load"
-            return EncryptedQueryError(
-                f"Column {self.name} is encrypted without a blind index, so it cannot be "
-                f"searched. {declare} the rows and compare in Python."
-            )
-        names = ", ".join(repr(each.name) for each in self.indexes if each.name)
-        asked = "without a name" if name is None else f"called {name!r}"
-        return EncryptedQueryError(
-            f"Column {self.name} has no search {asked}. "
-            + (f"searched(…, name) takes {names}" if names else "Search it by == and in_()")
-            + "; or declare one in search=."
-        )
-
-    def _wrong_length(self, index: BlindIndex) -> EncryptedQueryError:
-        what, number = index.rule[:2]
-        which = "last" if what == "last" else "first"
-        return EncryptedQueryError(
-            f"The search {index.name!r} of column {self.name} finds values by their {which} "
-            f"{number} characters, and was asked for more or fewer, after normalisation. Give it "
-            f"exactly {number}; to find whole values, declare an Exact() too."
-        )
+        raise refused
 
     def refuse_unplaced(self, value: Any) -> None:
         """Refuse a value to be written whose row a statement does not tell; None is NULL."""
         if value is not None:
-            raise EncryptedQueryError(
-                f"Column {self.name} is bound to its row, and the statement does not tell which "
-                "row the value is for. A new row needs its primary key from Python: default=uuid4, "
-                "or a number fetched from its sequence before. A change has to compare the whole "
-                "primary key with values, as a flush of a loaded row does. After ON CONFLICT take "
-                "the value of excluded."
-            )
-
-    def _unplaced(self) -> EncryptedQueryError:
-        return EncryptedQueryError(
-            f"A value of column {self.name} was to be sealed or opened, and its row is not known, "
-            "or the column is not bound to one. Read and write it through its mapped column."
-        )
-
-    def _unfit(self, value: Any) -> EncryptedValueError | MaskedError:
-        # Raised outside of the block that failed: the cause would show the value.
-        if is_masked(value):
-            return unmasked(self.name)
-        return EncryptedValueError(
-            f"Column {self.name} takes {self.kind.name}; a value of type {type(value).__name__} "
-            "was given that is none, or that cannot be stored."
-        )
+            raise without_row(self)
 
 
 class Unsealed(partial[Any]):

@@ -20,17 +20,12 @@ from sqlalchemy.sql.lambdas import PyWrapper
 from sqlalchemy.types import UserDefinedType
 
 from tenantguard.columns.masks import showing
+from tenantguard.columns.refusals import no_keys, not_unpacked, unanswerable
 from tenantguard.columns.sending import SEALS, Sealed, SearchValue, noting, refuse_no_list
 from tenantguard.columns.storage import attach_storage, searched_column
 from tenantguard.context import active_tenant
 from tenantguard.crypto.format import INDEX_SIZE
-from tenantguard.errors import (
-    ConfigurationError,
-    EncryptedQueryError,
-    KeyUnavailableError,
-    MaskedError,
-    TenantNotSetError,
-)
+from tenantguard.errors import ConfigurationError, MaskedError
 from tenantguard.keytable import ENCRYPTED
 
 if TYPE_CHECKING:
@@ -78,7 +73,7 @@ class _Comparator(UserDefinedType.Comparator[Any]):
             return BinaryExpression(self.expr, right, op)
         if op in _SEARCHES:
             return self.find(op, other[0], None)
-        raise _unanswerable(self.type.field)
+        raise unanswerable(self.type.field)
 
     def find(self, op: OperatorType, other: Any, search: str | None) -> ColumnElement[Any]:
         """Return the condition that the blind index called *search* is one that *other* has."""
@@ -95,7 +90,7 @@ class _Comparator(UserDefinedType.Comparator[Any]):
         other: Any,  # noqa: ARG002
         **_kwargs: Any,
     ) -> ColumnElement[Any]:
-        raise _unanswerable(self.type.field)
+        raise unanswerable(self.type.field)
 
     def _whole(self) -> Any:
         return self.expr._annotate({WHOLE: True})  # noqa: SLF001
@@ -116,7 +111,7 @@ class _Comparator(UserDefinedType.Comparator[Any]):
         if isinstance(other, BindParameter):
             return _retyped(other, type_)
         if _is_sql(other):
-            raise _unanswerable(self.type.field)
+            raise unanswerable(self.type.field)
         value = other
         if type_.listed:
             refuse_no_list(self.type.field, other)
@@ -216,7 +211,7 @@ class Encrypted(Sealed, SchemaEventTarget):
             active = active_tenant()
             keys = None if active is None else active.keys
             if keys is None:
-                raise _no_keys(field, tenant=active is not None)
+                raise no_keys(field, tenant=active is not None)
             if type(stored) is not bytes:
                 stored = bytes(stored)
             if bound:
@@ -226,8 +221,8 @@ class Encrypted(Sealed, SchemaEventTarget):
             try:
                 return unpack(packed)
             except ValueError as error:
-                unfit = field.unfit_to_unpack(error)
-            raise unfit
+                refused = not_unpacked(field, error)
+            raise refused
 
         return showing(field, process, dialect)
 
@@ -254,25 +249,3 @@ class Encrypted(Sealed, SchemaEventTarget):
         column.info[ENCRYPTED] = self.field.labels
         if not self._stored:
             attach_storage(column, table, self.field.indexes)
-
-
-def _unanswerable(field: Field) -> EncryptedQueryError:
-    return EncryptedQueryError(
-        f"Column {field.name} is encrypted: the database cannot order, compare, group or change "
-        "its values. Use ==, != or IN with search=Exact(), is_(None), or load the rows and do it "
-        "in Python."
-    )
-
-
-def _no_keys(field: Field, *, tenant: bool) -> TenantNotSetError | KeyUnavailableError:
-    if not tenant:
-        return TenantNotSetError(
-            f"A value of column {field.name} was fetched while no tenant is active, and its key is "
-            "its tenant's. Fetch inside tenant_context(); under system access leave the column "
-            "out, with load_only() or defer()."
-        )
-    return KeyUnavailableError(
-        f"A value of column {field.name} was fetched from an engine that has no keys, or for "
-        "another tenant than its statement was executed for. Protect the engine with a guard that "
-        "has TenantGuard(keys=…), and fetch where you execute."
-    )

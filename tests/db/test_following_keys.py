@@ -457,6 +457,7 @@ def test_pgbouncer_is_noticed(
         "sqlite://",
         "nonsense secret",
         "postgresql+secret://h/d",
+        "postgresql+psycopg://u:a@secret:secret@h/d",
         None,
     ],
 )

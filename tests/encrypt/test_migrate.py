@@ -39,6 +39,7 @@ from tenantguard.encrypt.backfilling import writer
 from tenantguard.encrypt.batches import Batch, Change, Row
 from tenantguard.encrypt.entering import Access
 from tenantguard.errors import KeyUnavailableError
+from tenantguard.rls.kept import keeper
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -354,6 +355,28 @@ def test_what_a_trigger_keeps_rewrites_nothing(
     assert command("verify", column).exit_code == 0
     assert command("contract", column).exit_code == 0
     assert (moving.run(FILENODE) != [(filenode,)]) is rewritten
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "CREATE OR REPLACE TRIGGER {0} BEFORE INSERT ON patients {1} {2}",
+        "CREATE OR REPLACE TRIGGER {0} BEFORE INSERT OR UPDATE ON patients {1} WHEN (false) {2}",
+        "ALTER FUNCTION {0}() SECURITY DEFINER",
+        "ALTER FUNCTION {0}() RESET search_path",
+    ],
+)
+def test_expand_makes_a_trigger_again_that_was_changed(
+    moving: Moving, command: Command, damage: str
+) -> None:
+    """It compares with what fills a search column as `rls verify` does."""
+    assert command("expand", "patients.insured").exit_code == 0
+    name = keeper("patients", "insured_sealed")
+    moving.run(damage.format(name, "FOR EACH ROW", f"EXECUTE FUNCTION {name}()"))
+    [step] = command.json("expand", "patients.insured", "--dry-run", code=1)["steps"]
+    assert step["what"] == "fill what is searched by, by a trigger"
+    assert command("expand", "patients.insured").exit_code == 0
+    assert command.json("expand", "patients.insured")["steps"] == []
 
 
 def test_contract_can_keep_the_plaintext(moving: Moving, expanded: Command) -> None:

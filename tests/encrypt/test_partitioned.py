@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from alembic.util import CommandError
-from commanding import Command, serve
+from commanding import Command, assert_could_not_look, serve
 from locks import unique_roles
 from sqlalchemy import ForeignKey, create_engine, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Mapped, mapped_column
 from vault import ENVIRONMENT, A
 from versioned import Project, World, base, build_world
@@ -179,6 +180,48 @@ def project(visits: World, tmp_path: Path) -> Iterator[Project]:
 def expand(project: Project) -> Any:
     arguments = ("--revision", "--config", str(project.ini))
     return Command(project.world.admin)("expand", VISITS, *arguments)
+
+
+def disable(world: World, name: str) -> None:
+    """Disable the triggers like *name* in one partition of a partition."""
+    for (trigger,) in world.run(
+        "SELECT tgname FROM pg_trigger WHERE tgrelid = 'visits_21'::regclass "
+        f"AND starts_with(tgname::text, '{name}')"
+    ):
+        world.run(f'ALTER TABLE visits_21 DISABLE TRIGGER "{trigger}"')
+
+
+@pytest.mark.parametrize("name", ["zz_tg_marking", "zz_tg_migrating", "zz_tg_search"])
+def test_a_trigger_that_one_partition_lacks_is_none(visits: World, name: str) -> None:
+    """What older applications write there would not be noticed; expanding enables it again."""
+    command = Command(visits.admin)
+    assert command("expand", VISITS).exit_code == 0
+    rls.apply(visits.owner, visits.guards["visits"].catalog, visits.roles)
+    assert command.json("backfill", VISITS)["done"] == ROWS
+    disable(visits, name)
+    assert missing(command)
+    if name != "zz_tg_search":
+        assert_could_not_look(command("contract", VISITS), "lacks the trigger")
+    assert command("expand", VISITS).exit_code == 0
+    visits.run("UPDATE visits SET note = 'new' WHERE year = 15")
+    assert command.json("backfill", VISITS)["done"] == 1
+    assert command("contract", VISITS).exit_code == 0
+
+
+def test_a_migration_drops_nothing_that_one_partition_has_not_watched(project: Project) -> None:
+    """The triggers have to be enabled in each."""
+    command = Command(project.world.admin)
+    assert command("expand", VISITS).exit_code == 0
+    rls.apply(project.owner, project.guard.catalog, project.world.roles)
+    assert command.json("backfill", VISITS)["done"] == ROWS
+    arguments = ("--revision", "--config", str(project.ini))
+    assert command("contract", VISITS, *arguments).exit_code == 0
+    disable(project.world, "zz_tg_migrating")
+    with pytest.raises(DBAPIError, match="the triggers that keep"):
+        project.upgrade()
+    assert command("expand", VISITS).exit_code == 0
+    project.upgrade()
+    assert project.world.run("SELECT FROM pg_attribute WHERE attname = 'note'") == []
 
 
 def test_a_migration_asks_which_partitions_there_are(project: Project) -> None:

@@ -127,6 +127,20 @@ def _attribute(path: str, name: str, value: Any) -> Callable[[], None]:
     return remove
 
 
+def _reworded(path: str, name: str, part: str, without: str) -> Callable[[], None]:
+    """Return a function that puts *without* in the place of *part* of the text *name*."""
+
+    def remove() -> None:
+        from pkgutil import resolve_name  # noqa: PLC0415
+
+        text = getattr(resolve_name(path), name)
+        if part not in text:
+            raise AttributeError(f"{path}.{name} lacks {part}: the control is out of date")
+        setattr(resolve_name(path), name, text.replace(part, without))
+
+    return remove
+
+
 def _nothing(*_: Any, **__: Any) -> None:
     return None
 
@@ -1079,6 +1093,26 @@ CONTROLS = {
         _attribute("tenantguard.columns.storage", "_kept_check", _no_check),
         KEPT,
         "without_the_trigger",
+    ),
+    "a partition's disabled trigger is found": Control(
+        _attribute("tenantguard.rls.drift", "is_keeper", lambda *_: True),
+        "tests/encrypt/test_kept_parts.py",
+        "one_partition",
+    ),
+    "what partitions generate is compared": Control(
+        _reworded("tenantguard.rls.state", "_COLUMNS", "< 2", "> 0"),
+        "tests/encrypt/test_kept_parts.py",
+        "generates_something_else",
+    ),
+    "a check that children do not inherit is none": Control(
+        _reworded("tenantguard.rls.state", "_CHECKS", "AND NOT c.connoinherit", ""),
+        "tests/encrypt/test_kept_parts.py",
+        "do_not_inherit",
+    ),
+    "expand compares what a trigger does": Control(
+        _attribute("tenantguard.encrypt.schema", "is_keeper", lambda found, _body: bool(found)),
+        "tests/encrypt/test_migrate.py",
+        "trigger_again",
     ),
     "create_all makes what keeps a search column": Control(
         _attribute("tenantguard.columns.storage", "_keep_when_made", _nothing), KEPT, "create_all"

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from tenantguard.encrypt.partitions import Partition, partitioned_index, partiti
 from tenantguard.encrypt.statements import BESIDE, EXCLUSIVE, WRITES, Statements
 from tenantguard.encrypt.triggers import trigger_statements, without_triggers
 from tenantguard.rls.encrypted import encrypted_steps
-from tenantguard.rls.kept import PREFIX
+from tenantguard.rls.kept import is_keeper
 from tenantguard.rls.names import (
     column_list,
     object_name,
@@ -20,12 +21,14 @@ from tenantguard.rls.names import (
     quote,
     target_of,
 )
+from tenantguard.rls.state import KEEPERS
 from tenantguard.rls.step import Derived, Keeper, Key, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from tenantguard.encrypt.migrating import Migration
+    from tenantguard.rls.state import Facts
 
     Ask = Callable[[str], Sequence[Any]]
 
@@ -44,9 +47,9 @@ class Structure:
         columns: The names of its columns, and whether each is NOT NULL.
         valid: Names of its constraints, and whether each is validated.
         indexes: Names of its indexes, and whether each is usable.
-        trigger: Whether the triggers are there, and enabled.
+        trigger: Whether the triggers are there, and enabled in each partition.
         partitions: The table and its partitions, if it has any.
-        keepers: What enabled triggers do, by name, of those that keep search columns.
+        keepers: The triggers that keep search columns, by name.
     """
 
     columns: dict[str, bool]
@@ -54,7 +57,7 @@ class Structure:
     indexes: dict[str, bool]
     trigger: bool
     partitions: tuple[Partition, ...] = ()
-    keepers: dict[str, str] = field(default_factory=dict)
+    keepers: dict[str, Facts] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,22 +95,20 @@ def structure_of(ask: Ask, migration: Migration) -> Structure | None:
         f"JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = {found}"
     )
     triggers = ask(
-        f"SELECT count(*) = 2 FROM pg_catalog.pg_trigger WHERE tgrelid = {found} "
-        f"AND tgname IN ({plain_literal(migration.guardian)}, {plain_literal(migration.marker)}) "
-        "AND tgenabled IN ('O', 'A')"
+        f"SELECT count(*) FILTER (WHERE tgrelid = {found}) = 2 "
+        "AND bool_and(tgenabled IN ('O', 'A')) FROM pg_catalog.pg_trigger "
+        f"WHERE (tgrelid = {found} "
+        f"OR tgrelid IN (SELECT relid FROM pg_catalog.pg_partition_tree({found}::regclass))) "
+        f"AND tgname IN ({plain_literal(migration.guardian)}, {plain_literal(migration.marker)})"
     )
-    keepers = ask(
-        "SELECT t.tgname, p.prosrc FROM pg_catalog.pg_trigger t "
-        f"JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid WHERE t.tgrelid = {found} "
-        f"AND starts_with(t.tgname::text, '{PREFIX}') AND t.tgenabled IN ('O', 'A')"
-    )
+    [[keepers]] = ask(f"SELECT {KEEPERS}::text FROM pg_catalog.pg_class k WHERE k.oid = {found}")
     return Structure(
         columns=dict(map(tuple, columns)),
         valid=dict(map(tuple, constraints)),
         indexes=dict(map(tuple, indexes)),
-        trigger=triggers[0][0],
+        trigger=bool(triggers[0][0]),
         partitions=partitions_of(ask, migration.table),
-        keepers=dict(map(tuple, keepers)),
+        keepers=json.loads(keepers),
     )
 
 
@@ -145,7 +146,7 @@ def expand(migration: Migration, there: Structure) -> Iterator[Statements]:
     parts = parts_of(migration)
     yield from _columns(migration, parts.searched, there)
     for name, (body, sql) in parts.keepers.items():
-        if there.keepers.get(name) != body:
+        if not is_keeper(there.keepers.get(name), body):
             yield Statements("fill what is searched by, by a trigger", sql, WRITES, "an instant")
     for name, expression in parts.checks.items():
         yield from _check(migration, name, expression, there)

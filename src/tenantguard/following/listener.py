@@ -138,7 +138,7 @@ def _engine_for(address: str | URL) -> Engine | None:
         url = make_url(address)
         options = {name: value for name, value in _CONNECTING.items() if name not in url.query}
         return create_engine(url, poolclass=NullPool, connect_args=options)
-    except (ArgumentError, ImportError):
+    except (ArgumentError, ImportError, ValueError):
         return None
 
 

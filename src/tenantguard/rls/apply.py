@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 __all__ = ["apply", "apply_roles"]
 
+_SUPERUSERS = {Kind.ROLE, Kind.SEARCH_TRIGGER}
+"""What others than the tables' owner may have made; a superuser hands it over."""
+
 _DEADLOCK = "40P01"
 _FOREIGN_KEY_VIOLATION = "23503"
 _NOT_NULL_VIOLATION = "23502"
@@ -162,7 +165,7 @@ def _translated(error: DBAPIError, step: Step, names: Names) -> TenantGuardError
     if code == _CHECK_VIOLATION and isinstance(step.wanted, Derived):
         return _of_another_format(step, step.wanted)
     if code == _INSUFFICIENT_PRIVILEGE:
-        who = "a superuser" if step.kind is Kind.ROLE else "the tables' owner or as a superuser"
+        who = "a superuser" if step.kind in _SUPERUSERS else "the tables' owner or as a superuser"
         return ConfigurationError(
             f"The role of the admin address may not make {step}: {_primary(original, code)}. "
             f"Connect as {who}."

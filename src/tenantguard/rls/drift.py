@@ -79,6 +79,7 @@ def is_search_column(found: Facts, expected: str | None, *, kept: bool) -> bool:
         and found["type"] == BYTES
         and found["generated"] == _STORED
         and found["expression"] == expected
+        and found["alike"]
     )
 
 
@@ -147,8 +148,8 @@ def _of_searches(entry: Entry, facts: Facts, forms: Forms) -> Iterator[Finding]:
                 + (
                     "a plain one that a trigger keeps, as the models say."
                     if wanted.kept
-                    else f"generated from {wanted.source!r} as the models say, so searches would "
-                    "not find what is there."
+                    else f"generated from {wanted.source!r} as the models say, there or in a "
+                    "partition, so searches would not find what is there."
                 ),
                 _made_plain(entry, found, column.name)
                 if wanted.kept

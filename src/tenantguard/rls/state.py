@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "INVOKER",
+    "KEEPERS",
     "OWN_SCHEMAS",
     "Facts",
     "as_recordset",
@@ -92,12 +93,24 @@ _INDEXES = f"""
      )), '[]') FROM pg_catalog.pg_index x JOIN pg_catalog.pg_class ic ON ic.oid = x.indexrelid
      WHERE x.indrelid = k.oid)"""
 
-_COLUMNS = """
+_PARTS = """parts(oid) AS (
+            SELECT i.inhrelid FROM pg_catalog.pg_inherits i WHERE i.inhparent = k.oid
+            UNION
+            SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN parts p ON p.oid = i.inhparent)"""
+
+# A partition may generate a column from something else than its table does.
+_COLUMNS = f"""
     (SELECT coalesce(json_object_agg(ca.attname, json_build_object(
         'type', pg_catalog.format_type(ca.atttypid, ca.atttypmod),
         'generated', ca.attgenerated::text,
         'expression', (SELECT pg_catalog.pg_get_expr(d.adbin, d.adrelid)
-            FROM pg_catalog.pg_attrdef d WHERE d.adrelid = k.oid AND d.adnum = ca.attnum))), '{}')
+            FROM pg_catalog.pg_attrdef d WHERE d.adrelid = k.oid AND d.adnum = ca.attnum),
+        'alike', NOT k.relhassubclass OR (
+            WITH RECURSIVE {_PARTS}
+            SELECT count(DISTINCT pg_catalog.pg_get_expr(d.adbin, d.adrelid)) < 2
+            FROM (SELECT k.oid UNION SELECT p.oid FROM parts p) p
+            JOIN pg_catalog.pg_attribute pa ON pa.attrelid = p.oid AND pa.attname = ca.attname
+            JOIN pg_catalog.pg_attrdef d ON d.adrelid = p.oid AND d.adnum = pa.attnum))), '{{}}')
      FROM json_array_elements_text(w.x) e(name) JOIN pg_catalog.pg_attribute ca
         ON ca.attrelid = k.oid AND ca.attname = e.name AND ca.attnum > 0 AND NOT ca.attisdropped)"""
 
@@ -114,10 +127,7 @@ INVOKER = """coalesce((SELECT o.option_value::boolean
 # catalogs have no statistics yet: 1,000 new tables took 13 seconds.
 _WAYS = f"""
     CASE WHEN w.c <> '' THEN (
-        WITH RECURSIVE parts(oid) AS (
-            SELECT i.inhrelid FROM pg_catalog.pg_inherits i WHERE i.inhparent = k.oid
-            UNION
-            SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN parts p ON p.oid = i.inhparent),
+        WITH RECURSIVE {_PARTS},
         readers(oid) AS (
             SELECT k.oid UNION SELECT p.oid FROM parts p
             UNION
@@ -143,19 +153,24 @@ _PRIMARY = f"""
     (SELECT {_NAMES.format(numbers="c.conkey", relation="c.conrelid")}
      FROM pg_catalog.pg_constraint c WHERE c.conrelid = k.oid AND c.contype = 'p')"""
 
-# conenforced exists from PostgreSQL 18 on; what is not enforced checks nothing.
+# conenforced exists from PostgreSQL 18 on; what is not enforced checks nothing. One that is not
+# inherited leaves children out, also those that are made later.
 _CHECKS = """
     (SELECT coalesce(json_agg(json_build_object('name', c.conname, 'valid', c.convalidated,
-        'enforced', coalesce((to_jsonb(c.*) ->> 'conenforced')::boolean, true),
+        'enforced', coalesce((to_jsonb(c.*) ->> 'conenforced')::boolean, true)
+            AND NOT c.connoinherit,
         'expression', pg_catalog.pg_get_expr(c.conbin, c.conrelid))), '[]')
      FROM pg_catalog.pg_constraint c WHERE c.conrelid = k.oid AND c.contype = 'c')"""
 
 # Of triggers that keep search columns: BEFORE INSERT OR UPDATE is 23 with FOR EACH ROW. One that is
 # idle fills no column that is there, and makes every write fail.
-_KEEPERS = f"""
+KEEPERS = f"""
     (SELECT coalesce(json_object_agg(t.tgname, json_build_object(
         'fires', t.tgenabled IN ('O', 'A') AND t.tgtype = 23 AND t.tgqual IS NULL
-            AND t.tgattr::text = '' AND t.tgnargs = 0,
+            AND t.tgattr::text = '' AND t.tgnargs = 0
+            AND NOT EXISTS (SELECT FROM pg_catalog.pg_partition_tree(k.oid) d
+                JOIN pg_catalog.pg_trigger f ON f.tgrelid = d.relid AND f.tgfoid = t.tgfoid
+                WHERE f.tgenabled NOT IN ('O', 'A')),
         'safe', NOT p.prosecdef AND p.proconfig = ARRAY['search_path=pg_catalog']
             AND l.lanname = 'plpgsql' AND (o.rolsuper OR p.proowner = k.relowner),
         'body', p.prosrc, 'idle', NOT EXISTS (SELECT FROM pg_catalog.pg_attribute f
@@ -165,6 +180,7 @@ _KEEPERS = f"""
      JOIN pg_catalog.pg_language l ON l.oid = p.prolang
      JOIN pg_catalog.pg_roles o ON o.oid = p.proowner
      WHERE k.relhastriggers AND t.tgrelid = k.oid AND starts_with(t.tgname::text, '{PREFIX}'))"""
+"""What triggers that keep search columns of the relation *k* do, by their names."""
 
 _ACL = """(SELECT coalesce(json_agg(json_build_array(
         coalesce(r.rolname::text, 'public'), e.privilege_type)), '[]')
@@ -210,7 +226,7 @@ def read_tables(
         's', w.s, 't', w.t, 'enabled', k.relrowsecurity, 'forced', k.relforcerowsecurity,
         'kind', k.relkind::text, 'invoker', {INVOKER.format(relation="k")}, 'ways', {_WAYS},
         'type', pg_catalog.format_type(a.atttypid, a.atttypmod),
-        'columns', {_COLUMNS}, 'primary', {_PRIMARY}, 'checks', {_CHECKS}, 'keepers', {_KEEPERS},
+        'columns', {_COLUMNS}, 'primary', {_PRIMARY}, 'checks', {_CHECKS}, 'keepers', {KEEPERS},
         'policies', {_POLICIES}, 'privileges', {_PRIVILEGES})), '[]')::text
     FROM {_relations(wanted, watched=watched)}
     LEFT JOIN pg_catalog.pg_attribute a

@@ -68,7 +68,11 @@ class _WithTriggers(OfTable):
             "    IF (SELECT count(*) FROM pg_catalog.pg_trigger\n"
             f"            WHERE tgrelid = {plain_literal(self.on)}::regclass\n"
             f"            AND tgname IN ({names}) AND tgenabled IN ('O', 'A'){more}\n"
-            f"        ) <> {len(self.triggers)} THEN\n"
+            f"        ) <> {len(self.triggers)} OR EXISTS (\n"
+            "            SELECT FROM pg_catalog.pg_partition_tree("
+            f"{plain_literal(self.on)}::regclass) d\n"
+            "            JOIN pg_catalog.pg_trigger t ON t.tgrelid = d.relid\n"
+            f"            WHERE t.tgname IN ({names}) AND t.tgenabled NOT IN ('O', 'A')) THEN\n"
             f"        {_raise(_NO_TRIGGERS, _FIRST)}\n"
             "    END IF;\n"
         )

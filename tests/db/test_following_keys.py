@@ -272,6 +272,19 @@ def test_forked_process_does_not_follow(rotating: Keys, process: Process) -> Non
         assert own.following
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
+def test_forked_process_does_not_wait_for_the_thread(rotating: Keys, process: Process) -> None:
+    """Which the parent has alone, and which may hold a lock at that moment."""
+    with followed(process, rotating.vault.app_url):
+        lock = process.guard._lock
+        with lock:
+            child = os.fork()
+            if child == 0:
+                os._exit(process.guard._lock.locked())
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert process.guard._lock is lock
+
+
 def test_stopping_closes_the_connection(rotating: Keys, process: Process) -> None:
     """At the end of the block no thread and no connection is left; twice is once."""
     listening = (

@@ -290,6 +290,31 @@ def test_unique_indexes_are_refused(rotating: Keys, monkeypatch: pytest.MonkeyPa
     assert rotating.json("rotate", "--all", "--no-wait")["added"] == 2
 
 
+@pytest.mark.parametrize(
+    "index",
+    [
+        "(tenant_id, name_bidx)",
+        "(tenant_id, name_bidx) WHERE city <> ''",
+        "(tenant_id, encode(name_bidx, 'hex'))",
+    ],
+)
+def test_unique_indexes_that_only_the_database_knows_are_refused(
+    rotating: Keys, index: str
+) -> None:
+    """Migrations make such as the models do not have, of a part of the rows or an expression."""
+    rotating.vault.run("CREATE INDEX plain ON patients (tenant_id, name_bidx)")
+    rotating.vault.run("CREATE UNIQUE INDEX others ON patients (tenant_id, id) INCLUDE (name_bidx)")
+    rotating.vault.run(f"CREATE UNIQUE INDEX one_name ON patients {index}")
+    try:
+        result = rotating("rotate", *INDEX, "--no-wait")
+        assert_could_not_look(result, r"patients.name_bidx.*--allow-duplicates")
+        assert "policy" not in result.output
+        rotating.vault.run("DROP INDEX one_name")
+        assert rotate(rotating) == (2, 0, 2)
+    finally:
+        rotating.vault.run("DROP INDEX IF EXISTS plain, others, one_name")
+
+
 def test_duplicates_end_the_rewriting_until_one_is_gone(rotated: Keys) -> None:
     """Under two keys a unique index lets an equal value in; PostgreSQL says so, and no value."""
     rotated.vault.run("CREATE UNIQUE INDEX one_name ON patients (tenant_id, name_bidx)")

@@ -1109,6 +1109,18 @@ CONTROLS = {
         "tests/encrypt/test_kept_parts.py",
         "do_not_inherit",
     ),
+    "unique indexes that only the database knows are seen": Control(
+        _attribute(
+            "tenantguard.cli.keys.uniqueness", "_unique_sql", lambda _: "SELECT WHERE false"
+        ),
+        KEYS_INDEX,
+        "only_the_database",
+    ),
+    "a forked process has a lock of its own": Control(
+        _attribute("tenantguard.following.guarded:GuardedKeys", "_unlock", _nothing),
+        FOLLOWING,
+        "wait_for_the_thread",
+    ),
     "expand compares what a trigger does": Control(
         _attribute("tenantguard.encrypt.schema", "is_keeper", lambda found, _body: bool(found)),
         "tests/encrypt/test_migrate.py",

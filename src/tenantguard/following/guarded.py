@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from weakref import WeakSet
 
 from tenantguard.errors import ConfigurationError
 from tenantguard.following.channel import channel_of
@@ -10,9 +13,6 @@ from tenantguard.following.follower import KeyFollower
 from tenantguard.following.listener import own_engine
 
 if TYPE_CHECKING:
-    from threading import Lock
-    from weakref import WeakSet
-
     from sqlalchemy import URL, Engine
 
     from tenantguard.catalog import Catalog
@@ -68,6 +68,7 @@ class GuardedKeys:
                 "follow_keys() has nothing to follow: TenantGuard has no keys=. Pass them, or "
                 "leave the call out."
             )
+        _followed.add(self)
         follower = KeyFollower(engine, channel_of(self.catalog), self._forget_keys)
         return follower if self.mode == "off" else follower.start()
 
@@ -82,3 +83,19 @@ class GuardedKeys:
             keystores = list(self._keystores)
         for keystore in keystores:
             keystore.forget(changed=True)
+
+    def _unlock(self) -> None:
+        """Have a lock of its own, in a forked process: the parent's thread may have held it."""
+        self._lock = Lock()
+
+
+_followed: WeakSet[GuardedKeys] = WeakSet()
+
+
+def _unlock_all() -> None:
+    for guard in _followed:
+        guard._unlock()  # noqa: SLF001  (as its own)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock_all)

@@ -133,7 +133,7 @@ def rotate(
         could_not_look("Give either --tenant ID or --all.")
     with opened(guard_name, admin_url) as own:
         if purpose == "index" and not allow_duplicates:
-            require_no_unique_index(own.guard.catalog)
+            require_no_unique_index(own.guard.catalog, KeyTable(own).ask)
         rotation = _Rotation(own, tenant, purpose, shown=output == "text")
         result = rotation.look() if dry_run else rotation.run(wait=not no_wait)
         findings = list(_findings(own, result))

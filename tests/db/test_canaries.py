@@ -14,12 +14,19 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import bindparam, func, insert, literal, select, text, update
+import tink
+from sqlalchemy import bindparam, event, func, insert, literal, select, text, update
 from sqlalchemy.orm import Session
-from tink import proto_keyset_format, secret_key_access
+from tink import aead, proto_keyset_format, secret_key_access
 from vault import ENVIRONMENT, A, B, Patient, Vault, Visit, make_guard
 
-from tenantguard import KeyFile, TenantGuardError, current_tenant, tenant_context
+from tenantguard import (
+    EncryptedValueError,
+    KeyFile,
+    TenantGuardError,
+    current_tenant,
+    tenant_context,
+)
 from tenantguard.columns.field import Unsealed
 from tenantguard.context import active_tenant
 from tenantguard.crypto import keysets
@@ -44,6 +51,9 @@ PATIENT: dict[str, Any] = {
     "scan": SCAN,
     "history": HISTORY,
 }
+
+SHORT = {"4711", "1947"}
+"""What may stand by chance in hexadecimal digits, or in a plan's times."""
 
 
 def _forms(secret: bytes) -> set[str]:
@@ -251,6 +261,23 @@ def test_no_error_of_the_keys_shows_one_or_the_tenant(
     _assert_clean(logs.getvalue(), _plaintexts(), material, _tenants())
 
 
+@pytest.mark.parametrize("driver", ["psycopg"])
+@pytest.mark.parametrize("given", [NAME, bytearray(SCAN), 4711], ids=["str", "bytearray", "int"])
+def test_the_type_error_of_tink_is_not_reached(vault: Vault, engine: Engine, given: Any) -> None:
+    """Its text has the value. What is no bytes is refused before, or made bytes of."""
+    bare = tink.new_keyset_handle(aead.aead_key_templates.AES256_GCM).primitive(aead.Aead)
+    with pytest.raises(TypeError) as tinks:
+        bare.encrypt(given, b"")
+    assert any(secret in str(tinks.value) for secret in _plaintexts())
+    with tenant_context(A), Session(engine) as session:
+        if isinstance(given, bytearray):
+            _add(session, scan=given)
+            return
+        with pytest.raises(EncryptedValueError) as caught:
+            _add(session, scan=given)
+    _assert_clean(_shown(caught.value), _plaintexts(), _key_material(vault), _tenants())
+
+
 def test_values_that_do_not_open_are_not_shown(vault: Vault, engine: Engine) -> None:
     """Neither what is stored nor what was meant is in the error of a value that was moved."""
     errors = []
@@ -297,6 +324,45 @@ def test_no_representation_shows_a_value_a_key_or_a_tenant(vault: Vault, engine:
     _assert_clean(text_of_all, _plaintexts(), _key_material(vault), _tenants())
 
 
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2", "psycopg-async", "asyncpg"])
+def test_the_server_shows_no_value_and_no_key(vault: Vault, engine: Engine) -> None:
+    """Plans have neither, and other sessions see neither in what this one runs.
+
+    The tenant is in each statement, because the database filters by it.
+    """
+    wanted = (Patient.name == NAME, Patient.number.in_([NUMBER, 1]))
+    plans: list[str] = []
+
+    def explain(*given: Any) -> Any:
+        return f"EXPLAIN (ANALYZE, VERBOSE) {given[2]}", given[3]
+
+    def explained(session: Session, statement: Any) -> None:
+        event.listen(engine, "before_cursor_execute", explain, retval=True)
+        try:
+            plans.extend(str(row[0]) for row in session.connection().execute(statement))
+        finally:
+            event.remove(engine, "before_cursor_execute", explain)
+
+    def seen() -> str:
+        return "\n".join(row[0] for row in vault.run("SELECT query FROM pg_stat_activity"))
+
+    with tenant_context(A), Session(engine) as session:
+        explained(session, select(Patient.id).where(*wanted))
+        shown = []
+        for act in (
+            lambda: session.scalars(select(Patient).where(*wanted)).all(),
+            lambda: _add(session),
+            lambda: session.execute(insert(Patient), [PATIENT, PATIENT]),
+            lambda: session.execute(update(Patient).values(name=NAME, fee=FEE)),
+        ):
+            act()
+            shown.append(seen())
+            assert "patients" in shown[-1]
+    assert "Index" in "\n".join(plans)
+    _assert_clean("\n".join(plans), _plaintexts() - SHORT, _key_material(vault))
+    _assert_clean("\n".join(shown), _plaintexts() - SHORT, _key_material(vault))
+
+
 def test_a_dump_shows_no_value_and_no_key(vault: Vault, engine: Engine) -> None:
     """What pg_dump writes has neither, in any form; it does have the rows."""
     assert engine is not None
@@ -314,4 +380,4 @@ def test_a_dump_shows_no_value_and_no_key(vault: Vault, engine: Engine) -> None:
     assert str(A) in dump
     assert "\\\\x9e540101" in dump
     assert "file:test/" in dump
-    _assert_clean(dump, _plaintexts() - {"4711", "1947"}, _key_material(vault))
+    _assert_clean(dump, _plaintexts() - SHORT, _key_material(vault))

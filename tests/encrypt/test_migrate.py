@@ -29,11 +29,13 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from vault import ENVIRONMENT, A, B
 
 import tenantguard
 from tenantguard import TenantGuard, keystore, rls, tenant_context
+from tenantguard.cli.encrypt import changing
 from tenantguard.crypto.keyfile import make_key_file
 from tenantguard.encrypt.backfilling import writer
 from tenantguard.encrypt.batches import Batch, Change, Row
@@ -46,6 +48,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL, Engine
     from sqlalchemy.types import TypeEngine
+
+    from tenantguard.encrypt.statements import Statements
 
 MANY = 120
 FILENODE = "SELECT pg_relation_filenode('patients')"
@@ -407,6 +411,53 @@ def test_a_contract_that_is_refused_leaves_no_check(moving: Moving, expanded: Co
     assert expanded("backfill", NAME).exit_code == 0
     assert_could_not_look(expanded("contract", NAME), "the check was dropped again")
     old_writes(moving, update(OldPatient).where(OldPatient.name == "patient 8").values(name="new"))
+
+
+def killed(contract: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """End `contract` before its check is validated."""
+    send, sent = changing._send, list[str]()
+
+    def ended(engine: Engine, statements: Statements) -> None:
+        if sent:
+            raise KeyboardInterrupt
+        sent.append(statements.what)
+        send(engine, statements)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(changing, "_send", ended)
+        assert contract("contract", NAME).exit_code != 0
+    assert sent
+
+
+OLDER = "UPDATE patients SET name = 'changed' WHERE id = 1"
+
+
+@pytest.mark.parametrize("verb", ["expand", "contract", "go on"])
+def test_a_contract_that_was_ended_in_between_refuses_nobody_for_long(
+    moving: Moving, expanded: Command, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """It goes on when it is run again; where it cannot, or is given up, its check is dropped."""
+    assert expanded("backfill", NAME).exit_code == 0
+    killed(expanded, monkeypatch)
+    with pytest.raises(IntegrityError, match="moved"):
+        moving.run(OLDER)
+    if verb == "go on":
+        assert expanded("contract", NAME).exit_code == 0
+        return
+    if verb == "contract":
+        moving.run(
+            "BEGIN; SET LOCAL tenantguard.encrypting = 'on';"
+            "UPDATE patients SET name = 'another' WHERE id = 1; COMMIT"
+        )
+        assert expanded("contract", NAME, "--dry-run").exit_code == 1
+        with pytest.raises(IntegrityError, match="moved"):
+            moving.run(OLDER)
+        assert expanded("contract", NAME).exit_code == 1
+    else:
+        [step] = expanded.json("expand", NAME)["steps"]
+        assert step["what"] == "drop the checks that an earlier contract has left"
+        assert expanded.json("expand", NAME)["steps"] == []
+    moving.run(OLDER)
 
 
 def test_backfill_needs_the_trigger(moving: Moving, expanded: Command) -> None:

@@ -346,6 +346,51 @@ def sent(world: World, script: list[str]) -> None:
             connection.exec_driver_sql(each, execution_options={"no_parameters": True})
 
 
+ASYNCHRONOUS = """\
+    import asyncio
+    from sqlalchemy.ext.asyncio import create_async_engine
+
+    def run(connection):
+        configure(project.guard, connection=connection, **options)
+        with context.begin_transaction():
+            context.run_migrations()
+
+    async def connect():
+        made = create_async_engine(
+            project.owner.url,
+            connect_args={"options": f"-c role={project.world.roles.owner}"},
+        )
+        async with made.connect() as connection:
+            await connection.run_sync(run)
+        await made.dispose()
+
+    asyncio.run(connect())
+"""
+
+
+@pytest.mark.parametrize("way", ["asynchronous", "a transaction each"])
+def test_other_ways_to_run_migrations(project: Project, world: World, way: str) -> None:
+    """An asynchronous engine, and a transaction for each migration: up, up, down and up again."""
+    env = project.directory / "env.py"
+    plainly = env.read_text()
+    there, begin = plainly.partition("else:\n")[:2]
+    changed = f"{there}{begin}{ASYNCHRONOUS}"
+    if way != "asynchronous":
+        changed = plainly.replace("options = {", 'options = {"transaction_per_migration": True, ')
+    before = world.shape()
+    written(project, "expand")
+    env.write_text(changed)
+    for step in (project.upgrade, project.upgrade, project.downgrade):
+        step()
+    assert world.shape() == before
+    project.upgrade()
+    rls.apply(project.owner, project.guard.catalog, world.roles)
+    assert run(project, "backfill").exit_code == 0
+    written(project, "contract")
+    project.upgrade()
+    assert PLAIN not in {row[1] for row in world.shape()}
+
+
 def test_a_transaction_that_is_not_alembics_is_not_committed(project: Project) -> None:
     """It is said in words that env.py has to leave the transaction to Alembic."""
     path = written(project, "expand")

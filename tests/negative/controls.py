@@ -1121,6 +1121,11 @@ CONTROLS = {
         FOLLOWING,
         "wait_for_the_thread",
     ),
+    "a contract that was ended leaves no check": Control(
+        _attribute("tenantguard.encrypt.schema", "left_by_contract", lambda *_: ()),
+        "tests/encrypt/test_migrate.py",
+        "ended_in_between and expand",
+    ),
     "expand compares what a trigger does": Control(
         _attribute("tenantguard.encrypt.schema", "is_keeper", lambda found, _body: bool(found)),
         "tests/encrypt/test_migrate.py",

@@ -32,7 +32,16 @@ if TYPE_CHECKING:
 
     Ask = Callable[[str], Sequence[Any]]
 
-__all__ = ["Parts", "Statements", "Structure", "contract", "expand", "parts_of", "structure_of"]
+__all__ = [
+    "Parts",
+    "Statements",
+    "Structure",
+    "contract",
+    "expand",
+    "left_by_contract",
+    "parts_of",
+    "structure_of",
+]
 
 _TRIGGERS = (
     "forget what is sealed, or plain, when a version of the application writes the other alone"
@@ -142,8 +151,9 @@ def parts_of(migration: Migration) -> Parts:
 
 
 def expand(migration: Migration, there: Structure) -> Iterator[Statements]:
-    """Yield what is missing before values can be sealed."""
+    """Yield what is missing before values can be sealed, or in the way of it."""
     parts = parts_of(migration)
+    yield from left_by_contract(migration, there)
     yield from _columns(migration, parts.searched, there)
     for name, (body, sql) in parts.keepers.items():
         if not is_keeper(there.keepers.get(name), body):
@@ -163,6 +173,27 @@ def expand(migration: Migration, there: Structure) -> Iterator[Statements]:
         )
 
 
+def left_by_contract(migration: Migration, there: Structure) -> Iterator[Statements]:
+    """Yield what drops the checks of a `contract` that was ended in between.
+
+    They refuse what older applications go on writing.
+    """
+    left = [name for name in _checks_of_contract(migration) if name in there.valid]
+    if left:
+        sql = tuple(
+            f"ALTER TABLE {migration.table} DROP CONSTRAINT IF EXISTS {quote(name)}"
+            for name in left
+        )
+        yield Statements(
+            "drop the checks that an earlier contract has left", sql, EXCLUSIVE, "an instant"
+        )
+
+
+def _checks_of_contract(migration: Migration) -> tuple[str, str]:
+    table, sealed = migration.entry.name, migration.sealed.name
+    return object_name(table, sealed, "moved"), object_name(table, sealed, "filled")
+
+
 def contract(migration: Migration, there: Structure, *, keep: bool) -> Iterator[Statements]:
     """Yield what ends the migration: from the first of them on, no row is without its sealed value.
 
@@ -172,8 +203,7 @@ def contract(migration: Migration, there: Structure, *, keep: bool) -> Iterator[
         keep: Whether the plain column is renamed instead of dropped.
     """
     plain, sealed = quote(migration.plain.name), quote(migration.sealed.name)
-    moved = object_name(migration.entry.name, migration.sealed.name, "moved")
-    filled = object_name(migration.entry.name, migration.sealed.name, "filled")
+    moved, filled = _checks_of_contract(migration)
     alter = f"ALTER TABLE {migration.table}"
     # Checks that do not hold would refuse what older applications go on writing.
     undo = tuple(f"{alter} DROP CONSTRAINT IF EXISTS {quote(name)}" for name in (moved, filled))

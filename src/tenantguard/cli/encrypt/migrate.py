@@ -29,7 +29,7 @@ from tenantguard.cli.options import admin_option, format_option, guard_option
 from tenantguard.cli.outcome import FINDINGS, HOLDS, GuardedCommand
 from tenantguard.cli.progress import progress_bar
 from tenantguard.encrypt.migrating import Migration, migration_of
-from tenantguard.encrypt.schema import Statements, Structure, contract, expand
+from tenantguard.encrypt.schema import Statements, Structure, contract, expand, left_by_contract
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -135,7 +135,8 @@ def contract_command(
 ) -> None:
     """Drop the column of plaintext, once every value was compared with what is sealed.
 
-    The comparison is part of it; if it does not hold, nothing is changed and it ends with 1. The
+    The comparison is part of it; if it does not hold, nothing is changed and it ends with 1; a
+    check that an interrupted run has left is dropped, so that applications go on writing. The
     address is a superuser's, or the owner's if it is granted the application's and the maintenance
     role. No application may need the plain column any more.
     """
@@ -154,6 +155,8 @@ def contract_command(
         with progress_bar("comparing", shown=output == "text") as progress:
             found = compared(at.guard, access, migration, size=1000, progress=progress)
         if failures(found):
+            if not dry_run:
+                send(at.engine, left_by_contract(migration, there), progress=lambda *_: None)
             write_compared(migration, found, output=output)
             ctx.exit(FINDINGS)
         wanted = contract(migration, there, keep=keep)

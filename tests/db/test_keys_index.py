@@ -17,6 +17,7 @@ from vault import A, B, Patient
 
 from tenantguard import searched
 from tenantguard.cli import main
+from tenantguard.cli.keys import retire
 from tenantguard.crypto.format import CANDIDATES
 
 if TYPE_CHECKING:
@@ -226,6 +227,38 @@ def test_values_that_cannot_be_compared_keep_the_key(rotated: Keys) -> None:
     finally:
         rotated.vault.run("DROP POLICY hiding ON patients")
     assert "patients.name (1)" in document["findings"][1]["message"]
+
+
+def test_keys_wait_for_a_transaction_that_copies_values(
+    rotated: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it has copied before they were sealed anew is seen by nobody until it is committed."""
+    monkeypatch.setattr(retire, "_PATIENCE", 0.0)
+    with rotated.vault.admin.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO patients (tenant_id, city, name, notes) "
+            "SELECT tenant_id, city, name, notes FROM patients"
+        )
+        assert rewrite(rotated)["done"] == 2
+        for purpose in (INDEX, ("--all",)):
+            document = rotated.json("retire", *purpose)
+            assert (document["keys"], document["waiting"]) == (0, 2 if purpose is INDEX else 0)
+    assert Process(rotated).read() == {"a"}
+    assert rotated.json("retire", *INDEX, code=1)["in_use"] == 2
+    assert rewrite(rotated)["done"] == 2
+    assert rotated.json("retire", *INDEX)["keys"] == 2
+    assert Process(rotated).read() == {"a"}
+
+
+def test_transactions_that_end_soon_are_waited_for(
+    rotated: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An application has some open at any time."""
+    rewrite(rotated)
+    with rotated.vault.admin.connect() as connection:
+        connection.exec_driver_sql("SELECT 1")
+        monkeypatch.setattr(retire, "sleep", lambda _: connection.rollback())
+        assert rotated.json("retire", *INDEX)["keys"] == 2
 
 
 def test_keys_wait_while_caches_may_index_with_the_old_one(

@@ -118,6 +118,7 @@ def test_keys_are_kept_while_a_transaction_is_open(
     """What it has sealed with an old key is not counted before it ends."""
     monkeypatch.setattr(rotate_command, "_KNOWN", "true")
     monkeypatch.setattr(retire, "KNOWN_EVERYWHERE", 0.0)
+    monkeypatch.setattr(retire, "_PATIENCE", 0.0)
     process = Process(rotating)
     with process.guard.tenant_context(A), Session(process.engine) as session:
         session.add(Patient(name="late", notes="late"))
@@ -143,8 +144,11 @@ def prepared(rotated: Keys) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("prepared")
-def test_keys_are_kept_while_a_transaction_is_prepared(rotated: Keys) -> None:
+def test_keys_are_kept_while_a_transaction_is_prepared(
+    rotated: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It may hold values, and does not say since when."""
+    monkeypatch.setattr(retire, "_PATIENCE", 0.0)
     rotated.vault.run("DELETE FROM patients")
     assert rotated.json("retire", "--all")["waiting"] == 2
 

@@ -1126,6 +1126,11 @@ CONTROLS = {
         "tests/encrypt/test_migrate.py",
         "ended_in_between and expand",
     ),
+    "keys wait for transactions that may have copied values": Control(
+        _reworded("tenantguard.cli.keys.retire", "_OLDEST", ", min(a.xact_start)", ""),
+        KEYS_INDEX,
+        "copies_values",
+    ),
     "expand compares what a trigger does": Control(
         _attribute("tenantguard.encrypt.schema", "is_keeper", lambda found, _body: bool(found)),
         "tests/encrypt/test_migrate.py",

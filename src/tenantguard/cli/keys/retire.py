@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import dataclass, field
+from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
 import click
@@ -36,14 +37,20 @@ NOT_COMPARED = "index-not-compared"
 
 _OLDEST = """
     SELECT pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE'),
-        EXISTS (SELECT FROM pg_catalog.pg_prepared_xacts p
-            WHERE p.database = pg_catalog.current_database()),
-        pg_catalog.to_char(least(pg_catalog.clock_timestamp(), min(a.xact_start))
+        pg_catalog.to_char(pg_catalog.statement_timestamp()
+            AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US+00'),
+        pg_catalog.to_char(CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_prepared_xacts p
+                WHERE p.database = pg_catalog.current_database()) THEN 'epoch'
+            ELSE least(pg_catalog.clock_timestamp(), min(a.xact_start)) END
             AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US+00')
     FROM pg_catalog.pg_stat_activity a
     WHERE a.datname = pg_catalog.current_database() AND a.pid <> pg_catalog.pg_backend_pid()
         AND a.backend_type <> 'autovacuum worker'"""
-"""Whether all sessions are seen, whether a transaction is prepared, and since when one is open."""
+"""Whether all sessions are seen, the time, and since when a transaction is open or prepared."""
+
+_PATIENCE = 5.0
+"""Seconds for which transactions that were open before are waited for."""
+_STEP = 0.1
 
 
 @dataclass(slots=True)
@@ -189,19 +196,30 @@ class _Retirement:
         """Return the condition that nobody can still be sealing with a key that does not seal.
 
         Processes do for as long as they keep keys, and what an open transaction has written is not
-        counted.
+        counted: it may have copied what has been sealed anew since. So none is open that began
+        before this.
         """
+        begun, oldest = self._oldest()
+        until = monotonic() + _PATIENCE
+        while oldest < begun and monotonic() < until:
+            sleep(_STEP)
+            oldest = self._oldest()[1]
+        if oldest < begun:
+            return "false"
+        return f"k.rotated_at < '{begun}'::timestamptz - interval '{KNOWN_EVERYWHERE:.0f} seconds'"
+
+    def _oldest(self) -> tuple[str, str]:
+        """Return the time, and since when a transaction is open: if none is, a later time."""
+        # A connection of its own each time: within a transaction the answer stays the same.
         with self._own.engine.connect() as connection:
-            [(seen, prepared, oldest)] = connection.exec_driver_sql(_OLDEST).fetchall()
+            [(seen, now, oldest)] = connection.exec_driver_sql(_OLDEST).fetchall()
         if not seen:
             could_not_look(
                 "The role of the admin address does not see since when other sessions' "
                 "transactions are open, so values could be missed. Grant it pg_read_all_stats, or "
                 "give a superuser's address."
             )
-        if prepared:
-            return "false"
-        return f"k.rotated_at < '{oldest}'::timestamptz - interval '{KNOWN_EVERYWHERE:.0f} seconds'"
+        return now, oldest
 
 
 def _findings(own: Opened, result: _Retired) -> Iterator[Finding]:
@@ -259,7 +277,7 @@ def _text(result: _Retired, *, dry_run: bool) -> str:
     if result.waiting:
         said += (
             f"\n{result.waiting:,} tenants' keys have changed less than "
-            f"{KNOWN_EVERYWHERE:.0f} seconds ago, or before a transaction that is still open or "
-            "prepared. Run the command again when it has ended."
+            f"{KNOWN_EVERYWHERE:.0f} seconds ago, or a transaction is open or prepared that began "
+            "before this command. Run it again when that has ended."
         )
     return said

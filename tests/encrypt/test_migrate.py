@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import uuid  # noqa: TC003  (SQLAlchemy evaluates the annotations)
+import uuid
 from pathlib import Path
 from threading import Event, Thread
 from time import monotonic
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import sqlalchemy
 import sqlalchemy.orm
-from commanding import Command, assert_could_not_look, serve
+from click.testing import CliRunner
+from commanding import MODULE, Command, assert_could_not_look, serve
 from locks import unique_roles
 from moving import VALUES, Moving, NewPatient, OldPatient, build_moving
 from sqlalchemy import (
@@ -35,6 +36,7 @@ from vault import ENVIRONMENT, A, B
 
 import tenantguard
 from tenantguard import TenantGuard, keystore, rls, tenant_context
+from tenantguard.cli import main
 from tenantguard.cli.encrypt import changing
 from tenantguard.crypto.keyfile import make_key_file
 from tenantguard.encrypt.backfilling import writer
@@ -191,6 +193,8 @@ def test_the_application_writes_both_and_reads_what_is_there(
     moving: Moving, expanded: Command, engine: Engine
 ) -> None:
     """Writing both in one statement keeps both; a search finds sealed and plain rows."""
+    nobody = expanded("backfill", NAME, "--tenant", str(uuid.UUID(int=7)))
+    assert_could_not_look(nobody, "Neither the registry nor tenantguard_keys has the tenant")
     assert expanded("backfill", NAME, "--tenant", str(A)).exit_code == 0
     old_writes(moving, update(OldPatient).where(OldPatient.name == "patient 3").values(name="Ada"))
     with tenant_context(A), Session(engine) as session:
@@ -381,6 +385,25 @@ def test_expand_makes_a_trigger_again_that_was_changed(
     assert step["what"] == "fill what is searched by, by a trigger"
     assert command("expand", "patients.insured").exit_code == 0
     assert command.json("expand", "patients.insured")["steps"] == []
+
+
+def test_the_receipt_of_destroyed_keys_names_plaintext(moving: Moving, expanded: Command) -> None:
+    """Crypto-shredding does not reach the column that the sealed one has not replaced yet."""
+    expanded("backfill", NAME)
+
+    def receipt() -> str:
+        address = moving.admin.url.render_as_string(hide_password=False)
+        arguments = ("--tenant", str(B), "--reason", "request 4711", "--yes")
+        named = ("--guard", f"{MODULE}:guard", "--admin-url", address)
+        result = CliRunner().invoke(main, ["keys", "destroy", *arguments, *named])
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    assert "without any key: what its rows hold in patients.name, the plaintext" in receipt()
+    moving.run("ALTER TABLE patients DROP COLUMN name CASCADE")
+    assert "patients.name," not in receipt()
+    assert "patients.born," in receipt()
+    moving.run("DELETE FROM tenantguard_keys")
 
 
 def test_contract_can_keep_the_plaintext(moving: Moving, expanded: Command) -> None:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import pytest
 from commanding import Command, assert_could_not_look, serve, without_check
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from vault import Vault
 
 MANY = 300
+NOBODY = UUID("dddddddd-0000-4000-8000-00000000000d")
 
 
 @pytest.fixture
@@ -93,6 +95,9 @@ def test_rewrite_takes_columns_and_a_tenant(vault: Vault, command: Command) -> N
     assert sorted(keys_used(vault, B).values()) == [1, 2]
     assert keys_used(vault, A) == {data_keyset(vault, A).numbers[1]: 3 * MANY}
     assert_could_not_look(command("rewrite", "--tenant", "x"), "--tenant does not have the type")
+    nobody = command("rewrite", "--tenant", str(NOBODY))
+    assert_could_not_look(nobody, "Neither the registry nor tenantguard_keys has the tenant")
+    assert str(NOBODY) not in nobody.output
     unknown = command("rewrite", "patients.nam")
     assert_could_not_look(unknown, r"no encrypted column 'patients.nam'. Did you mean")
 

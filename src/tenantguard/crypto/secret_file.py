@@ -41,8 +41,8 @@ def write_new(path: Path, text: str) -> None:
         descriptor = os.open(path, flags, stat.S_IRUSR | stat.S_IWUSR)
     except FileExistsError:
         raise ConfigurationError(
-            f"{path} exists and is never overwritten: what its key was used for would be lost. "
-            "Name another file."
+            f"{path} exists and is never overwritten: if it is a key, what that was used for would "
+            "be lost. Name another file."
         ) from None
     except OSError as error:
         raise _not_written(path, error) from None

@@ -18,8 +18,14 @@ from tenantguard.cli.encrypt.compare import (
 )
 from tenantguard.cli.encrypt.done import Work, write_done
 from tenantguard.cli.encrypt.migrate import structure
-from tenantguard.cli.encrypt.options import chosen_tenant, pace_options, tenant_option
+from tenantguard.cli.encrypt.options import (
+    chosen_tenant,
+    pace_options,
+    require_known,
+    tenant_option,
+)
 from tenantguard.cli.keys.opening import opened
+from tenantguard.cli.keys.rows import read_tenants
 from tenantguard.cli.options import admin_option, format_option, guard_option
 from tenantguard.cli.outcome import FINDINGS, HOLDS, GuardedCommand
 from tenantguard.cli.progress import progress_bar
@@ -84,6 +90,7 @@ def backfill(
         )
         only = chosen_tenant(at.guard.catalog, tenant)
         if only is not None:
+            require_known(read_tenants(at.guard, at.engine), only)
             tenants = [each for each in tenants if each[0] == only]
         job = _job(migration, decrypt=decrypt)
         units = [Unit(job, name, rows) for name, rows in tenants]

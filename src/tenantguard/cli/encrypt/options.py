@@ -16,10 +16,18 @@ if TYPE_CHECKING:
     from sqlalchemy import Column
 
     from tenantguard.catalog import Catalog, Entry
+    from tenantguard.cli.keys.rows import Tenant
 
     Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-__all__ = ["MOST_WORKERS", "chosen_columns", "chosen_tenant", "pace_options", "tenant_option"]
+__all__ = [
+    "MOST_WORKERS",
+    "chosen_columns",
+    "chosen_tenant",
+    "pace_options",
+    "require_known",
+    "tenant_option",
+]
 
 MOST_WORKERS = 8
 
@@ -92,6 +100,18 @@ def chosen_tenant(catalog: Catalog, given: str | None) -> str | None:
         "--tenant does not have the type of the registry's primary key. Give the id as the "
         "registry has it."
     )
+
+
+def require_known(tenants: Iterable[Tenant], tenant: str | None) -> None:
+    """Require that *tenant*, if one was asked for, is among *tenants*.
+
+    Raises:
+        ConfigurationError: If it is not.
+    """
+    if tenant is not None and all(each.id != tenant for each in tenants):
+        raise ConfigurationError(
+            "Neither the registry nor tenantguard_keys has the tenant that --tenant names."
+        )
 
 
 def _name(entry: Entry, column: Column[Any]) -> str:

@@ -15,6 +15,7 @@ from tenantguard.cli.encrypt.options import (
     chosen_columns,
     chosen_tenant,
     pace_options,
+    require_known,
     tenant_option,
 )
 from tenantguard.cli.encrypt.standing import Standing, standings, with_other_index_keys
@@ -138,6 +139,7 @@ def _find(
         bare = list(unfilled(run, tables, only))
     # Keysets after the values: a key is made before what it seals.
     tenants = read_tenants(guard, engine, wrapped=True)
+    require_known(tenants, only)
     numbers = standings(guard, tenants)
     primary = {name: each[0] for name, each in numbers.items() if isinstance(each, tuple) and each}
     varying = set(primary) if indexes else primary.keys() & with_other_index_keys(guard, tenants)

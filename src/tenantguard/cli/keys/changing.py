@@ -28,7 +28,7 @@ from tenantguard.errors import (
     sqlstate,
 )
 from tenantguard.following import telling
-from tenantguard.rls.names import qualified
+from tenantguard.rls.names import qualified, quote, target_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -154,7 +154,7 @@ class KeyTable:
         """Return the condition that a row is *tenant*'s; without one, any tenant's.
 
         Raises:
-            ConfigurationError: If it cannot be a tenant's id.
+            ConfigurationError: If it cannot be a tenant's id, or is nobody's.
         """
         if tenant is None:
             return "true"
@@ -165,7 +165,24 @@ class KeyTable:
                 "What --tenant names cannot be the id of a tenant: it does not have the type of "
                 "the registry's primary key."
             ) from None
-        return f"k.tenant_id = {sql_literal(text)}"
+        condition = f"k.tenant_id = {sql_literal(text)}"
+        if not (self.is_registered(text) or self._has_rows(condition)):
+            raise ConfigurationError("Neither the registry nor tenantguard_keys has such a tenant.")
+        return condition
+
+    def is_registered(self, tenant: str) -> bool:
+        """Return whether the registry has *tenant*, whose id is canonical."""
+        catalog = self._own.guard.catalog
+        registry, key = target_of(catalog.registry), catalog.registry_key()[1]
+        [[found]] = self.ask(
+            f"SELECT EXISTS (SELECT FROM {qualified(registry)} r "
+            f"WHERE r.{quote(key.name)} = {sql_literal(tenant)})"
+        )
+        return bool(found)
+
+    def _has_rows(self, condition: str) -> bool:
+        [[found]] = self.ask(f"SELECT EXISTS (SELECT FROM {self.name} k WHERE {condition})")
+        return bool(found)
 
     def stored(self, row: KeyRow) -> Stored:
         """Return what the commands open *row*'s keyset with.

@@ -17,12 +17,12 @@ from tenantguard.cli.keys.receipt import Receipt, write_receipt
 from tenantguard.cli.keys.writing import LIVE
 from tenantguard.cli.options import admin_option, format_option, guard_option
 from tenantguard.cli.outcome import FINDINGS, GuardedCommand, could_not_look
-from tenantguard.errors import ConfigurationError, KeyUnavailableError
-from tenantguard.keytable import PURPOSES
-from tenantguard.rls.names import qualified, quote, target_of
+from tenantguard.errors import KeyUnavailableError
+from tenantguard.keytable import MIGRATING, PURPOSES, encrypted_columns
+from tenantguard.rls.names import qualified, target_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tenantguard.cli.keys.opening import Opened
 
@@ -38,8 +38,8 @@ _GONE = (
 @click.command(
     cls=GuardedCommand,
     examples=[
-        'tenantguard keys destroy --tenant 7 --reason "contract ended" --backups-kept 30 --force',
-        'tenantguard keys destroy --tenant 7 --reason "request for erasure" --yes --format json',
+        'tenantguard keys destroy --tenant 7 --reason left --backups-kept 30 --force',
+        'tenantguard keys destroy --tenant 7 --reason "ticket 4711" --yes',
     ],
 )
 @guard_option
@@ -127,15 +127,9 @@ class _Tenant:
         self._uri = own.provider.uri
         self._own_rows = self._table.of_tenant(tenant)
         self._id = self._table.canonical(tenant)
-        catalog = own.guard.catalog
-        registry, key = target_of(catalog.registry), catalog.registry_key()[1]
-        [[self._registered]] = self._table.ask(
-            f"SELECT EXISTS (SELECT FROM {qualified(registry)} r "
-            f"WHERE r.{quote(key.name)} = {sql_literal(self._id)})"
-        )
+        self._registered = self._table.is_registered(self._id)
+        self._catalog = own.guard.catalog
         states = self._table.ask(f"SELECT k.state FROM {self._table.name} k WHERE {self._own_rows}")
-        if not (states or self._registered):
-            raise ConfigurationError("Neither the registry nor tenantguard_keys has such a tenant.")
         missing = len(PURPOSES) - len(states) if self._registered else 0
         self.destroyed = not missing and all(state == "destroyed" for [state] in states)
 
@@ -153,6 +147,7 @@ class _Tenant:
 
     def destroy(self, reason: str, last: date | None) -> Receipt:
         """Destroy the keysets in one transaction, if they are not; return the receipt."""
+        plain = tuple(self._plaintext())
         with self._table.changing() as run:
             live = run(
                 "SELECT k.purpose, pg_catalog.encode(pg_catalog.sha256(k.wrapped), 'hex') "
@@ -166,7 +161,23 @@ class _Tenant:
                 f"SELECT pg_catalog.to_char(max(k.shredded_at) AT TIME ZONE 'UTC', {_TIME}) "
                 f"FROM {self._table.name} k WHERE {self._own_rows}"
             ).fetchall()
-        return Receipt(at, self.destroyed, dict(map(tuple, live)), reason, last)
+        return Receipt(at, self.destroyed, dict(map(tuple, live)), reason, last, plain)
+
+    def _plaintext(self) -> Iterator[str]:
+        """Yield the columns of plaintext that encrypted ones are to take the place of."""
+        for column in encrypted_columns(self._catalog.metadata):
+            source = column.info.get(MIGRATING)
+            if source is None:
+                continue
+            entry = self._catalog.entry(column.table)
+            table = sql_literal(qualified(target_of(entry)))
+            [[there]] = self._table.ask(
+                "SELECT EXISTS (SELECT FROM pg_catalog.pg_attribute WHERE NOT attisdropped "
+                f"AND attrelid = pg_catalog.to_regclass({table}) "
+                f"AND attname = {sql_literal(source)})"
+            )
+            if there:
+                yield f"{entry.fullname}.{source}"
 
     def _leave_tombstones(self, run: Callable[[str], Any]) -> None:
         """Add the rows that are not there, so that no keys are ever made."""

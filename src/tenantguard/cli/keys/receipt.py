@@ -25,6 +25,10 @@ _FILES = (
     "by who has the key-encryption key and reads the files of PostgreSQL: the write-ahead log and "
     "its archive, and dead rows"
 )
+_PLAIN = (
+    "by whoever reads the database, without any key: what its rows hold in {}, the plaintext of a "
+    "column that is being encrypted"
+)
 _GONE = (
     "Its encrypted fields cannot be read, written or searched any more, and its keys are never "
     "made again. They can still be read"
@@ -45,6 +49,7 @@ class Receipt:
         keysets: SHA-256 of each keyset as it was stored, by purpose; it tells a copy of it.
         reason: Why.
         backups: When the last backup that has the keys will be gone, as far as that was said.
+        plain: Columns of plaintext that encrypted ones have not taken the place of yet.
     """
 
     at: str
@@ -52,6 +57,7 @@ class Receipt:
     keysets: dict[str, str]
     reason: str
     backups: date | None
+    plain: tuple[str, ...] = ()
     still: list[tuple[str, str]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -63,6 +69,7 @@ class Receipt:
             (_CACHES, f"until {self._caches()}, or until they end"),
             (_COPIES, until),
             (_FILES, "until the log is recycled, its archive is gone, and VACUUM has run"),
+            *((_PLAIN.format(name), "until it is emptied there") for name in self.plain),
         ]
 
     def _caches(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -404,6 +405,37 @@ def test_keys_of_an_older_snapshot_are_not_kept(rotating: Keys, process: Process
         assert session.scalars(NOTES).all() == ["a"]
         assert not process.keystore._cache
     assert is_shredded(process)
+
+
+class Stream:
+    """A driver that reads a byte at a time, each a message."""
+
+    def __init__(self, raw: socket.socket) -> None:
+        self._raw = raw
+        self.reads = 0
+
+    def read(self) -> set[str]:
+        self.reads += 1
+        return {self._raw.recv(1).decode()}
+
+
+def test_what_has_come_meanwhile_is_taken_together() -> None:
+    """Many messages let a process forget its keys once, and not for minutes; never without end."""
+    (raw, server), (woken, waker) = socket.socketpair(), socket.socketpair()
+    driver = Stream(raw)
+    heard = listener.Listener(driver, raw, woken)
+    with raw, server, woken, waker:
+        server.send(b"ab" * 20)
+        assert heard.wait() == {"a", "b"}
+        assert driver.reads == 40
+        server.send(b"c" * 1000)
+        assert heard.wait() == {"c"}
+        assert driver.reads < 1000
+        waker.send(b"!")
+        reads = driver.reads
+        heard.wait()
+        assert driver.reads == reads + 1
+        heard.close()
 
 
 # -- where it cannot work ---------------------------------------------------------------------

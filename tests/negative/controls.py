@@ -1131,6 +1131,11 @@ CONTROLS = {
         KEYS_INDEX,
         "copies_values",
     ),
+    "a storm of messages is read at once": Control(
+        _attribute("tenantguard.following.listener", "_READS", 1),
+        FOLLOWING,
+        "taken_together",
+    ),
     "expand compares what a trigger does": Control(
         _attribute("tenantguard.encrypt.schema", "is_keeper", lambda found, _body: bool(found)),
         "tests/encrypt/test_migrate.py",

@@ -177,7 +177,8 @@ def _reason(error: Exception) -> str:
     if code == _ON_STANDBY:
         return "the address is a standby's, which cannot listen. Give the primary's"
     name = type(getattr(error, "orig", None) or error).__name__
-    return f"no connection ({name}{f', SQLSTATE {code}' if code else ''}). It is tried again"
+    detail = f"{name}, SQLSTATE {code}" if code else name
+    return f"no connection ({detail}). It is tried again; look at the address if that goes on"
 
 
 _started: WeakSet[KeyFollower] = WeakSet()

@@ -27,6 +27,9 @@ __all__ = ["Listener", "NotDeliveredError", "listening", "own_engine"]
 _DELIVERY = 5.0
 """Seconds within which a message is expected."""
 
+_READS = 100
+"""How often a driver reads, some kilobytes each time, before what has come is acted on."""
+
 _CONNECTING = {
     "fallback_application_name": "tenantguard keys",
     "connect_timeout": 10,
@@ -104,9 +107,17 @@ class Listener:
 
     def wait(self, seconds: float | None = None) -> set[str]:
         """Return the channels that something has come on; none after so many seconds."""
-        ready = [key.fileobj for key, _ in self._selector.select(seconds)]
-        self._is_woken = self._woken in ready
-        return self._driver.read() if ready else set()
+        heard = set[str]()
+        for _ in range(_READS):
+            ready = [key.fileobj for key, _ in self._selector.select(seconds)]
+            self._is_woken = self._woken in ready
+            if not ready:
+                break
+            heard |= self._driver.read()
+            if self._is_woken:
+                break
+            seconds = 0
+        return heard
 
     def hears(self, channel: str) -> bool:
         """Return whether something comes on *channel* in time."""

@@ -90,7 +90,17 @@ WAYS: dict[str, Callable[[Session, str], Any]] = {
     "DELETE RETURNING": _deleted,
 }
 
-ALIKE = ("name", "phone", "email", "born", "insured", "fee", "number", "smoker", "seen_at")
+ALIKE: tuple[str, ...] = (
+    "name",
+    "phone",
+    "email",
+    "born",
+    "insured",
+    "fee",
+    "number",
+    "smoker",
+    "seen_at",
+)
 ALIKE += ("scan", "weight", "wakes", "severity")
 """Columns with one index: the database takes each one's values for another's."""
 

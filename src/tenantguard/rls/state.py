@@ -98,7 +98,7 @@ _PARTS = """parts(oid) AS (
             UNION
             SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN parts p ON p.oid = i.inhparent)"""
 
-# A partition may generate a column from something else than its table does.
+# From PostgreSQL 16 on a partition may generate a column from something else than its table does.
 _COLUMNS = f"""
     (SELECT coalesce(json_object_agg(ca.attname, json_build_object(
         'type', pg_catalog.format_type(ca.atttypid, ca.atttypmod),

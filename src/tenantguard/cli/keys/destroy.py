@@ -38,7 +38,7 @@ _GONE = (
 @click.command(
     cls=GuardedCommand,
     examples=[
-        'tenantguard keys destroy --tenant 7 --reason left --backups-kept 30 --force',
+        "tenantguard keys destroy --tenant 7 --reason left --backups-kept 30 --force",
         'tenantguard keys destroy --tenant 7 --reason "ticket 4711" --yes',
     ],
 )

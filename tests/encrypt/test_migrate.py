@@ -428,6 +428,13 @@ def test_contract_refuses_what_was_written_after_the_comparison(
     old_writes(moving, update(OldPatient).where(OldPatient.name == "new").values(name="newer"))
 
 
+def test_a_row_that_has_no_value_at_all_is_told(moving: Moving, expanded: Command) -> None:
+    """The comparison has nothing to compare there, and the model demands a value."""
+    moving.run("UPDATE patients SET name = NULL WHERE id = (SELECT min(id) FROM patients)")
+    assert expanded("backfill", NAME).exit_code == 0
+    assert_could_not_look(expanded("contract", NAME), "a row has no value in either column")
+
+
 def test_a_contract_that_is_refused_leaves_no_check(moving: Moving, expanded: Command) -> None:
     """Where a row has neither value, older applications can go on writing plaintext."""
     moving.run("UPDATE patients SET name = NULL WHERE name = 'patient 7'")

@@ -1969,19 +1969,24 @@ CONTROLS = {
         "plaintext_alone and constructor",
     ),
     "plaintext that is not sealed yet is masked": Control(
-        _attribute("tenantguard.columns.both", "may_read", lambda *_: True),
+        _attribute("tenantguard.columns.pair_attribute", "may_read", lambda *_: True),
         BOTH,
         "mask_is_not_replaced",
     ),
     "a flush writes both columns of a migration": Control(
-        _attribute("tenantguard.columns.both:Both", "_write_both", _nothing),
+        _attribute("tenantguard.columns.pair_attribute", "write_both", _nothing),
         BOTH,
         "writes_both_or_nothing",
     ),
     "what is merged is written into both columns": Control(
-        _attribute("tenantguard.columns.both:Both", "_keep_both", _nothing),
-        BOTH,
-        "merging_writes_both",
+        _attribute("tenantguard.columns.pair_attribute", "merge_both", _nothing),
+        "tests/encrypt/test_both_objects.py",
+        "object_of_before",
+    ),
+    "a compound does not outlast its parts": Control(
+        _attribute("tenantguard.columns.compound_objects:_Follower", "_forget_with", _nothing),
+        COMPOUND,
+        "forgotten_with",
     ),
     "each table of a bulk write is its own": Control(
         _attribute("tenantguard.columns.writes_compiler", "written_table", lambda each: each.table),

@@ -22,9 +22,15 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement
 
-    from tenantguard.columns.both import Both
+    from tenantguard.columns.pair_attribute import Both
 
-__all__ = ["PairComparator", "refuse_pairs", "selected_pair", "two_columns"]
+__all__ = [
+    "PairComparator",
+    "named_alone",
+    "refuse_pairs",
+    "selected_pair",
+    "two_columns",
+]
 
 _EQUALS = (operators.eq, operators.ne)
 _LISTS = (operators.in_op, operators.not_in_op)
@@ -47,7 +53,20 @@ class _Listed(roles.BinaryElementRole[Any], roles.WhereHavingRole, ClauseList):
 
     @property
     def type(self) -> NoReturn:
-        raise unanswerable(self._annotations["bundle"].pair)
+        raise self._unanswerable()
+
+    @property
+    def _proxy_key(self) -> NoReturn:
+        raise self._unanswerable()
+
+    def __invert__(self) -> NoReturn:
+        raise self._unanswerable()
+
+    def between(self, *_: Any, **__: Any) -> NoReturn:
+        raise self._unanswerable()
+
+    def _unanswerable(self) -> EncryptedQueryError:
+        return unanswerable(self._annotations["bundle"].pair)
 
 
 class _Selected(Bundle[Any]):
@@ -181,6 +200,16 @@ def two_columns(pair: Both) -> EncryptedQueryError:
         f"{pair} is two columns, of which a session makes one value when it is selected: not in "
         f"UNION, in a sub-query that is one value, or on a Connection. List {sealed} and {plain} "
         "there, and take the second where the first is None."
+    )
+
+
+def named_alone(pair: Both) -> EncryptedQueryError:
+    """Return the error for *pair* where SQLAlchemy looks for one column to load."""
+    sealed, plain = pair.keys
+    return EncryptedQueryError(
+        f"{pair} is two columns, and stands where attributes to load are named: in refresh(), "
+        "with_expression() or, in SQLAlchemy 2.0, in load_only(), defer() or undefer(). Name "
+        f"{sealed} and {plain} there."
     )
 
 

@@ -401,6 +401,70 @@ def test_objects_do_not_keep_an_old_compound(session: Session) -> None:
     assert (made.name_and_born, other.name_and_born) == (("Anna", DAY), None)
 
 
+def _by_criteria(synchronize: str) -> Write:
+    changed = update(Patient).where(Patient.id == 1).values(name="Ann", born=LATER)
+    options = {"synchronize_session": synchronize}
+    return lambda session: session.execute(changed, execution_options=options)
+
+
+def _reload(session: Session, how: Callable[..., None]) -> None:
+    """Change the row unnoticed by the session, and then let it look."""
+    session.connection().execute(TABLE.update().values(name="Ann", born=LATER))
+    how(session, session.get_one(Patient, 1), ["name", "born"])
+
+
+FORGETTING: dict[str, Write] = {
+    "auto": _by_criteria("auto"),
+    "evaluate": _by_criteria("evaluate"),
+    "fetch": _by_criteria("fetch"),
+    "query": lambda s: s.query(Patient).update({"name": "Ann", "born": LATER}),
+    "by key": lambda s: s.execute(update(Patient), [{"id": 1, "name": "Ann", "born": LATER}]),
+    "refresh": lambda s: _reload(s, Session.refresh),
+    "expire": lambda s: _reload(s, Session.expire),
+}
+
+
+@pytest.mark.parametrize("way", FORGETTING)
+def test_a_compound_is_forgotten_with_its_parts(session: Session, way: str) -> None:
+    """An object whose parts come anew reads it anew, and is flushed with that of its parts."""
+    given(session, ANNA)
+    anna = session.get_one(Patient, 1)
+    assert anna.name_and_born == ("Anna", DAY)
+    FORGETTING[way](session)
+    assert anna.name_and_born == ("Ann", LATER)
+    anna.city = "Bonn"
+    session.flush()
+    anna.name = "Anne"
+    assert checked(session) == {1: ("Anne", LATER)}
+
+
+def test_a_pending_change_meets_an_update_by_criteria(session: Session) -> None:
+    """What is flushed then is made of the parts as they are stored."""
+    given(session, ANNA)
+    anna = session.get_one(Patient, 1)
+    assert anna.name_and_born == ("Anna", DAY)
+    with session.no_autoflush:
+        anna.name = "Eve"
+        _by_criteria("evaluate")(session)
+        anna.city = "Bonn"
+        session.flush()
+    assert checked(session) == {1: ("Ann", LATER)}
+
+
+def test_saving_objects_in_bulk_names_the_way(session: Session) -> None:
+    """Of a loaded object it writes what has changed alone."""
+    given(session, ANNA)
+    anna = session.get_one(Patient, 1)
+    session.expunge(anna)
+    anna.name = "Ann"
+    with pytest.raises(EncryptedQueryError, match=r"flush it \(bulk_save_objects writes what has"):
+        session.bulk_save_objects([anna])
+    session.rollback()
+    anna.born = LATER
+    session.bulk_save_objects([anna])
+    assert checked(session) == {1: ("Ann", LATER)}
+
+
 def test_objects_are_merged(session: Session) -> None:
     """An object with a loaded compound is merged, and its parts' changes with it."""
     given(session, ANNA)

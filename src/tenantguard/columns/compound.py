@@ -100,8 +100,9 @@ class EncryptedCompound(Encrypted):
         names = ", ".join(cast("Compound", field.kind).parts)
         return EncryptedQueryError(
             f"Column {field.name} follows the columns {names}, and the statement does not give "
-            "all of them as values of Python. Write them together: change objects of the session, "
-            "or name all of them in the statement, and leave this column to the library. "
+            "all of them as values of Python. Write them together: change objects of a session and "
+            "flush it (bulk_save_objects writes what has changed alone), or name all of them in "
+            "the statement, and leave this column to the library. "
             "ON CONFLICT takes all of them from excluded; INSERT … SELECT cannot."
         )
 

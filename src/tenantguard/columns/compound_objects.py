@@ -16,6 +16,8 @@ from tenantguard.columns.compound import EncryptedCompound, parts_of
 from tenantguard.errors import ConfigurationError, EncryptedQueryError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sqlalchemy import Column, Connection
 
 __all__: list[str] = []
@@ -32,6 +34,8 @@ def _watch(mapper: Mapper[Any], _class: type[Any]) -> None:
         follower = _Follower(compounds)
         event.listen(mapper, "before_insert", follower.inserting)
         event.listen(mapper, "before_update", follower.updating)
+        event.listen(mapper, "refresh", follower.refreshed, raw=True)
+        event.listen(mapper, "expire", follower.expired, raw=True)
 
 
 class _Compound:
@@ -82,6 +86,21 @@ class _Follower:
         changed = {part for each in self.compounds for part in each.parts if _changes(row, part)}
         if changed:
             self._complete(row, changed)
+
+    def refreshed(self, state: Any, _context: object, attributes: Iterable[str] | None) -> None:
+        """Forget compounds whose parts come anew, of the database or of an UPDATE by criteria."""
+        self._forget_with(state, attributes)
+
+    def expired(self, state: Any, attributes: Iterable[str] | None) -> None:
+        """Forget compounds whose parts are forgotten."""
+        self._forget_with(state, attributes)
+
+    def _forget_with(self, state: Any, attributes: Iterable[str] | None) -> None:
+        # None is for all attributes, the compounds among them.
+        named = set(attributes or ())
+        for compound in self.compounds:
+            if compound.own not in named and not named.isdisjoint(compound.parts):
+                compound.forget(state.obj())
 
     def _complete(self, row: Any, changed: set[str]) -> None:
         written = set(changed)

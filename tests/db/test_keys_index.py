@@ -356,6 +356,7 @@ def test_duplicates_end_the_rewriting_until_one_is_gone(rotated: Keys) -> None:
         result = encrypt(rotated, "rewrite")
         assert result.exit_code == 2, result.output
         assert "23505" in result.output
+        assert "Change or delete one of the two rows" in result.output
         assert "\\x" not in result.output
         assert not IDS.search(result.output)
         rotated.vault.run("DELETE FROM patients WHERE id = (SELECT max(id) FROM patients)")

@@ -17,6 +17,14 @@ __all__ = ["COULD_NOT_LOOK", "FINDINGS", "HOLDS", "GuardedCommand", "could_not_l
 
 HOLDS, FINDINGS, COULD_NOT_LOOK = 0, 1, 2
 
+_UNIQUE_VIOLATION = "23505"
+_DUPLICATE = (
+    "A unique key does not take a value that another row has already, such as an equal value's "
+    "blind index. Change or delete one of the two rows and run the command again; what was done "
+    "before stays done."
+)
+_ROLE = "Check that the role of --admin-url owns the tables or is a superuser."
+
 
 def could_not_look(message: str) -> NoReturn:
     """Write one line to stderr and end with 2."""
@@ -74,7 +82,6 @@ def _database(error: DBAPIError) -> str:
             "The database cannot be reached. Check host, port, user and password of --admin-url or "
             "TENANTGUARD_ADMIN_URL, and that the server runs."
         )
-    return (
-        f"PostgreSQL refused ({code}, {type(error.orig).__name__}). Check that the role of "
-        "--admin-url owns the tables or is a superuser."
+    return f"PostgreSQL refused ({code}, {type(error.orig).__name__}). " + (
+        _DUPLICATE if code == _UNIQUE_VIOLATION else _ROLE
     )

@@ -284,8 +284,9 @@ _REFUSED = "PostgreSQL did not let the tenant's keys be read or made"
 _REASONS = {
     "42P01": f"{_REFUSED}: there is no table tenantguard_keys, or a table of the models is not in "
     "the database. Run your migrations, then `tenantguard rls apply`.",
-    "42703": f"{_REFUSED}: a column of the models is not in the database. Run your migrations, "
-    "then `tenantguard rls apply`.",
+    "42703": f"{_REFUSED}: a column of the models is not in the database. Run your migrations or, "
+    "for one that is declared with migrating=, `tenantguard encrypt expand`; then `tenantguard rls "
+    "apply`.",
     "42501": f"{_REFUSED}: a privilege is missing. Run `tenantguard rls apply`.",
     "55P03": f"{_REFUSED}: another transaction is making them and has not ended after {_PATIENCE}. "
     "Do not use two sessions for a tenant's first encrypted value, or make its keys beforehand "

@@ -428,17 +428,45 @@ def test_contract_refuses_what_was_written_after_the_comparison(
     old_writes(moving, update(OldPatient).where(OldPatient.name == "new").values(name="newer"))
 
 
-def test_a_row_that_has_no_value_at_all_is_told(moving: Moving, expanded: Command) -> None:
-    """The comparison has nothing to compare there, and the model demands a value."""
-    moving.run("UPDATE patients SET name = NULL WHERE id = (SELECT min(id) FROM patients)")
+def test_rows_without_any_value_are_told_where_the_model_demands_one(
+    moving: Moving, expanded: Command
+) -> None:
+    """Before `contract` changes anything; where the model demands none, they are fine."""
+    moving.run("UPDATE patients SET name = NULL, visits = NULL WHERE name = 'patient 7'")
     assert expanded("backfill", NAME).exit_code == 0
-    assert_could_not_look(expanded("contract", NAME), "a row has no value in either column")
+    document = expanded.json("verify", NAME, code=1)
+    assert document["rows"] == {"same": MANY + 1, "without-any-value": 1}
+    for command in ("verify", "contract"):
+        result = expanded(command, NAME)
+        assert result.exit_code == 1
+        assert "1 rows have no value in either column" in result.stdout
+    assert moving.run("SELECT count(name) FROM patients") == [(MANY + 1,)]
+    assert expanded("expand", "patients.visits").exit_code == 0
+    assert expanded("backfill", "patients.visits").exit_code == 0
+    assert "without-any-value" not in expanded.json("verify", "patients.visits")["rows"]
 
 
-def test_a_contract_that_is_refused_leaves_no_check(moving: Moving, expanded: Command) -> None:
-    """Where a row has neither value, older applications can go on writing plaintext."""
+def test_rows_of_a_destroyed_tenant_are_told(moving: Moving, expanded: Command) -> None:
+    """They cannot be compared any more: whoever erased the tenant erases its rows."""
+    assert expanded("backfill", NAME).exit_code == 0
+    moving.run("UPDATE tenantguard_keys SET state = 'destroyed', wrapped = NULL")
+    try:
+        result = expanded("contract", NAME)
+        assert result.exit_code == 1
+        assert "rows are of tenants whose keys were destroyed" in result.stdout
+        moving.run("DELETE FROM patients")
+        assert expanded("contract", NAME).exit_code == 0
+    finally:
+        moving.run("DELETE FROM tenantguard_keys")
+
+
+def test_a_contract_that_is_refused_leaves_no_check(
+    moving: Moving, expanded: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a row lost both values meanwhile, older applications can go on writing plaintext."""
     moving.run("UPDATE patients SET name = NULL WHERE name = 'patient 7'")
     assert expanded("backfill", NAME).exit_code == 0
+    monkeypatch.setattr("tenantguard.cli.encrypt.migrate.failures", lambda _: 0)
     assert_could_not_look(expanded("contract", NAME), "the check was dropped again")
     old_writes(moving, update(OldPatient).where(OldPatient.name == "patient 8").values(name="new"))
 

@@ -31,7 +31,8 @@ guard_option = click.option(
 admin_option = click.option(
     "--admin-url",
     metavar="URL",
-    help=f"Address of the tables' owner; better given in {ADMIN_URL}, which no process list shows.",
+    help="Address of the tables' owner, or of the role that the text above asks for; better given "
+    f"in {ADMIN_URL}, which no process list shows.",
 )
 create_roles_option = click.option(
     "--create-roles", is_flag=True, help="Create missing roles; passwords are never set."

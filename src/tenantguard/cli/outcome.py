@@ -58,8 +58,10 @@ class GuardedCommand(click.Command):
         del ctx
         if self.examples:
             with formatter.section("Examples"):
+                # Not wrapped: it is there to be copied.
+                margin = " " * formatter.current_indent
                 for example in self.examples:
-                    formatter.write_text(f"$ {example}")
+                    formatter.write(f"{margin}$ {example}\n")
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from tenantguard.encrypt.entering import Access
     from tenantguard.encrypt.migrating import Migration
 
-__all__ = ["DIFFERENT", "HIDDEN", "MISSING", "SAME", "SEALED_ALONE", "verify"]
+__all__ = ["DIFFERENT", "EMPTY", "HIDDEN", "MISSING", "SAME", "SEALED_ALONE", "verify"]
 
 SAME = "same"
 MISSING = "plaintext-not-sealed"
 DIFFERENT = "different"
 SEALED_ALONE = "sealed-without-plaintext"
 HIDDEN = "not-seen"
+EMPTY = "without-any-value"
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,9 +98,7 @@ def _refusal(statements: Statements, code: str) -> TenantGuardError:
             f"PostgreSQL refused to {statements.what} ({code}): a row does not fulfil it"
             f"{', and the check was dropped again' if statements.undo else ''}. Somebody "
             "has written plaintext since the comparison: run `tenantguard encrypt backfill` and "
-            "`verify` again, once every application writes sealed values. Or a row has no value in "
-            "either column, and the model demands one: write it, or declare the encrypted column "
-            "as one that may be NULL."
+            "`verify` again, once every application writes sealed values."
         )
     return TenantGuardError(
         f"The table stayed locked by another session, so it was not possible to {statements.what}. "

@@ -8,8 +8,16 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from tenantguard.cli.seeing import seen_whole
-from tenantguard.encrypt.verifying import DIFFERENT, HIDDEN, MISSING, SAME, SEALED_ALONE, verify
-from tenantguard.errors import ConfigurationError
+from tenantguard.encrypt.verifying import (
+    DIFFERENT,
+    EMPTY,
+    HIDDEN,
+    MISSING,
+    SAME,
+    SEALED_ALONE,
+    verify,
+)
+from tenantguard.errors import ConfigurationError, TenantShreddedError
 from tenantguard.rls.names import quote, target_of
 
 if TYPE_CHECKING:
@@ -35,6 +43,10 @@ _SAID = {
     "values into the two. Mend it, then write the right value of each of these rows through it.",
     HIDDEN: "rows were counted and not seen by the role that compares. Look for policies of your "
     "own on the table; if rows were deleted meanwhile, run the command again.",
+    EMPTY: "rows have no value in either column, and the model demands one. Write it, or declare "
+    "the encrypted column as one that may be NULL.",
+    TenantShreddedError.__name__: "rows are of tenants whose keys were destroyed, and with them "
+    "what is sealed. Delete these rows, or make both columns NULL there.",
 }
 _FINE = {SAME, SEALED_ALONE}
 
@@ -47,11 +59,18 @@ def compared(
     size: int,
     progress: Callable[[int, int, str], None],
 ) -> Counter[str]:
-    """Return how many rows have which relation between plaintext and sealed value."""
+    """Return how many rows have which relation between plaintext and sealed value.
+
+    Rows with neither count where the model demands a value.
+    """
     condition = f"{quote(migration.plain.name)} IS NOT NULL OR "
     condition += f"{quote(migration.sealed.name)} IS NOT NULL"
     tenants = rows_of_tenants(guard, access.engine, migration, condition)
-    return verify(access, migration, tenants, size=size, progress=progress)
+    found = verify(access, migration, tenants, size=size, progress=progress)
+    if not migration.sealed.nullable:
+        empty = rows_of_tenants(guard, access.engine, migration, f"NOT ({condition})")
+        found[EMPTY] = sum(rows for _, rows in empty)
+    return +found
 
 
 def failures(found: Counter[str]) -> int:

@@ -187,6 +187,13 @@ def test_a_refresh_by_its_name_alone_is_refused(pairs: Vault, session: Session) 
     assert patient.name == "Zoe"
 
 
+def test_what_a_subclass_loads_is_none_of_its_business() -> None:
+    """Where SQLAlchemy loads what is expired, it names attributes that the base lacks."""
+    attribute: Any = inspect(Patient).attrs.name
+    attribute.setup(only_load_props=["name", "of_a_subclass"])
+    attribute.setup(only_load_props=None)
+
+
 def test_the_attribute_is_expired_and_read_again(session: Session) -> None:
     """Alone, with others, and when only others are refreshed."""
     patient = stored(session, (None, "Ada"))
@@ -228,6 +235,8 @@ def test_no_expression_is_loaded_into_it(session: Session) -> None:
     """By with_expression()."""
     with pytest.raises(EncryptedQueryError, match=OF_TWO):
         session.scalars(select(Patient).options(with_expression(Patient.name, literal("a"))))
+    with pytest.raises(EncryptedQueryError, match="do it in Python"):
+        with_expression(Patient.city, Patient.name)
 
 
 def test_raiseload_leaves_columns(session: Session) -> None:

@@ -62,6 +62,9 @@ class _Listed(roles.BinaryElementRole[Any], roles.WhereHavingRole, ClauseList):
     def __invert__(self) -> NoReturn:
         raise self._unanswerable()
 
+    def label(self, *_: Any) -> NoReturn:
+        raise self._unanswerable()
+
     def between(self, *_: Any, **__: Any) -> NoReturn:
         raise self._unanswerable()
 

@@ -152,8 +152,9 @@ class Both(Composite[Any]):
         Raises:
             EncryptedQueryError: If it does.
         """
-        attributes = self.parent.attrs
-        if only_load_props and all(isinstance(attributes[key], Both) for key in only_load_props):
+        # A subclass has attributes that are not known here.
+        named = [self.parent.attrs.get(key) for key in only_load_props or ()]
+        if named and all(isinstance(each, Both) for each in named):
             raise named_alone(self)
 
     @property

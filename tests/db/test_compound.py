@@ -28,6 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session, aliased, defer, undefer
 from sqlalchemy.orm.attributes import flag_modified
+from sqlalchemy.orm.exc import DetachedInstanceError
 
 from tenantguard import (
     EncryptedQueryError,
@@ -436,6 +437,19 @@ def test_a_compound_is_forgotten_with_its_parts(session: Session, way: str) -> N
     session.flush()
     anna.name = "Anne"
     assert checked(session) == {1: ("Anne", LATER)}
+
+
+def test_a_compound_is_not_merged_when_a_part_was_set(session: Session) -> None:
+    """A detached object gives none of before; the one that it is merged into follows."""
+    given(session, ANNA)
+    anna = session.get_one(Patient, 1)
+    assert anna.name_and_born == ("Anna", DAY)
+    session.expunge(anna)
+    anna.name = "Ann"
+    with pytest.raises(DetachedInstanceError):
+        _ = anna.name_and_born
+    session.merge(anna)
+    assert checked(session) == {1: ("Ann", DAY)}
 
 
 def test_a_pending_change_meets_an_update_by_criteria(session: Session) -> None:

@@ -1983,6 +1983,11 @@ CONTROLS = {
         "tests/encrypt/test_both_objects.py",
         "object_of_before",
     ),
+    "a compound of before is not merged": Control(
+        _attribute("tenantguard.columns.compound_objects:_Compound", "is_given", lambda *_: True),
+        COMPOUND,
+        "merged_when_a_part",
+    ),
     "a compound does not outlast its parts": Control(
         _attribute("tenantguard.columns.compound_objects:_Follower", "_forget_with", _nothing),
         COMPOUND,

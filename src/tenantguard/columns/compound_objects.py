@@ -36,6 +36,8 @@ def _watch(mapper: Mapper[Any], _class: type[Any]) -> None:
         event.listen(mapper, "before_update", follower.updating)
         event.listen(mapper, "refresh", follower.refreshed, raw=True)
         event.listen(mapper, "expire", follower.expired, raw=True)
+        for part in {part for each in compounds for part in each.parts}:
+            event.listen(getattr(mapper.class_, part), "set", follower.setting, raw=True)
 
 
 class _Compound:
@@ -55,6 +57,10 @@ class _Compound:
                 f"Column {self.name} follows the attributes {', '.join(self.parts)}, and was "
                 "given another value. Set those, and leave this one to the library."
             )
+
+    def is_given(self, state: Any) -> bool:
+        """Return whether the compound was assigned, which `check` looks at when it is flushed."""
+        return self.own in state.committed_state
 
     def forget(self, row: Any) -> None:
         """Let the compound be loaded when it is asked for again, and not be written as it is."""
@@ -94,6 +100,12 @@ class _Follower:
     def expired(self, state: Any, attributes: Iterable[str] | None) -> None:
         """Forget compounds whose parts are forgotten."""
         self._forget_with(state, attributes)
+
+    def setting(self, state: Any, _value: object, _old: object, initiator: Any) -> None:
+        """Forget compounds of which a part is set, so that none of before is read or merged."""
+        for compound in self.compounds:
+            if initiator.key in compound.parts and not compound.is_given(state):
+                compound.forget(state.obj())
 
     def _forget_with(self, state: Any, attributes: Iterable[str] | None) -> None:
         # None is for all attributes, the compounds among them.

@@ -24,13 +24,14 @@ from sqlalchemy import (
     or_,
     select,
     true,
+    type_coerce,
     union_all,
     update,
 )
 from sqlalchemy.orm import Bundle, Session, aliased, joinedload, with_loader_criteria
 from vault import A, B, Patient, Severity, Visit
 
-from tenantguard import EncryptedQueryError, tenant_context
+from tenantguard import EncryptedQueryError, NotEncryptedError, tenant_context
 from tenantguard.classification import SETTING
 
 if TYPE_CHECKING:
@@ -406,3 +407,11 @@ def test_what_is_no_list_is_refused_where_it_is_sent(session: Session) -> None:
         with pytest.raises(EncryptedQueryError, match="takes a list of values") as caught:
             session.execute(statement, {"x": value})
         assert "Meier" not in str(caught.value)
+
+
+@pytest.mark.parametrize("plain", [Patient.city, Patient.id])
+def test_what_claims_to_be_sealed_is_refused(session: Session, plain: Any) -> None:
+    """An expression can say that it has an encrypted column's type; what it gives is no value."""
+    statement = select(type_coerce(plain, Patient.__table__.c.name.type))
+    with pytest.raises(NotEncryptedError):
+        session.execute(statement).all()

@@ -52,6 +52,7 @@ _EQUALS: tuple[Any, ...] = (operators.eq, operators.ne)
 _LISTS: tuple[Any, ...] = (operators.in_op, operators.not_in_op)
 _EQUAL: tuple[Any, ...] = (operators.eq, operators.in_op)
 _BOOLEAN = Boolean()
+_BYTES = (bytes, bytearray, memoryview)
 _SEARCHES = (*_EQUALS, *_LISTS)
 
 
@@ -213,7 +214,8 @@ class Encrypted(Sealed, SchemaEventTarget):
             if keys is None:
                 raise no_keys(field, tenant=active is not None)
             if type(stored) is not bytes:
-                stored = bytes(stored)
+                # Text or a number, of an expression that claims this type, is no sealed value.
+                stored = bytes(stored) if isinstance(stored, _BYTES) else b""
             if bound:
                 return field.open(keys, *split(stored))
             # As field.open() does it, without the call: this runs for each value of each row.

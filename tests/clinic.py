@@ -12,7 +12,7 @@ from sqlalchemy import URL, Engine, ForeignKey, create_engine, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from vault import ENVIRONMENT, A, B
 
-from tenantguard import KeyFile, Roles, TenantGuard, encrypted_str, rls, tenant_context
+from tenantguard import Exact, KeyFile, Last, Roles, TenantGuard, encrypted_str, rls, tenant_context
 from tenantguard.crypto.keyfile import make_key_file
 
 if TYPE_CHECKING:
@@ -116,6 +116,20 @@ class Version:
 
 def plain() -> Any:
     return encrypted_str(nullable=True)
+
+
+def generated() -> Any:
+    return encrypted_str(search=Exact(), nullable=True)
+
+
+def kept() -> Any:
+    return encrypted_str(search=Exact(kept_by="trigger"), nullable=True)
+
+
+def kept_twice() -> Any:
+    return encrypted_str(
+        search=[Exact(kept_by="trigger"), Last(3, kept_by="trigger")], nullable=True
+    )
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner
-from clinic import Clinic, Version, open_clinic, plain
+from clinic import Clinic, Version, generated, kept, kept_twice, open_clinic, plain
 from commanding import MODULE, Command, assert_could_not_look, serve
 from rotating import rotate_at
 from sqlalchemy import ForeignKey, MetaData, insert
@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from vault import ENVIRONMENT, A, B
 
-from tenantguard import Exact, KeyFile, Last, TenantGuard, encrypted_str
+from tenantguard import Exact, KeyFile, TenantGuard, encrypted_str
 from tenantguard.cli import main
 from tenantguard.errors import ConfigurationError, PolicyDriftError
 from tenantguard.rls.kept import keeper
@@ -36,20 +36,6 @@ DAMAGE = [
 ]
 FILENODE = "SELECT pg_relation_filenode('patients')"
 IN_STEP = "SELECT bool_and(name_bidx IS NOT DISTINCT FROM substring(name, 5, 16)) FROM patients"
-
-
-def generated() -> Any:
-    return encrypted_str(search=Exact(), nullable=True)
-
-
-def kept() -> Any:
-    return encrypted_str(search=Exact(kept_by="trigger"), nullable=True)
-
-
-def kept_twice() -> Any:
-    return encrypted_str(
-        search=[Exact(kept_by="trigger"), Last(3, kept_by="trigger")], nullable=True
-    )
 
 
 @pytest.fixture

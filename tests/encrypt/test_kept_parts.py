@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from clinic import Clinic, Version, open_clinic
+from clinic import Clinic, Version, generated, kept, kept_twice, open_clinic
 from sqlalchemy import create_engine
 from sqlalchemy.exc import DBAPIError
 from vault import A
 
-from tenantguard import Exact, Last, encrypted_str, rls
+from tenantguard import rls
 from tenantguard.errors import ConfigurationError
 from tenantguard.rls.kept import keeper
 
@@ -33,20 +33,6 @@ CHECKS = (
     "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint "
     "WHERE conrelid = 'patients'::regclass AND contype = 'c'"
 )
-
-
-def generated() -> Any:
-    return encrypted_str(search=Exact(), nullable=True)
-
-
-def kept() -> Any:
-    return encrypted_str(search=Exact(kept_by="trigger"), nullable=True)
-
-
-def kept_twice() -> Any:
-    return encrypted_str(
-        search=[Exact(kept_by="trigger"), Last(3, kept_by="trigger")], nullable=True
-    )
 
 
 @pytest.fixture

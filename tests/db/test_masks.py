@@ -668,6 +668,29 @@ def test_a_session_forgets_what_it_loaded_with_another_right(masked: Vault, engi
                 assert patient.notes == RESTRICTED["notes"]
 
 
+@every_driver
+def test_a_query_of_columns_lets_the_session_forget(masked: Vault, engine: Engine) -> None:
+    """Although it takes no object out of the session; one that flushes nothing does so, too."""
+    query = select(Patient.id)
+    uses: list[Callable[[Session], object]] = [lambda s: s.execute(query).all(), Session.flush]
+    for use in uses:
+        with tenant_context(A), Session(engine) as session:
+            with masked.guard.reveal(Patient.notes, reason="x"):
+                patient = session.scalars(select(Patient)).one()
+                assert patient.notes == RESTRICTED["notes"]
+            use(session)
+            assert is_masked(patient.notes)
+
+
+def test_a_commit_without_the_tenant_forgets_nothing(engine: Engine) -> None:
+    """Nobody is there who may not read; and it is not refused."""
+    with Session(engine, expire_on_commit=False) as session:
+        with tenant_context(A, purpose=CARE):
+            patient = session.scalars(select(Patient)).one()
+        session.commit()
+        assert patient.notes == RESTRICTED["notes"]
+
+
 def test_what_was_set_is_not_forgotten(engine: Engine) -> None:
     """A value that waits for its flush is the application's own."""
     with Session(engine, autoflush=False) as session:

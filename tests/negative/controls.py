@@ -1377,6 +1377,11 @@ CONTROLS = {
     "sessions forget what may not be read any more": Control(
         _attribute("tenantguard.guard", "has_restricted", _nothing), MASKS, "psycopg and forgets"
     ),
+    "queries of columns let sessions forget too": Control(
+        _attribute("tenantguard.scoping.sessions:_Pinned", "_is_own", _nothing),
+        MASKS,
+        "psycopg and query_of_columns",
+    ),
     "engines without keys are refused": Control(
         _attribute("tenantguard.columns.types:Encrypted", "bind_processor", _nothing),
         FIELD_KEYS,

@@ -15,7 +15,12 @@ from sqlalchemy.orm.base import PASSIVE_NO_INITIALIZE
 from sqlalchemy.orm.exc import UnmappedColumnError
 
 from tenantguard.catalog import Kind
-from tenantguard.errors import CrossTenantError, TenantNotSetError, UnknownTenantError
+from tenantguard.errors import (
+    CrossTenantError,
+    IsolationError,
+    TenantNotSetError,
+    UnknownTenantError,
+)
 from tenantguard.scoping.scope import Scope, scope_of
 
 if TYPE_CHECKING:
@@ -58,6 +63,9 @@ class _Pinned:
                 "This session already served another tenant. Use one session a tenant, or call "
                 "session.close() before the next."
             )
+        self._check_reading()
+
+    def _check_reading(self) -> None:
         asked = self.tenantguard.reading
         if asked is not None and (reading := asked()) != self.tenantguard_reading:
             self._forget(reading)
@@ -79,6 +87,19 @@ class _Pinned:
     def get(self, key: Any, default: Any = None) -> Any:
         self._check()
         return super().get(key, default)  # type: ignore[misc]
+
+    def check_modified(self) -> bool:
+        # Of all that asks this map, a query of columns only asks this, for its flush. A flush of
+        # nothing is nobody's: a commit may come after the tenant was left.
+        if self.tenantguard.reading is not None and self._is_own():
+            self._check_reading()
+        return bool(super().check_modified())  # type: ignore[misc]
+
+    def _is_own(self) -> bool:
+        try:
+            return self.tenantguard.tenant() == self.tenantguard_tenant
+        except IsolationError:
+            return False
 
     def _dirty_states(self) -> Any:
         self._check()

@@ -38,11 +38,10 @@ if TYPE_CHECKING:
 
     Ask = Callable[[str], Sequence[Any]]
 
-__all__ = ["CACHED", "KNOWN_EVERYWHERE", "Keystore", "is_fresh"]
+__all__ = ["KNOWN_EVERYWHERE", "Keystore", "is_fresh"]
 
 _SECONDS = 300.0
 """How long a tenant's keys are used before the table is asked again."""
-CACHED = _SECONDS
 KNOWN_EVERYWHERE = _SECONDS + 60.0
 """After so many seconds every process has what was committed, or asks before it uses a key."""
 _TENANTS = 10_000

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from time import sleep
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner
 from key_commands import IDS, MODULE, C, Keys, Process, assert_could_not_look
 from killed_command import run_and_kill
-from vault import A, B
+from sqlalchemy.orm import Session
+from vault import A, B, Patient
 
 from tenantguard import TenantShreddedError
 from tenantguard.cli import main
@@ -69,6 +72,61 @@ def test_tenant_without_keys_never_gets_any(keys: Keys) -> None:
         Process(keys).write("new")
 
 
+def test_keys_that_are_being_made_are_destroyed_too(keys: Keys) -> None:
+    """Their transaction is waited for; the receipt has their hashes, and its value is lost."""
+    process = Process(keys)
+    with ThreadPoolExecutor(1) as pool:
+        with process.guard.tenant_context(A), Session(process.engine) as session:
+            session.add(Patient(name="first", notes="first"))
+            session.flush()
+            running = pool.submit(destroyed, keys)
+            _wait_for_a_waiting_one(keys)
+            session.commit()
+        result = running.result()
+    assert (result.exit_code, "Destroyed 2 keysets" in result.stdout) == (0, True), result.output
+    assert result.stdout.count("SHA-256 of ") == 2
+    assert states(keys) == GONE
+    with pytest.raises(TenantShreddedError):
+        Process(keys).read()
+
+
+def test_command_that_waits_too_long_says_for_what(keys: Keys) -> None:
+    """Nothing is wrong with its role; nothing was destroyed."""
+    process = Process(keys)
+    with process.guard.tenant_context(A), Session(process.engine) as session:
+        session.add(Patient(name="first", notes="first"))
+        session.flush()
+        assert_could_not_look(destroyed(keys), r"55P03.* open transaction .*run the command again")
+        session.commit()
+    assert Process(keys).read() == {"first"}
+
+
+def test_receipt_of_the_second_of_two_runs_says_so(
+    rotating: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has found keys, and was overtaken before it destroyed them."""
+
+    def overtaken(_: object) -> tuple[str, ...]:
+        monkeypatch.undo()
+        rotating.vault.run(
+            "UPDATE tenantguard_keys SET state = 'destroyed', wrapped = NULL, check_value = NULL, "
+            "shredded_at = now() WHERE tenant_id = :a",
+            a=A,
+        )
+        return ()
+
+    monkeypatch.setattr(destroy._Tenant, "_plaintext", overtaken)
+    assert "The tenant's keys were destroyed before" in destroyed(rotating).stdout
+
+
+def _wait_for_a_waiting_one(keys: Keys) -> None:
+    for _ in range(50):
+        if keys.vault.run("SELECT FROM pg_locks WHERE NOT granted"):
+            return
+        sleep(0.1)
+    pytest.fail("nobody waits")
+
+
 def test_receipt_says_what_can_still_be_read(rotating: Keys) -> None:
     """Its hashes tell a copy of the keysets; it names what keeps one, and not the tenant."""
     digests = rotating.vault.run(
@@ -82,7 +140,8 @@ def test_receipt_says_what_can_still_be_read(rotating: Keys) -> None:
     assert (document["reason"], document["backups_until"]) == ("request 4711", "2020-01-31")
     caches, backups, files = document["still_readable"]
     at = datetime.fromisoformat(document["destroyed_at"])
-    assert f"until {at + timedelta(seconds=300):%Y-%m-%dT%H:%M:%SZ}" in caches["until"]
+    assert f"until {at + timedelta(seconds=360):%Y-%m-%dT%H:%M:%SZ}" in caches["until"]
+    assert "what these still write is lost" in caches["how"]
     assert ("cache" in caches["how"], backups["until"]) == (True, "until 2020-01-31")
     assert "write-ahead log" in files["how"]
     again = rotating.json(*arguments)

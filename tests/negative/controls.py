@@ -571,13 +571,12 @@ def _overwriting() -> None:
 
 def _without_tombstones() -> None:
     """Let keys be destroyed by deleting their rows."""
-    from tenantguard.cli.keys import destroy  # noqa: PLC0415
 
     def deleting(table: str, condition: str) -> str:
         return f"DELETE FROM {table} k WHERE {condition}"
 
     _attribute("tenantguard.cli.keys.destroy", "_destroying", deleting)()
-    destroy._Tenant._leave_tombstones = _nothing  # type: ignore[method-assign]
+    _attribute("tenantguard.cli.keys.destroy:_Tenant", "_tombstones", lambda _: "SELECT")()
 
 
 def _one_tenants_keys() -> None:
@@ -1241,6 +1240,11 @@ CONTROLS = {
     ),
     "destroyed keys leave tombstones": Control(
         _without_tombstones, "tests/db/test_keys_destroy.py", "never_made_again"
+    ),
+    "keys that are being made are destroyed": Control(
+        _attribute("tenantguard.cli.keys.destroy:_Tenant", "_tombstones", lambda _: "SELECT"),
+        "tests/db/test_keys_destroy.py",
+        "being_made",
     ),
     "destroyed tenants are not imported": Control(
         _attribute("tenantguard.cli.keys.transfer", "_DESTROYED", "false"),

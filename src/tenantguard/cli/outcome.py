@@ -8,7 +8,13 @@ import click
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from tenantguard.doctor.subject import is_lost
-from tenantguard.errors import IsolationError, PolicyDriftError, TenantGuardError, sqlstate
+from tenantguard.errors import (
+    LOCK_NOT_AVAILABLE,
+    IsolationError,
+    PolicyDriftError,
+    TenantGuardError,
+    sqlstate,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,13 +23,17 @@ __all__ = ["COULD_NOT_LOOK", "FINDINGS", "HOLDS", "GuardedCommand", "could_not_l
 
 HOLDS, FINDINGS, COULD_NOT_LOOK = 0, 1, 2
 
-_UNIQUE_VIOLATION = "23505"
 _DUPLICATE = (
     "A unique key does not take a value that another row has already, such as an equal value's "
     "blind index. Change or delete one of the two rows and run the command again; what was done "
     "before stays done."
 )
+_LOCKED = (
+    "An open transaction kept a lock for too long. Let it end, or look for it in pg_stat_activity, "
+    "and run the command again; what was done before stays done."
+)
 _ROLE = "Check that the role of --admin-url owns the tables or is a superuser."
+_MENDED_BY = {"23505": _DUPLICATE, LOCK_NOT_AVAILABLE: _LOCKED}
 
 
 def could_not_look(message: str) -> NoReturn:
@@ -84,6 +94,5 @@ def _database(error: DBAPIError) -> str:
             "The database cannot be reached. Check host, port, user and password of --admin-url or "
             "TENANTGUARD_ADMIN_URL, and that the server runs."
         )
-    return f"PostgreSQL refused ({code}, {type(error.orig).__name__}). " + (
-        _DUPLICATE if code == _UNIQUE_VIOLATION else _ROLE
-    )
+    mend = _MENDED_BY.get(code, _ROLE)
+    return f"PostgreSQL refused ({code}, {type(error.orig).__name__}). {mend}"

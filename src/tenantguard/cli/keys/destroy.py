@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import sys
 from datetime import UTC, date, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -22,17 +22,13 @@ from tenantguard.keytable import MIGRATING, PURPOSES, encrypted_columns
 from tenantguard.rls.names import qualified, target_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from tenantguard.cli.keys.opening import Opened
 
 __all__ = ["destroy"]
 
 _TIME = """'YYYY-MM-DD"T"HH24:MI:SS"Z"'"""
-_GONE = (
-    "state = 'destroyed', wrapped = NULL, check_value = NULL, "
-    "shredded_at = pg_catalog.clock_timestamp()"
-)
 
 
 @click.command(
@@ -149,19 +145,20 @@ class _Tenant:
         """Destroy the keysets in one transaction, if they are not; return the receipt."""
         plain = tuple(self._plaintext())
         with self._table.changing() as run:
+            # First: it waits for whoever is making keys, which then are there to be destroyed.
+            added = run(self._tombstones()).rowcount if self._registered else 0
             live = run(
                 "SELECT k.purpose, pg_catalog.encode(pg_catalog.sha256(k.wrapped), 'hex') "
                 f"FROM {self._table.name} k WHERE {self._own_rows} AND {LIVE} "
                 "ORDER BY k.purpose FOR UPDATE"
             ).fetchall()
             run(_destroying(self._table.name, self._own_rows))
-            if self._registered:
-                self._leave_tombstones(run)
             [[at]] = run(
                 f"SELECT pg_catalog.to_char(max(k.shredded_at) AT TIME ZONE 'UTC', {_TIME}) "
                 f"FROM {self._table.name} k WHERE {self._own_rows}"
             ).fetchall()
-        return Receipt(at, self.destroyed, dict(map(tuple, live)), reason, last, plain)
+        before = not (added or live)
+        return Receipt(at, before, dict(map(tuple, live)), reason, last, plain)
 
     def _plaintext(self) -> Iterator[str]:
         """Yield the columns of plaintext that encrypted ones are to take the place of."""
@@ -179,23 +176,24 @@ class _Tenant:
             if there:
                 yield f"{entry.fullname}.{source}"
 
-    def _leave_tombstones(self, run: Callable[[str], Any]) -> None:
-        """Add the rows that are not there, so that no keys are ever made."""
+    def _tombstones(self) -> str:
+        """Return the statement that adds the rows that are not there, so that none are made."""
         rows = ", ".join(
             f"({sql_literal(self._id)}, '{purpose}', {sql_literal(self._uri)}, 'destroyed', "
             "pg_catalog.clock_timestamp())"
             for purpose in PURPOSES
         )
-        run(
-            f"INSERT INTO {self._table.name} AS k "
-            f"(tenant_id, purpose, kek_uri, state, shredded_at) VALUES {rows} "
-            f"ON CONFLICT (tenant_id, purpose) DO UPDATE SET {_GONE} WHERE {LIVE}"
+        return (
+            f"INSERT INTO {self._table.name} (tenant_id, purpose, kek_uri, state, shredded_at) "
+            f"VALUES {rows} ON CONFLICT DO NOTHING"
         )
 
 
 def _destroying(table: str, condition: str) -> str:
     return (
-        f"UPDATE {table} k SET {_GONE}, generation = k.generation + 1 WHERE {condition} AND {LIVE}"
+        f"UPDATE {table} k SET state = 'destroyed', wrapped = NULL, check_value = NULL, "
+        "shredded_at = pg_catalog.clock_timestamp(), generation = k.generation + 1 "
+        f"WHERE {condition} AND {LIVE}"
     )
 
 

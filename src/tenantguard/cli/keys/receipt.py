@@ -9,13 +9,14 @@ from datetime import UTC, date, datetime, timedelta
 import click
 
 from tenantguard.cli.keys.report import VERSION
-from tenantguard.keystore import CACHED
+from tenantguard.keystore import KNOWN_EVERYWHERE
 
 __all__ = ["Receipt", "write_receipt"]
 
 
 _CACHES = (
-    "by processes that have the keys in their cache, and by transactions and results that are open"
+    "by processes that have the keys in their cache, and by transactions and results that are "
+    "open; what these still write is lost with the rest"
 )
 _COPIES = (
     "by who has the key-encryption key and a backup, an export or another copy of "
@@ -73,8 +74,9 @@ class Receipt:
         ]
 
     def _caches(self) -> str:
+        # Others could still read the keysets until the commit, which came after that time.
         at = datetime.strptime(self.at, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-        return f"{at + timedelta(seconds=CACHED):%Y-%m-%dT%H:%M:%SZ}"
+        return f"{at + timedelta(seconds=KNOWN_EVERYWHERE):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def write_receipt(receipt: Receipt, output: str) -> None:

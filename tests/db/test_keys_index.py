@@ -22,6 +22,7 @@ from tenantguard.crypto.format import CANDIDATES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 INDEX = ("--purpose", "index", "--all")
 
@@ -203,6 +204,24 @@ def test_retired_keys_find_nothing_until_they_are_enabled(rotated: Keys) -> None
         Process(rotated).read()
     assert rotated("retire", *INDEX, "--undo").exit_code == 0
     assert Process(rotated).read() == {"a"}
+
+
+def test_searches_find_again_after_an_older_keyset_was_imported(
+    rotating: Keys, later: Callable[[float], None], tmp_path: Path
+) -> None:
+    """It lacks the newer key, which nothing shows; the command says what mends it."""
+    file = str(tmp_path / "keys.jsonl")
+    rotating("export", "--wrapped", file)
+    for _ in range(2):
+        rotate(rotating)
+        later(361)
+    Process(rotating).write("new")
+    rotating.vault.run("DELETE FROM tenantguard_keys WHERE purpose = 'index'")
+    assert "searches find all again after" in rotating("import", file).stdout
+    with pytest.raises(AssertionError):
+        Process(rotating).read()
+    assert rewrite(rotating, "--indexes")["done"] == 1
+    assert Process(rotating).read() == {"a", "new"}
 
 
 def test_values_that_cannot_be_compared_keep_the_key(rotated: Keys) -> None:

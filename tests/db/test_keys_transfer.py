@@ -57,7 +57,8 @@ def test_lost_rows_come_back_as_they_were(rotating: Keys, exported: Path) -> Non
     assert imported(rotating, exported, "--dry-run") == {"added": 3, "there": 1}
     assert len(rotating.rows()) == 1
     result = rotating("import", str(exported))
-    assert (result.exit_code, result.stdout) == (0, "3 keysets added; 1 were there.\n")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("3 keysets added; 1 were there.\nIf keys were rotated after")
     assert rotating.vault.run(ALL) == before
     assert imported(rotating, exported) == {"there": 4}
     assert (Process(rotating, A).read(), Process(rotating, B).read()) == ({"a"}, {"b"})

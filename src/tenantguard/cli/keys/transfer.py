@@ -244,9 +244,17 @@ _REFUSED: dict[str, Callable[[int], str]] = {
 }
 
 
+_OLDER = (
+    "If keys were rotated after the export, these lack the newer ones: `tenantguard encrypt "
+    "status` counts values that do not open, and searches find all again after `tenantguard "
+    "encrypt rewrite --indexes`."
+)
+
+
 def _text(result: _Imported, *, dry_run: bool) -> str:
     would = "would be added" if dry_run else "added"
     lines = [f"{result.added:,} keysets {would}; {result.there:,} were there."]
+    lines += [_OLDER] if result.added and not dry_run else []
     counts = asdict(result)
     lines += [f"refused: {say(counts[name])}" for name, say in _REFUSED.items() if counts[name]]
     return "\n".join(lines)

@@ -18,6 +18,7 @@ from vault import A, B, Patient
 from tenantguard import TenantShreddedError
 from tenantguard.cli import main
 from tenantguard.cli.keys import destroy
+from tenantguard.keystore import KNOWN_EVERYWHERE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,6 +89,21 @@ def test_keys_that_are_being_made_are_destroyed_too(keys: Keys) -> None:
     assert states(keys) == GONE
     with pytest.raises(TenantShreddedError):
         Process(keys).read()
+
+
+def test_cached_keys_write_on_until_the_time_of_the_receipt(
+    rotating: Keys, later: Callable[[float], None]
+) -> None:
+    """What they seal is lost, as the receipt says; after that time nobody seals."""
+    process = Process(rotating)
+    process.read()
+    destroyed(rotating)
+    process.write("late")
+    with pytest.raises(TenantShreddedError):
+        Process(rotating).read()
+    later(KNOWN_EVERYWHERE)
+    with pytest.raises(TenantShreddedError):
+        process.write("later")
 
 
 def test_command_that_waits_too_long_says_for_what(keys: Keys) -> None:

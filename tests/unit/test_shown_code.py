@@ -11,7 +11,6 @@ from textwrap import dedent
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy.dialects import postgresql
 
 import tenantguard
 from tenantguard import TenantGuard
@@ -81,7 +80,7 @@ def test_columns_that_are_shown_can_be_declared() -> None:
         for _, call in _calls(_tree(str(block.values[0]))):
             if ast.unparse(call.func).startswith("encrypted_") and _is_complete(call):
                 made = eval(ast.unparse(call), vars(tenantguard))
-                assert made.column.type.compile(postgresql.dialect()) == "BYTEA"
+                assert str(made.column.type.compile()) == "BYTEA"
                 declared += 1
     assert declared > 10
 

@@ -358,7 +358,7 @@ def test_the_server_shows_no_value_and_no_key(vault: Vault, engine: Engine) -> N
             act()
             shown.append(seen())
             assert "patients" in shown[-1]
-    assert "Index" in "\n".join(plans)
+    assert "name_bidx" in "\n".join(plans)
     _assert_clean("\n".join(plans), _plaintexts() - SHORT, _key_material(vault))
     _assert_clean("\n".join(shown), _plaintexts() - SHORT, _key_material(vault))
 

@@ -19,6 +19,9 @@ from tenantguard.demo.server import embedded_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from shown import Shown
 
 pytest_plugins = ("key_fixtures",)
 
@@ -175,3 +178,17 @@ def locks(world: World, driver: str) -> Iterator[Locks]:
     engines = Locks(world, driver)
     yield engines
     engines.dispose()
+
+
+@pytest.fixture
+def shown(
+    new_database: Callable[[], URL], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Shown]:
+    """An application for the code of the documentation: without models, its database empty."""
+    # Not before: a control may take away what the blocks import.
+    from shown import Shown  # noqa: PLC0415
+
+    made = Shown(create_engine(new_database()), tmp_path)
+    made.install(monkeypatch)
+    yield made
+    made.close()

@@ -5,12 +5,10 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
-import re
-from pathlib import Path
-from textwrap import dedent
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from shown import ROOT, blocks
 
 import tenantguard
 from tenantguard import TenantGuard
@@ -18,14 +16,11 @@ from tenantguard import TenantGuard
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
 BLOCKS = [
-    pytest.param(dedent(block), id=f"{page.name}-{number}")
+    pytest.param(block, id=f"{page.name}-{number}")
     for page in PAGES
-    for number, block in enumerate(
-        re.findall(r"^ *```python\n(.*?)^ *```", page.read_text(), re.DOTALL | re.MULTILINE)
-    )
+    for number, block in enumerate(blocks(page))
 ]
 
 

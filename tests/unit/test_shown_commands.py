@@ -24,6 +24,7 @@ PAGES = [
     *ROOT.glob("docs/*.md"),
     *ROOT.glob("src/tenantguard/check/pages/*.md"),
 ]
+PROMPT = re.compile(r"^\s*(?:\$ |- (?:run: )?)?")
 SHELL = {">", "|", "||", "&&"}
 
 
@@ -55,10 +56,10 @@ def _parse(line: str) -> None:
 
 
 def _shown(page: str) -> Iterator[str]:
-    """Yield the command lines of the blocks of *page*."""
-    for block in re.findall(r"```(?:console|sh)\n(.*?)```", page, re.DOTALL):
+    """Yield the command lines of the blocks of *page*, those for CI among them."""
+    for block in re.findall(r"```(?:console|sh|yaml)\n(.*?)```", page, re.DOTALL):
         lines = block.replace("\\\n", "").splitlines()
-        yield from (line for each in lines if (line := each.strip().removeprefix("$ ")))
+        yield from (line for each in lines if (line := PROMPT.sub("", each)))
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS.keys() - {"demo"}))

@@ -52,7 +52,7 @@ def test_a_keyring_opens_what_each_of_its_keys_has_wrapped(page: Shown) -> None:
 
 
 def test_keys_are_followed(page: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The page's follower connects, and a notification lets the guard forget its keys."""
+    """The page's follower connects, and the guard reads on after a notification."""
     page.run(GUARD)
     page.protect(page.names["guard"])
     write_and_read(page)

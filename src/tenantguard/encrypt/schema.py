@@ -25,7 +25,7 @@ from tenantguard.rls.state import KEEPERS
 from tenantguard.rls.step import Derived, Keeper, Key, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from tenantguard.encrypt.migrating import Migration
     from tenantguard.rls.state import Facts
@@ -180,18 +180,22 @@ def left_by_contract(migration: Migration, there: Structure) -> Iterator[Stateme
     """
     left = [name for name in _checks_of_contract(migration) if name in there.valid]
     if left:
-        sql = tuple(
-            f"ALTER TABLE {migration.table} DROP CONSTRAINT IF EXISTS {quote(name)}"
-            for name in left
-        )
         yield Statements(
-            "drop the checks that an earlier contract has left", sql, EXCLUSIVE, "an instant"
+            "drop the checks that an earlier contract has left",
+            _without_checks(migration, left),
+            EXCLUSIVE,
+            "an instant",
         )
 
 
 def _checks_of_contract(migration: Migration) -> tuple[str, str]:
     table, sealed = migration.entry.name, migration.sealed.name
     return object_name(table, sealed, "moved"), object_name(table, sealed, "filled")
+
+
+def _without_checks(migration: Migration, names: Iterable[str]) -> tuple[str, ...]:
+    alter = f"ALTER TABLE {migration.table}"
+    return tuple(f"{alter} DROP CONSTRAINT IF EXISTS {quote(name)}" for name in names)
 
 
 def contract(migration: Migration, there: Structure, *, keep: bool) -> Iterator[Statements]:
@@ -206,7 +210,7 @@ def contract(migration: Migration, there: Structure, *, keep: bool) -> Iterator[
     moved, filled = _checks_of_contract(migration)
     alter = f"ALTER TABLE {migration.table}"
     # Checks that do not hold would refuse what older applications go on writing.
-    undo = tuple(f"{alter} DROP CONSTRAINT IF EXISTS {quote(name)}" for name in (moved, filled))
+    undo = _without_checks(migration, (moved, filled))
     all_moved = f"{plain} IS NULL OR {sealed} IS NOT NULL"
     yield from _check(migration, moved, all_moved, there, undo=undo)
     if not migration.sealed.nullable and not there.columns.get(migration.sealed.name):

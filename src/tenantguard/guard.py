@@ -436,8 +436,7 @@ class TenantGuard(GuardedJobs, GuardedKeys, GuardedReading):
             forget=forget_restricted,
         )
         attach(engine.dialect, scope)
-        engine.clear_compiled_cache()
-        forget_compiled()
+        forget_compiled(engine)
         watch_sessions()
         if self.mode == "enforce":
             translate_refusals(engine)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import uuid
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from threading import Event
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import (
@@ -18,13 +22,19 @@ from sqlalchemy import (
     create_engine,
     exists,
     insert,
+    inspect,
     select,
     update,
 )
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import SAWarning
+from sqlalchemy.orm import registry
 
 from tenantguard import CrossTenantError, TenantGuard, tenant_context
+from tenantguard.scoping import forget_compiled
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 A, B = uuid.UUID(int=1), uuid.UUID(int=2)
 
@@ -42,6 +52,13 @@ METADATA = MetaData()
 Table("tenants", METADATA, Column("id", Uuid, primary_key=True))
 documents, tags, notes = _owned("documents"), _owned("tags"), _owned("notes")
 lines = _table("lines", Column("document_id", ForeignKey("documents.id"), nullable=False))
+
+
+class Note:
+    """A mapped class."""
+
+
+registry().map_imperatively(Note, notes)
 
 
 @pytest.fixture(scope="module")
@@ -122,3 +139,38 @@ def test_an_upsert_keeps_its_tenant(engine: Engine) -> None:
     compiled: Any = changed.compile(engine)
     with tenant_context(A), pytest.raises(CrossTenantError, match="A row of 'tags' was given"):
         compiled.params  # noqa: B018
+
+
+@pytest.fixture
+def hasty() -> Iterator[None]:
+    """Threads that change as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_caches_are_emptied_while_threads_add_to_them() -> None:
+    """An engine is protected while others execute: each adds what it compiled to the caches."""
+    engine, mapper = create_engine("postgresql+psycopg://"), inspect(Note)
+    caches = [engine._compiled_cache, mapper._compiled_cache]
+    done = Event()
+
+    def add(cache: Any) -> None:
+        for each in count():
+            cache["compiled", each] = each
+            if done.is_set():
+                break
+
+    with ThreadPoolExecutor() as pool:
+        added = [pool.submit(add, cache) for cache in caches]
+        try:
+            for _ in range(2000):
+                forget_compiled(engine)
+        finally:
+            done.set()
+        for each in added:
+            each.result()
+    forget_compiled(engine)
+    assert [list(cache or ()) for cache in caches] == [[], []]

@@ -17,9 +17,8 @@ from tenantguard.scoping.streams import watch_streams
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy import Dialect
+    from sqlalchemy import Dialect, Engine
     from sqlalchemy.engine.default import DefaultExecutionContext
-    from sqlalchemy.orm import Mapper
 
 __all__ = ["attach", "forget_compiled"]
 
@@ -129,16 +128,20 @@ def _quoting(preparer: Any) -> Any:
     return guarded
 
 
-def forget_compiled() -> None:
-    """Clear what mappers have compiled, so that nothing unscoped is left in their caches."""
+def forget_compiled(engine: Engine) -> None:
+    """Empty the caches of *engine* and of the mappers, so that nothing unscoped is left in them.
+
+    Other threads may execute meanwhile: what they compiled before and add after is refused.
+    """
+    _empty(engine._compiled_cache)  # noqa: SLF001
     for registry in _all_registries():
         for manager in list(registry._managers):  # noqa: SLF001
             # Not registry.mappers, which raises where mapping a class has failed.
             if manager.is_mapped:
-                _forget(manager.mapper)
+                _empty(manager.mapper.__dict__.get("_compiled_cache"))
 
 
-def _forget(mapper: Mapper[Any]) -> None:
-    cache = mapper.__dict__.get("_compiled_cache")
+def _empty(cache: Any) -> None:
     if cache is not None:
-        cache.clear()
+        # LRUCache.clear() raises when another thread adds or drops a statement.
+        cache._data.clear()  # noqa: SLF001

@@ -229,7 +229,7 @@ def test_killed_run_leaves_the_keys_or_destroys_them(rotating: Keys) -> None:
 @pytest.mark.parametrize(
     ("arguments", "pattern"),
     [
-        (("--tenant", str(C), *WHY), "Neither the registry nor tenantguard_keys has such"),
+        (("--tenant", str(C), *WHY), "Neither the registry nor tenantguard_keys has the tenant"),
         (("--tenant", "Meier", *WHY), "cannot be the id of a tenant"),
         (("--tenant", str(A), "--reason", " "), "--reason is empty"),
         (

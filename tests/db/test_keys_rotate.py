@@ -220,7 +220,7 @@ def test_tenants_have_to_be_named(rotating: Keys) -> None:
     assert "Meier" not in result.output
     for command in ("rotate", "retire"):
         other = rotating(command, "--tenant", "dddddddd-0000-4000-8000-00000000000d")
-        assert_could_not_look(other, "Neither the registry nor tenantguard_keys has such a tenant")
+        assert_could_not_look(other, "Neither the registry nor tenantguard_keys has the tenant")
         assert "dddddddd" not in other.output
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tenantguard.cli.keys.rows import NO_SUCH_TENANT
 from tenantguard.errors import ConfigurationError, UnknownTenantError
 from tenantguard.rls.values import encrypted_tables
 
@@ -109,9 +110,7 @@ def require_known(tenants: Iterable[Tenant], tenant: str | None) -> None:
         ConfigurationError: If it is not.
     """
     if tenant is not None and all(each.id != tenant for each in tenants):
-        raise ConfigurationError(
-            "Neither the registry nor tenantguard_keys has the tenant that --tenant names."
-        )
+        raise ConfigurationError(NO_SUCH_TENANT)
 
 
 def _name(entry: Entry, column: Column[Any]) -> str:

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from tenantguard.binding.literal import sql_literal
 from tenantguard.cli.keys.making import writing_role
 from tenantguard.cli.keys.opening import require_answer
-from tenantguard.cli.keys.rows import key_target
+from tenantguard.cli.keys.rows import NO_SUCH_TENANT, key_target
 from tenantguard.cli.keys.writing import LIVE, KeyRow, update_sql
 from tenantguard.crypto.format import keyset_context
 from tenantguard.crypto.keyring import provider_of
@@ -167,7 +167,7 @@ class KeyTable:
             ) from None
         condition = f"k.tenant_id = {sql_literal(text)}"
         if not (self.is_registered(text) or self._has_rows(condition)):
-            raise ConfigurationError("Neither the registry nor tenantguard_keys has such a tenant.")
+            raise ConfigurationError(NO_SUCH_TENANT)
         return condition
 
     def is_registered(self, tenant: str) -> bool:

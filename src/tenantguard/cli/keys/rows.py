@@ -22,12 +22,15 @@ if TYPE_CHECKING:
     from tenantguard.guard import TenantGuard
 
 __all__ = [
+    "NO_SUCH_TENANT",
     "Keyset",
     "Tenant",
     "key_target",
     "read_tenants",
     "require_encryption",
 ]
+
+NO_SUCH_TENANT = "Neither the registry nor tenantguard_keys has the tenant that --tenant names."
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sealing import KEK, repeatable
+from tink import aead
 
 from tenantguard.crypto.format import FieldContext
 from tenantguard.crypto.keysets import (
@@ -80,6 +81,21 @@ def test_a_new_key_opens_before_it_seals() -> None:
     new = opened(primary).seal(b"value", b"y")
     assert opened(added).decrypt(new, b"y") == b"value"
     assert_unknown(opened(first), new)
+
+
+def test_tink_opens_what_was_sealed_and_the_other_way_round() -> None:
+    """Whichever key seals: values are in Tink's format, altered ones open in neither."""
+    row = rotated(new_data_keyset(KEK, b"x"), "add")
+    for keyset in (opened(row), opened(rotated(row, "promote"))):
+        tinks = keyset.handle.primitive(aead.Aead)
+        ours, theirs = keyset.seal(b"value", b"y"), tinks.encrypt(b"value", b"y")
+        assert ours[:5] == theirs[:5] == keyset.prefix
+        assert tinks.decrypt(ours, b"y") == keyset.decrypt(theirs, b"y") == b"value"
+        for at in range(len(ours)):
+            altered = ours[:at] + bytes([ours[at] ^ 1]) + ours[at + 1 :]
+            for decrypt in (tinks.decrypt, keyset.decrypt):
+                with pytest.raises(DataKeyset.refused):
+                    decrypt(altered, b"y")
 
 
 def test_no_third_key_is_added() -> None:

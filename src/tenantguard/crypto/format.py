@@ -25,6 +25,7 @@ __all__ = [
     "MAGIC",
     "MAX_INDEXES",
     "PLAIN",
+    "PREFIX_SIZE",
     "SEARCHABLE",
     "FieldContext",
     "Layout",
@@ -49,6 +50,8 @@ INDEX_OFFSET = HEADER_SIZE
 FURTHER = 0x10
 """What a further blind index adds to the flags."""
 MAX_INDEXES = 16
+PREFIX_SIZE = 5
+"""A Tink ciphertext begins with so many bytes that tell its key: 0x01, and the key's number."""
 
 BOUND = 0x02
 """What the flags of a value have that is bound to its row."""

@@ -10,6 +10,7 @@ from tenantguard.crypto.format import (
     HEADER_SIZE,
     INDEX_SIZE,
     LAYOUTS,
+    PREFIX_SIZE,
     bound_to,
     search_input,
 )
@@ -89,15 +90,17 @@ class TenantKeys:
             TenantShreddedError: If it was destroyed.
         """
         # Without a keyset to search with an index is no value's; it would never be found.
-        if self.data is None or not self.writable or (indexes and self.searching is None):
+        data = self.data
+        if data is None or not self.writable or (indexes and self.searching is None):
             raise self._unavailable()
         known = self._known.get(header) or self._format(header, context)
         authenticated = known[0][context]
         if row is not None:
             authenticated += bound_to(row)
         if indexes:
-            return header + indexes + self.data.seal(plaintext, authenticated + indexes)
-        return header + self.data.seal(plaintext, authenticated)
+            sealed = data.encrypt(plaintext, authenticated + indexes)
+            return header + indexes + data.prefix + sealed
+        return header + data.prefix + data.encrypt(plaintext, authenticated)
 
     def open(self, context: FieldContext, stored: bytes, row: bytes | None = None) -> bytes:
         """Return the plaintext of *stored*, a value of *row* if it is bound to its row.
@@ -110,7 +113,8 @@ class TenantKeys:
             KeyUnavailableError: If the tenant has no key.
             TenantShreddedError: If it was destroyed.
         """
-        if self.data is None:
+        data = self.data
+        if data is None:
             raise self._unavailable()
         header = stored[:HEADER_SIZE]
         associated, end, padded, bound = self._known.get(header) or self._format(header, context)
@@ -119,13 +123,16 @@ class TenantKeys:
             authenticated += _place(row, context, bound=bound)
         if end != HEADER_SIZE:
             authenticated += stored[HEADER_SIZE:end]
-        data = self.data
-        try:
-            plaintext = data.decrypt(stored[end:], authenticated)
-        except data.refused:
-            error = data.failure(stored[end:], context)
-        else:
-            return _without_padding(plaintext, context) if padded else plaintext
+        begin = end + PREFIX_SIZE
+        decrypt = data.decrypts.get(stored[end:begin])
+        if decrypt is not None:
+            try:
+                plaintext = decrypt(stored[begin:], authenticated)
+            except data.refused:
+                pass
+            else:
+                return _without_padding(plaintext, context) if padded else plaintext
+        error = data.failure(stored[end:], context)
         if isinstance(error, UnknownKeyError):
             # Perhaps a key has been added since: the next statement asks the table again.
             self.expires = 0.0

@@ -20,14 +20,11 @@ from tink import (
     proto_keyset_format,
     secret_key_access,
 )
-from tink.proto import tink_pb2
 
 from tenantguard.crypto.format import INDEX_SIZE, PREFIX_SIZE
 from tenantguard.errors import KeyUnavailableError, TamperedError, UnknownKeyError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tenantguard.crypto.format import FieldContext
 
 __all__ = [
@@ -128,8 +125,9 @@ class DataKeyset:
     @property
     def numbers(self) -> tuple[int, ...]:
         """The numbers of its enabled keys, as values have them; first the one that seals."""
-        primary = self.handle.keyset_info().primary_key_id
-        return primary, *(each for each in self._enabled() if each != primary)
+        # A prefix is one byte, then the key's number.
+        prefixes = dict.fromkeys((self.prefix, *self.decrypts))
+        return tuple(int.from_bytes(each[1:], "big") for each in prefixes)
 
     def failure(self, ciphertext: bytes, column: FieldContext) -> TamperedError | UnknownKeyError:
         """Return why *ciphertext*, a value of *column*, could not be decrypted.
@@ -151,11 +149,6 @@ class DataKeyset:
             "belongs to another tenant, tenantguard_keys was restored from another time than the "
             "rows, or the key was retired: `tenantguard keys retire --undo` enables it again."
         )
-
-    def _enabled(self) -> Iterator[int]:
-        for info in self.handle.keyset_info().key_info:
-            if info.status == tink_pb2.ENABLED:
-                yield info.key_id
 
 
 class IndexKeyset:

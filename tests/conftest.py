@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import ExitStack
 from itertools import count
 from typing import TYPE_CHECKING
@@ -192,3 +193,12 @@ def shown(
     made.install(monkeypatch)
     yield made
     made.close()
+
+
+@pytest.fixture
+def hasty() -> Iterator[None]:
+    """Threads that change as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import suppress
 from io import StringIO
 from threading import Event, Thread, current_thread
@@ -26,7 +25,7 @@ from tenantguard import (
 from tenantguard.binding.state import ConnectionState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from locks import Locks
 
@@ -437,15 +436,6 @@ def test_notices_do_not_wait_for_the_next_tenant(locks: Locks) -> None:
         assert [each.strip() for each in connection.notices] == ["NOTICE:  to B"]
         connection.poll()  # Older versions do not look by themselves.
         assert [each.payload for each in connection.notifies] == ["to B"]
-
-
-@pytest.fixture
-def hasty() -> Iterator[None]:
-    """Threads that change as often as they can."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    yield
-    sys.setswitchinterval(before)
 
 
 @pytest.mark.usefixtures("hasty")

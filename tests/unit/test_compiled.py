@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from threading import Event
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from sqlalchemy import (
@@ -32,9 +31,6 @@ from sqlalchemy.orm import registry
 
 from tenantguard import CrossTenantError, TenantGuard, tenant_context
 from tenantguard.scoping import forget_compiled
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 A, B = uuid.UUID(int=1), uuid.UUID(int=2)
 
@@ -139,15 +135,6 @@ def test_an_upsert_keeps_its_tenant(engine: Engine) -> None:
     compiled: Any = changed.compile(engine)
     with tenant_context(A), pytest.raises(CrossTenantError, match="A row of 'tags' was given"):
         compiled.params  # noqa: B018
-
-
-@pytest.fixture
-def hasty() -> Iterator[None]:
-    """Threads that change as often as they can."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
 
 
 @pytest.mark.usefixtures("hasty")
